@@ -1,0 +1,96 @@
+"""Techniques: reusable, reviewable changes of a benchmark's tree, each with hypothesis, source and tunables.
+
+A technique edits source text and brings its own constants, so that techniques can be stacked in any order that makes
+sense; a start holds no trace of one that is not applied. `apply` returns new sources or raises `DoesNotApply`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from benchmarks.edits import DoesNotApply
+
+Sources = dict[str, str]  # path -> text
+Value = float | int | str
+Tunables = Mapping[str, Value]
+
+
+@dataclass(frozen=True)
+class Tunable:
+    """One knob. A range (log-scaled or not, whole numbers or not) or a list of choices."""
+
+    name: str
+    default: Value
+    low: float = 0.0
+    high: float = 0.0
+    log: bool = False
+    integer: bool = False
+    choices: tuple[Value, ...] = ()
+
+
+@dataclass(frozen=True)
+class Technique:
+    name: str  # snake_case, stable: lessons refer to it
+    title: str
+    family: str  # architecture, embedding, optimizer, schedule, data, evaluation
+    hypothesis: str  # falsifiable, one sentence
+    source: str  # paper or record
+    apply: Callable[[Sources, Tunables], Sources]
+    tunables: tuple[Tunable, ...] = ()
+    prior_gain: float = 0.0  # expected relative gain in the metric, positive is better
+    prior_sd: float = 0.02
+    excludes: tuple[str, ...] = ()  # techniques that by nature cannot stand beside it
+    tuned_here: bool = False  # its defaults were tuned by hand on the evaluation text
+
+    def defaults(self) -> dict[str, Value]:
+        return {tunable.name: tunable.default for tunable in self.tunables}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One technique with its tunables fixed; a recipe is a sequence of steps."""
+
+    technique: str
+    tunables: Mapping[str, Value]
+
+    def to_json(self) -> dict[str, object]:
+        return {"technique": self.technique, "tunables": dict(self.tunables)}
+
+
+class Catalogue(Mapping[str, Technique]):
+    """All techniques of a benchmark by name."""
+
+    def __init__(self, techniques: Iterable[Technique]) -> None:
+        self._by_name = {technique.name: technique for technique in techniques}
+
+    def __getitem__(self, name: str) -> Technique:
+        return self._by_name[name]
+
+    def __iter__(self):  # noqa: ANN204  (iterator of names)
+        return iter(self._by_name)
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def apply(self, sources: Sources, steps: Iterable[Step]) -> Sources:
+        """Apply steps in order. Raises DoesNotApply, naming the step."""
+        for step in steps:
+            if step.technique not in self:
+                raise DoesNotApply(f"the catalogue has no technique {step.technique}")
+            try:
+                sources = self[step.technique].apply(dict(sources), step.tunables)
+            except DoesNotApply as error:
+                raise DoesNotApply(f"{step.technique}: {error}") from error
+        return sources
+
+    def clash(self, name: str, recipe: Iterable[str]) -> str | None:
+        """The technique of `recipe` that excludes `name`, if any."""
+        for other in recipe:
+            if (
+                other == name
+                or other in self[name].excludes
+                or (other in self and name in self[other].excludes)
+            ):
+                return other
+        return None

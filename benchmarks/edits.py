@@ -1,0 +1,149 @@
+"""Anchored edits of Python source: each names the line it hangs on, and refuses where that line is not there once.
+
+Anchors are whole lines without indentation, looked up inside one function or class (`inside="Model.forward"`) or at
+module level. Inserted lines take the anchor's indentation. The result must still be valid Python.
+"""
+
+from __future__ import annotations
+
+import ast
+import textwrap
+
+
+class DoesNotApply(Exception):
+    """An anchor is missing or not unique, or the edit makes no valid Python. One line."""
+
+
+def after(source: str, anchor: str, lines: str, inside: str = "") -> str:
+    """Insert `lines` below the anchor."""
+    return _edit(source, anchor, inside, lambda found: [*found, *_indented(lines, found[0])])
+
+
+def before(source: str, anchor: str, lines: str, inside: str = "") -> str:
+    """Insert `lines` above the anchor."""
+    return _edit(source, anchor, inside, lambda found: [*_indented(lines, found[0]), *found])
+
+
+def replace(source: str, anchor: str, lines: str, inside: str = "") -> str:
+    """Put `lines` in the place of the anchor."""
+    return _edit(source, anchor, inside, lambda found: _indented(lines, found[0]))
+
+
+def swap(source: str, old: str, new: str, inside: str = "") -> str:
+    """Replace the fragment `old`, which must occur exactly once in the scope."""
+    first, last = _scope(source, inside)
+    lines = source.splitlines()
+    scope = "\n".join(lines[first:last])
+    if scope.count(old) != 1:
+        raise DoesNotApply(f"{old!r} stands {scope.count(old)} times in {inside or 'the file'}, not once")
+    return _checked([*lines[:first], *scope.replace(old, new).splitlines(), *lines[last:]])
+
+
+def constant(source: str, name: str, value: object) -> str:
+    """Set an upper-case constant of the module, keeping its comment."""
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.Assign) and [t.id for t in node.targets if isinstance(t, ast.Name)] == [name]:
+            lines = source.splitlines()
+            if node.lineno != node.end_lineno:
+                break
+            line = lines[node.lineno - 1]
+            end = node.value.end_col_offset or 0
+            head = line.encode()[: node.value.col_offset].decode()
+            tail = line.encode()[end:].decode()
+            lines[node.lineno - 1] = f"{head}{value!r}{tail}"
+            return _checked(lines)
+    raise DoesNotApply(f"there is no constant {name} on a line of its own")
+
+
+def new_constant(source: str, name: str, value: object, comment: str) -> str:
+    """Add an upper-case constant below the last one of the module. It must not exist yet."""
+    last = 0
+    for node in ast.parse(source).body:
+        names = (
+            [t.id for t in node.targets if isinstance(t, ast.Name)] if isinstance(node, ast.Assign) else []
+        )
+        if name in names:
+            raise DoesNotApply(f"the constant {name} exists already")
+        if names and all(n.isupper() for n in names):
+            last = node.end_lineno or 0
+    if not last:
+        raise DoesNotApply("the module has no constants to add one to")
+    lines = source.splitlines()
+    return _checked([*lines[:last], f"{name} = {value!r}  # {comment}", *lines[last:]])
+
+
+def new_import(source: str, line: str) -> str:
+    """Add an import below the last one, unless it is there."""
+    lines = source.splitlines()
+    if line in lines:
+        return source
+    imports = [
+        n.end_lineno or 0 for n in ast.parse(source).body if isinstance(n, ast.Import | ast.ImportFrom)
+    ]
+    at = max(imports, default=0)
+    return _checked([*lines[:at], line, *lines[at:]])
+
+
+def append(source: str, definition: str) -> str:
+    """Add a function or class at the end of the module."""
+    return _checked(
+        [*source.rstrip("\n").splitlines(), "", "", *textwrap.dedent(definition).strip("\n").splitlines()]
+    )
+
+
+def define_before(source: str, name: str, definition: str) -> str:
+    """Add a function or class above the module-level definition `name`."""
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
+            at = min([node.lineno, *(d.lineno for d in node.decorator_list)]) - 1
+            lines = source.splitlines()
+            return _checked(
+                [*lines[:at], *textwrap.dedent(definition).strip("\n").splitlines(), "", "", *lines[at:]]
+            )
+    raise DoesNotApply(f"there is no function or class {name}")
+
+
+def _edit(source: str, anchor: str, inside: str, change) -> str:  # type: ignore[no-untyped-def]
+    first, last = _scope(source, inside)
+    lines = source.splitlines()
+    found = [at for at in range(first, last) if lines[at].strip() == anchor.strip()]
+    if len(found) != 1:
+        raise DoesNotApply(
+            f"the line {anchor!r} stands {len(found)} times in {inside or 'the file'}, not once"
+        )
+    at = found[0]
+    return _checked([*lines[:at], *change([lines[at]]), *lines[at + 1 :]])
+
+
+def _indented(text: str, like: str) -> list[str]:
+    prefix = like[: len(like) - len(like.lstrip())]
+    return [prefix + line if line.strip() else "" for line in textwrap.dedent(text).strip("\n").splitlines()]
+
+
+def _scope(source: str, inside: str) -> tuple[int, int]:
+    """First and one-past-last line (0-based) of a dotted definition; the whole file for ''."""
+    try:
+        node: ast.AST = ast.parse(source)
+    except SyntaxError as error:
+        raise DoesNotApply(f"the file is not valid Python: {error}") from error
+    if not inside:
+        return 0, len(source.splitlines())
+    for name in inside.split("."):
+        children = [
+            child for child in ast.iter_child_nodes(node)
+            if isinstance(child, ast.FunctionDef | ast.ClassDef) and child.name == name
+        ]  # fmt: skip
+        if len(children) != 1:
+            raise DoesNotApply(f"there is no single {inside}")
+        node = children[0]
+    assert isinstance(node, ast.FunctionDef | ast.ClassDef)
+    return node.lineno - 1, node.end_lineno or node.lineno
+
+
+def _checked(lines: list[str]) -> str:
+    text = "\n".join(lines).rstrip("\n") + "\n"
+    try:
+        ast.parse(text)
+    except SyntaxError as error:
+        raise DoesNotApply(f"the edit makes no valid Python: {error}") from error
+    return text

@@ -1,0 +1,151 @@
+"""The nanochat benchmark without the lab: `python -m benchmarks.nanochat prepare | train | evaluate`."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+from benchmarks.contract import Assignment, Benchmark, ContractError, Outcome, load
+from benchmarks.data import DataError, data_folder, data_id
+from benchmarks.nanochat import evaluate, prepare
+from runners.sandbox import Sandbox, SandboxBroken
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.nanochat", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    make = commands.add_parser("prepare", help="fetch or read the text and split it")
+    make.add_argument("--data", type=Path, help="a folder of UTF-8 text instead of the default")
+    make.add_argument("--json", action="store_true")
+    for name, text in (("train", "train a tree in the sandbox, then score and audit it"),
+                       ("evaluate", "score and audit weights that were trained before")):  # fmt: skip
+        command = commands.add_parser(name, help=text)
+        command.add_argument("--tree", type=Path, help="folder with train.py, model.py, optim.py")
+        command.add_argument(
+            "--start", default="vanilla", help="a start of the benchmark, where no --tree is given"
+        )
+        command.add_argument("--preset", default="cpu")
+        command.add_argument("--split", default="val_screen")
+        command.add_argument("--weights", type=Path, required=name == "evaluate", help="safetensors file")
+        command.add_argument("--json", action="store_true")
+        if name == "train":
+            command.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    try:
+        return {"prepare": run_prepare, "train": run_train, "evaluate": run_evaluate}[options.command](
+            options
+        )
+    except (ContractError, DataError, SandboxBroken, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def run_prepare(options: argparse.Namespace) -> int:
+    """Make the data folder, let `current` name it, print what is there."""
+    manifest = install_data(options.data)
+    sizes = {file: part.bytes for file, part in manifest.files.items()}
+    print(json.dumps({"data_id": manifest.data_id, "source": manifest.source, "bytes": sizes}))
+    return 0
+
+
+def install_data(folder: Path | None = None) -> prepare.Manifest:
+    root = data_folder("nanochat")
+    name = "django-docs" if folder is None else f"text-{prepare.read_folder(folder).sha256[:12]}"
+    manifest = prepare.prepare(root / name, folder, lambda line: print(line, file=sys.stderr))
+    link = root / manifest.data_id[:16]
+    if not link.exists():
+        link.symlink_to(name)
+    partial = root / ".current"
+    partial.write_text(name)
+    partial.replace(root / "current")
+    return manifest
+
+
+def run_train(options: argparse.Namespace) -> int:
+    task = assignment(options, options.seed)
+    points = 0
+
+    def show(metric: str, steps, values) -> None:  # type: ignore[no-untyped-def]
+        nonlocal points
+        points += len(steps)
+        if metric == "loss":
+            print(f"step {int(steps[-1]):6d}  loss {float(values[-1]):.4f}", file=sys.stderr)
+
+    evaluator = evaluate.Evaluator()
+    with _box() as box:
+        began = time.monotonic()
+        outcome = evaluator.run(task, box, show, keep_weights=options.weights)
+        outcome.seconds["wall"] = time.monotonic() - began
+    evaluator.close()
+    return report(outcome, options)
+
+
+def run_evaluate(options: argparse.Namespace) -> int:
+    task = assignment(options, seed=0)
+    weights = options.weights.read_bytes()
+    outcome = Outcome()
+    evaluator = evaluate.Evaluator()
+    with _box() as box:
+        try:
+            outcome.score = evaluator.score(task, box, weights, outcome)
+            evaluator.audit(task, box, weights, outcome)
+        except evaluate.TrialFailed as failed:
+            outcome.score, outcome.failure = None, failed.failure
+    evaluator.close()
+    return report(outcome, options)
+
+
+def report(outcome: Outcome, options: argparse.Namespace) -> int:
+    """The result as `name: value` lines, or as one JSON object."""
+    row: dict[str, object] = {"bits_per_byte": outcome.score}
+    if outcome.failure:
+        row["failure"] = f"{outcome.failure.kind}: {outcome.failure.message}"
+    row["findings"] = [f"{seen.kind}: {'; '.join(seen.evidence)}" for seen in outcome.observations]
+    row |= {"seconds": outcome.seconds, "metrics": outcome.metrics, "hashes": outcome.hashes}
+    if options.json:
+        print(json.dumps(row))
+    else:
+        for name, value in row.items():
+            print(f"{name}: {value}")
+    return 1 if outcome.failure else 0
+
+
+def assignment(options: argparse.Namespace, seed: int) -> Assignment:
+    contract = load("nanochat")
+    identity = data_id("nanochat")
+    return Assignment(
+        benchmark="nanochat", preset=contract.preset(options.preset), commit="", tree=tree_of(contract, options),
+        seed=seed, split=options.split, data=data_folder("nanochat") / identity[:16],
+    )  # fmt: skip
+
+
+def tree_of(contract: Benchmark, options: argparse.Namespace) -> bytes:
+    if options.tree is None:
+        return pack(contract.start_files(options.start))
+    if not (options.tree / "train.py").is_file():
+        raise FileNotFoundError(f"{options.tree} holds no train.py; name the folder of a candidate")
+    return pack({path.name: path.read_bytes() for path in sorted(options.tree.glob("*.py"))})
+
+
+def pack(files: dict[str, bytes]) -> bytes:
+    """Files as the tar a sandbox takes."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(content), 0o644
+            tar.addfile(entry, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def _box() -> Sandbox:
+    return Sandbox.start(0, inside=evaluate.INSIDE, preload=evaluate.PRELOAD, setup_statement=evaluate.SETUP)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

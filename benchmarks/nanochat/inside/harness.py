@@ -1,0 +1,89 @@
+"""What a candidate's `train.py` may ask of the lab. Runs inside the sandbox, beside untrusted code: nothing here is trusted.
+
+    import harness
+    tokens = harness.start_clock()            # uint8 [n]; the budget runs from here
+    while harness.progress() < 0.98: ...      # share of the budget used, 0..1
+    harness.log(step, loss=...)               # a point for the live curves
+    harness.submit(model.state_dict())        # the last one in before the deadline is scored
+
+The clock that counts is the parent's; `progress` only mirrors it. Changing this file in memory gains nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import socket
+import struct
+import time
+from typing import Any
+
+import inside_call
+import torch
+from safetensors.torch import save
+
+seed: int = inside_call.args["seed"]
+sequence_length: int = inside_call.args["sequence_length"]
+vocab_size: int = inside_call.args["vocab_size"]
+budget_seconds: float = inside_call.args["budget_seconds"]
+
+_channel = socket.socket(fileno=inside_call.fds["channel"])
+_clock = time.process_time if inside_call.args["clock"] == "cpu" else time.monotonic
+_started = 0.0
+_names: list[str] = []
+_records: list[bytes] = []
+_flushed = 0.0
+_RECORD = struct.Struct("<Hqd")
+_FLUSH_SECONDS = 0.05
+_FRAME_RECORDS = 1500  # a frame stays under 32 KiB
+
+
+def start_clock() -> torch.Tensor:
+    """Wait for the lab's start signal. Returns the training text, uint8 [n], mapped read-only from the parent's file."""
+    global _started
+    _channel.send(b"S")
+    _, descriptors, _, _ = socket.recv_fds(_channel, 16, 1)
+    mapped = mmap.mmap(descriptors[0], 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+    _started = _clock()
+    return torch.frombuffer(mapped, dtype=torch.uint8)
+
+
+def progress() -> float:
+    """Share of the budget used so far."""
+    return (_clock() - _started) / budget_seconds
+
+
+def log(step: int, **values: float) -> None:
+    """Stream one point a name. Cheap: values are packed and sent at most every 50 ms."""
+    for name, value in values.items():
+        if name not in _names:
+            _names.append(name)
+        _records.append(_RECORD.pack(_names.index(name), step, float(value)))
+    now = time.monotonic()
+    if now - _flushed > _FLUSH_SECONDS or len(_records) >= _FRAME_RECORDS:
+        _flush(now)
+
+
+def _flush(now: float) -> None:
+    global _flushed
+    _flushed = now
+    if _records:
+        head = json.dumps(_names).encode()
+        _channel.send(b"P" + struct.pack("<H", len(head)) + head + b"".join(_records))
+        _records.clear()
+
+
+def submit(state: dict[str, Any]) -> None:
+    """Hand the weights to the parent (safetensors in a memory file). May be called again; the last one counts."""
+    content = save({name: value.detach().contiguous().clone() for name, value in state.items()})
+    _flush(time.monotonic())
+    memory = os.memfd_create("weights")
+    try:
+        view = memoryview(content)
+        while view:
+            view = view[os.write(memory, view) :]
+        socket.send_fds(_channel, [b"W"], [memory])
+        _channel.recv(1)  # the parent has copied them
+    finally:
+        os.close(memory)

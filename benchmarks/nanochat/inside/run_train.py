@@ -1,0 +1,7 @@
+"""Entry of the TRAIN step: hands over to the candidate's own `train.main()`."""
+
+
+def main() -> None:
+    import train
+
+    train.main()

@@ -1,0 +1,231 @@
+"""The JUDGE: a process of its own that holds the validation text and turns a candidate's scores into bits per byte.
+
+It never runs candidate code. It sends tokens, receives scores over the whole vocabulary, normalises them itself
+(log-softmax in float32), gathers the targets, which the candidate never sees, and counts bytes from the raw text. Then
+it audits causality: positions where the candidate beats its reference most, and random ones, are asked again in a fresh
+process with everything after them cut off; the scores must agree. A shuffled 5 % of the rows is scored again there too,
+so that nothing can depend on order or on what was asked before.
+
+Conversation with the worker, over one seqpacket socket: JSON requests with the candidate's stream attached, JSON
+replies. What this does not catch: a dependence on future text below TOLERANCE nats.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import socket
+import struct
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+VOCABULARY = 256
+TOLERANCE = 1e-3  # nats; float32 re-orderings of an honest model stay near 1e-5
+CUT = 16  # truncated prefixes are rounded up to this length; the tail is replaced by random bytes
+RESCORED_SHARE = 0.05
+GROUP = 32  # rows asked at once
+
+Floats = NDArray[np.float32]
+
+
+class Refusal(Exception):
+    """The candidate's answer cannot be judged. `kind` is one of benchmarks.contract.FAILURE_KINDS."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+@dataclass
+class Sheet:
+    """One scored validation set: what the candidate said of each position."""
+
+    inputs: NDArray[np.uint8]  # [rows, T]
+    targets: NDArray[np.uint8]  # [rows, T]
+    log_probabilities: Floats  # [rows, T, V]
+    losses: Floats = field(init=False)  # [rows, T] nats
+
+    def __post_init__(self) -> None:
+        picked = np.take_along_axis(self.log_probabilities, self.targets[..., None].astype(np.int64), axis=2)
+        self.losses = -picked[..., 0]
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Every target is one raw byte of the text, so bytes are counted here and by nobody else."""
+        return float(self.losses.sum(dtype=np.float64) / math.log(2) / self.targets.size)
+
+
+def log_softmax(scores: Floats) -> Floats:
+    """Normalise in place over the last axis, in float32. Raises Refusal on NaN or infinity."""
+    if not np.isfinite(scores).all():
+        raise Refusal("not_finite", "the model's scores hold NaN or infinity")
+    scores -= scores.max(axis=-1, keepdims=True)
+    scores -= np.log(np.exp(scores).sum(axis=-1, keepdims=True))
+    return scores
+
+
+def validation_rows(text: bytes, rows: int, length: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """`rows` windows spread evenly over the text -> inputs and targets, uint8 [rows, length] each."""
+    raw = np.frombuffer(text, dtype=np.uint8)
+    if len(raw) < rows * (length + 1):
+        raise Refusal(
+            "refused", f"the validation text has {len(raw)} bytes, {rows * (length + 1)} are needed"
+        )
+    starts = np.linspace(0, len(raw) - length - 1, rows).astype(np.int64)
+    windows = raw[starts[:, None] + np.arange(length + 1)]
+    return windows[:, :-1].copy(), windows[:, 1:].copy()
+
+
+class Candidate:
+    """The far end of a FORWARD process: asks it for scores, trusts none of it."""
+
+    def __init__(self, descriptor: int, seconds: float) -> None:
+        self.socket = socket.socket(fileno=descriptor)
+        self.socket.settimeout(seconds)
+
+    def ask(self, tokens: NDArray[np.uint8], last_only: bool = False) -> Floats:
+        """tokens [rows, T] -> scores [rows, T or 1, V]. Raises Refusal where the answer does not come whole."""
+        rows, length = tokens.shape
+        scores = np.empty((rows, 1 if last_only else length, VOCABULARY), dtype=np.float32)
+        view = memoryview(scores).cast("B")
+        try:
+            self.socket.sendall(struct.pack("<IIB", rows, length, last_only) + tokens.tobytes())
+            while view:
+                got = self.socket.recv_into(view)
+                if not got:
+                    raise Refusal("bad_output", "the model ended before it had scored all positions")
+                view = view[got:]
+        except TimeoutError:
+            raise Refusal("timeout", "the model did not score the validation text in time") from None
+        except (BrokenPipeError, ConnectionResetError):
+            raise Refusal("bad_output", "the model ended before it had scored all positions") from None
+        return scores
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+class Judge:
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        self.sheet: Sheet | None = None
+        self.reference: Floats | None = None
+        self._bigram: Floats | None = None
+
+    def score(self, candidate: Candidate, request: dict[str, Any]) -> dict[str, Any]:
+        text = (self.data / f"{request['split']}.bin").read_bytes()
+        inputs, targets = validation_rows(text, request["rows"], request["length"])
+        scores = np.empty((*inputs.shape, VOCABULARY), dtype=np.float32)
+        for at in range(0, len(inputs), GROUP):
+            scores[at : at + GROUP] = log_softmax(candidate.ask(inputs[at : at + GROUP]))
+        self.sheet = Sheet(inputs, targets, scores)
+        self.reference = self._reference(request.get("reference"))
+        if keep := request.get("keep_losses"):
+            np.save(keep, self.sheet.losses.astype(np.float16))
+        return {"score": self.sheet.bits_per_byte, "bytes": int(targets.size)}
+
+    def audit(self, candidate: Candidate, request: dict[str, Any]) -> dict[str, Any]:
+        """Ask again, in a fresh process, with the future cut off; and a shuffled part as it was."""
+        if self.sheet is None:
+            raise Refusal("refused", "nothing has been scored that could be audited")
+        random = np.random.default_rng(request["seed"])
+        targeted = self._best_against_reference(request["targeted"])
+        drawn = random.choice(self.sheet.losses.size, request["random"], replace=False)
+        report = {
+            "targeted": self._truncated(candidate, targeted, random),
+            "random": self._truncated(candidate, drawn, random),
+            "rescored": self._rescored(candidate, random),
+            "tolerance": TOLERANCE,
+        }
+        self.sheet = None
+        return report
+
+    def _truncated(
+        self, candidate: Candidate, positions: NDArray[np.int64], random: np.random.Generator
+    ) -> dict[str, Any]:
+        """Positions are flat indices into [rows, T]. The answer at t may use inputs 0..t alone."""
+        sheet = self._sheet()
+        length = sheet.inputs.shape[1]
+        rows, at = np.divmod(positions, length)
+        cut = np.minimum((at // CUT + 1) * CUT, length)
+        worst, failed = 0.0, 0
+        for size in np.unique(cut):
+            chosen = cut == size
+            tokens = sheet.inputs[rows[chosen], :size].copy()
+            after = np.arange(size)[None, :] > at[chosen][:, None]
+            tokens[after] = random.integers(0, VOCABULARY, int(after.sum()), dtype=np.uint8)
+            for part in range(0, len(tokens), GROUP):
+                share = slice(part, part + GROUP)
+                answer = log_softmax(candidate.ask(tokens[share]))
+                where = at[chosen][share]
+                again = answer[np.arange(len(where)), where]  # [n, V]
+                before = sheet.log_probabilities[rows[chosen][share], where]
+                gap = np.abs(np.exp(again) - np.exp(before)).sum(axis=1) / 2
+                target = sheet.targets[rows[chosen][share], where].astype(np.int64)
+                gap = np.maximum(gap, np.abs(np.take_along_axis(again - before, target[:, None], 1)[:, 0]))
+                worst, failed = max(worst, float(gap.max())), failed + int((gap > TOLERANCE).sum())
+        return {"asked": len(positions), "failed": failed, "worst": worst}
+
+    def _rescored(self, candidate: Candidate, random: np.random.Generator) -> dict[str, Any]:
+        sheet = self._sheet()
+        count = max(1, round(len(sheet.inputs) * RESCORED_SHARE))
+        rows = random.permutation(len(sheet.inputs))[:count]
+        again = log_softmax(candidate.ask(sheet.inputs[rows]))
+        picked = np.take_along_axis(again, sheet.targets[rows][..., None].astype(np.int64), axis=2)[..., 0]
+        gap = np.abs(-picked - sheet.losses[rows])
+        return {"asked": int(gap.size), "failed": int((gap > TOLERANCE).sum()), "worst": float(gap.max())}
+
+    def _best_against_reference(self, count: int) -> NDArray[np.int64]:
+        assert self.reference is not None
+        gain = (self.reference - self._sheet().losses).ravel()
+        return np.argpartition(gain, -count)[-count:]
+
+    def _reference(self, path: str | None) -> Floats:
+        """Losses of an earlier commit on the same rows; a bigram count model where there is none."""
+        sheet = self._sheet()
+        if path and Path(path).is_file():
+            stored = np.load(path, allow_pickle=False).astype(np.float32)
+            if stored.shape == sheet.losses.shape:
+                return stored
+        if self._bigram is None:
+            train = np.frombuffer((self.data / "train.bin").read_bytes(), dtype=np.uint8).astype(np.int64)
+            pairs = np.bincount(train[:-1] * VOCABULARY + train[1:], minlength=VOCABULARY**2) + 0.1
+            table = pairs.reshape(VOCABULARY, VOCABULARY)
+            self._bigram = -np.log(table / table.sum(axis=1, keepdims=True)).astype(np.float32)
+        return self._bigram[sheet.inputs, sheet.targets]
+
+    def _sheet(self) -> Sheet:
+        assert self.sheet is not None
+        return self.sheet
+
+
+def main() -> None:
+    """`judge.py DATA CONTROL_FD`: serve one worker until it closes the socket."""
+    judge = Judge(Path(sys.argv[1]))
+    control = socket.socket(fileno=int(sys.argv[2]))
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(control, 65536, 1)
+        if not message:
+            return
+        request = json.loads(message)
+        candidate = Candidate(descriptors[0], request["seconds"])
+        began = os.times()
+        try:
+            reply = (judge.score if request["op"] == "score" else judge.audit)(candidate, request)
+        except Refusal as refusal:
+            reply = {"refusal": refusal.kind, "message": str(refusal)}
+        finally:
+            candidate.close()
+        ended = os.times()
+        reply["cpu_seconds"] = ended.user + ended.system - began.user - began.system
+        control.send(json.dumps(reply).encode())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""`advance(thread)`: read the rows and do exactly one next step. The order of the loop is the order of this file.
+
+    judge      an experiment whose trials are complete: more pairs, or a verdict
+    learn      a verdict without a lesson
+    settle     what is due between this thread and `main`: approve by policy, mark stale, combine, rebase
+    measure    an implemented idea: freeze rule, seeds and order, make the first trials
+    implement  a proposed idea: worktree, commit, diff, static checks
+    propose    ask the thread's researcher for the next idea
+
+Each step can be run again after a crash at any point: rows carry unique keys, commits are reproducible, refs move by
+compare and swap. A failed step becomes a visible, halted thread with its traceback.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import traceback
+
+from research.loop import implement, judge, learn, measure, merge, noise, propose
+from research.models import Project, Thread
+
+log = logging.getLogger("lab.loop")
+
+HOLD_PATIENCE = 2.0  # seconds a second ring waits for the first to finish
+
+
+def advance(thread: Thread) -> str | None:
+    """One step; its name, or None where nothing is to be done now."""
+    if judge.step(thread):
+        return "judge"
+    if learn.step(thread):
+        return "learn"
+    if merge.step(thread):
+        return "settle"
+    if not thread.project.is_running:
+        return None
+    if measure.step(thread):
+        return "measure"
+    if implement.step(thread):
+        return "implement"
+    if propose.step(thread):
+        return "propose"
+    return None
+
+
+def advance_until_idle(pk: int) -> int:
+    """Advance a thread until nothing is left to do. Returns the number of steps; exclusive per thread."""
+    owner = f"{os.getpid()}-{threading.get_ident()}"
+    if not _hold(pk, owner):
+        return 0
+    steps = 0
+    try:
+        while thread := Thread.objects.advanceable().select_related("project").filter(pk=pk).first():
+            if not thread.hold(owner):
+                break
+            try:
+                if advance(thread) is None:
+                    break
+            except Exception:  # noqa: BLE001  the other place: a failed step halts its thread, visibly
+                log.exception("thread %s halted", thread)
+                thread.halt(traceback.format_exc())
+                break
+            steps += 1
+    finally:
+        Thread(pk=pk).let_go(owner)
+    return steps
+
+
+def advance_project_until_idle(pk: int) -> None:
+    """What belongs to the project and to no thread: its noise floor and its budget."""
+    project = Project.objects.get(pk=pk)
+    noise.step(project)
+    measure.enforce_budget(project)
+
+
+def _hold(pk: int, owner: str) -> bool:
+    deadline = time.monotonic() + HOLD_PATIENCE
+    while not Thread(pk=pk).hold(owner):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True

@@ -1,0 +1,71 @@
+"""Turn changed sources into a Candidate: commit, stored diff, static checks, search for a twin. Used by steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from django.db import transaction
+
+from benchmarks.catalogue import Sources, Step
+from research.loop.memory import steps_of
+from research.models import Candidate, Diff, Experiment, Idea
+from research.repository import Change, Repository
+from research.validation import integrity
+
+
+def commit_candidate(idea: Idea, parent: str, sources: Sources, recipe: Sequence[Step]) -> Candidate | None:
+    """Commit changed sources on `parent`. None where the change is refused; the idea then says why."""
+    project = idea.project
+    repository = Repository(project.repository_path)
+    files = repository.files(parent) | {path: text.encode() for path, text in sources.items()}
+    commit = repository.commit_files(files, parent, message_of(idea), idea.created)
+    return adopt_commit(idea, parent, commit, recipe)
+
+
+def adopt_commit(idea: Idea, parent: str, commit: str, recipe: Sequence[Step]) -> Candidate | None:
+    """Make a commit the idea's candidate, after the static checks and the search for a twin."""
+    project = idea.project
+    repository = Repository(project.repository_path)
+    change = repository.diff(parent, commit)
+    tree = repository.tree_of(commit)
+    if refusal := _refusal(idea, parent, tree, change):
+        idea.refuse(*refusal)
+        return None
+    with transaction.atomic():
+        candidate, _ = Candidate.objects.get_or_create(
+            idea=idea,
+            defaults={
+                "project": project, "thread": idea.thread, "parent": parent, "commit": commit, "tree": tree,
+                "recipe": [step.to_json() for step in recipe],
+            },
+        )  # fmt: skip
+        Diff.objects.get_or_create(
+            candidate=candidate,
+            defaults={
+                "base": parent, "head": commit, "patch": change.patch, "files": change.files,
+                "added": change.added, "removed": change.removed,
+            },
+        )  # fmt: skip
+        idea.implemented()
+    repository.keep(candidate.ref, commit)
+    return candidate
+
+
+def _refusal(idea: Idea, parent: str, tree: str, change: Change) -> tuple[str, Experiment | None] | None:
+    contract = idea.project.contract
+    if not change.files:
+        return "the change is empty: the head already says so", None
+    broken = integrity.check_paths(change.paths, contract.editable, contract.protected)
+    if broken:
+        return "; ".join(finding.message for finding in broken), None
+    twins = Candidate.objects.filter(project=idea.project, tree=tree, parent=parent).exclude(idea=idea)
+    if twin := twins.filter(experiment__isnull=False).select_related("experiment").first():
+        return f"exactly this code was measured on this head in {twin.experiment}", twin.experiment
+    return None
+
+
+def message_of(idea: Idea) -> str:
+    """First line at most 72 characters: what the commit changes; then the hypothesis and who proposed it."""
+    names = ", ".join(step.technique for step in steps_of(idea.steps)) or idea.kind
+    title = f"{idea.kind.capitalize()}: {names}"[:72]
+    return f"{title}\n\n{idea.hypothesis}\n\nProposed-by: {idea.researcher}\nIdea: {idea.public_id}\n"

@@ -1,0 +1,72 @@
+"""Freeze rule, seeds and order of an experiment as rows, before anything runs; and keep the budget."""
+
+from __future__ import annotations
+
+from django.db import transaction
+from django.db.models import Sum
+
+from research.models import Candidate, Experiment, Finding, Project, Result, Thread
+from research.repository import Repository
+from research.validation import integrity
+from research.validation.rules import Finding as Observation
+from research.validation.rules import Rule, Stage
+
+
+def step(thread: Thread) -> bool:
+    """Open the experiment of an implemented idea. True where one was opened."""
+    candidate = thread.waiting_candidate
+    if candidate is None:
+        return False
+    open_experiment(candidate, candidate.parent)
+    return True
+
+
+def open_experiment(candidate: Candidate, baseline: str) -> Experiment:
+    """The comparison of a candidate with a baseline; its first trials wait afterwards."""
+    project, key = candidate.project, f"candidate-{candidate.public_id}"
+    with transaction.atomic():
+        experiment = Experiment.objects.filter(key=key).first() or Experiment.objects.create(
+            key=key, project=project, thread=candidate.thread, candidate=candidate,
+            number=project.next_experiment_number(), baseline_commit=baseline, candidate_commit=candidate.commit,
+            rule=project.rule,
+        )  # fmt: skip
+        rule = Rule.from_json(experiment.rule)
+        first = Stage.SCREEN if rule.screen_pairs else Stage.CONFIRM
+        experiment.plan(str(first), rule.screen_pairs or rule.looks[0])
+    static_findings(candidate, experiment)
+    return experiment
+
+
+def static_findings(candidate: Candidate, experiment: Experiment) -> None:
+    """Lint what the change touches; findings flag for a person, they do not reject by themselves."""
+    repository = Repository(candidate.project.repository_path)
+    files = repository.files(candidate.commit)
+    for path in (str(file["path"]) for file in candidate.diff.files):
+        if path.endswith(".py") and path in files:
+            for finding in integrity.lint(path, files[path].decode("utf-8", "replace")):
+                record_finding(experiment, finding)
+
+
+def record_finding(experiment: Experiment, finding: Observation) -> None:
+    Finding.objects.get_or_create(
+        experiment=experiment, trial=None, kind=finding.kind, message=finding.message,
+        defaults={"severity": finding.severity, "evidence": list(finding.evidence)},
+    )  # fmt: skip
+
+
+def enforce_budget(project: Project) -> None:
+    """Nothing new begins once the budget is spent; what runs is finished."""
+    if why := over_budget(project):
+        project.exhaust(why)
+
+
+def over_budget(project: Project) -> str | None:
+    results = Result.objects.filter(trial__project=project)
+    if project.max_trials is not None and results.count() >= project.max_trials:
+        return f"the budget of {project.max_trials} trials is spent"
+    spent = results.aggregate(total=Sum("device_seconds"))["total"] or 0
+    if project.max_device_seconds is not None and spent >= project.max_device_seconds:
+        return f"the budget of {project.max_device_seconds:g} device-seconds is spent"
+    if project.max_wall_seconds is not None and project.wall_seconds >= project.max_wall_seconds:
+        return f"the budget of {project.max_wall_seconds / 60:g} minutes is spent"
+    return None

@@ -1,0 +1,134 @@
+"""What a researcher is shown: the rows of a thread and its project, as plain records."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from django.db.models import Avg
+
+from benchmarks.catalogue import Catalogue, Sources, Step
+from benchmarks.contract import load
+from research.models import Candidate, Experiment, Idea, Lesson, NoiseFloor, Project, Result, Thread
+from research.repository import Repository
+from research.researchers.base import Attempt, Directives, LessonView, View
+
+DEFAULT_SIGMA = 0.008  # relative noise of a pair until it has been measured
+
+
+def steps_of(rows: list[dict[str, object]]) -> tuple[Step, ...]:
+    return tuple(Step(str(row["technique"]), row["tunables"]) for row in rows)  # type: ignore[arg-type]
+
+
+def recipe_of(project: Project, commit: str) -> tuple[Step, ...]:
+    """The techniques between the start and a commit of the lab's own making."""
+    candidate = Candidate.objects.filter(project=project, commit=commit).first()
+    return steps_of(candidate.recipe) if candidate else ()
+
+
+def catalogue_of(project: Project) -> Catalogue:
+    return load(project.benchmark).load_catalogue().CATALOGUE  # type: ignore[no-any-return]
+
+
+@lru_cache(maxsize=32)
+def sources_of(repository: Path, commit: str) -> dict[str, str]:
+    files = Repository(repository).files(commit)
+    return {path: content.decode("utf-8") for path, content in files.items() if path.endswith(".py")}
+
+
+def view_of(thread: Thread, number: int) -> View:
+    """The view for the thread's idea `number`; the same rows and number give the same view."""
+    project = thread.project
+    return View(
+        head=thread.head,
+        sources=_copy(sources_of(project.repository_path, thread.head)),
+        start_sources=_copy(sources_of(project.repository_path, project.start_commit)),
+        recipe=recipe_of(project, thread.head),
+        catalogue=catalogue_of(project),
+        lessons=[_lesson_view(lesson) for lesson in _lessons(project)],
+        attempts=[_attempt(idea, thread) for idea in _attempts(project)],
+        sigma=relative_sigma(project),
+        seed=project.seed(number, f"thread-{thread.number}", 0),
+        seconds_a_pair=_seconds_a_pair(project),
+        directives=Directives(
+            focus=frozenset(thread.directives.get("focus", ())),
+            forbid=frozenset(thread.directives.get("forbid", ())),
+        ),
+        elsewhere=_confirmed_elsewhere(thread),
+    )
+
+
+def relative_sigma(project: Project) -> float:
+    """Noise of one pair as a share of the score."""
+    floor = noise_floor(project)
+    level = Result.objects.filter(trial__project=project, score__isnull=False).aggregate(mean=Avg("score"))[
+        "mean"
+    ]
+    return floor.sigma_pair / level if floor and level else DEFAULT_SIGMA
+
+
+def noise_floor(project: Project) -> NoiseFloor | None:
+    """The stored floor of the class of machine that this project runs on."""
+    latest = Result.objects.filter(trial__project=project).order_by("-pk").first()
+    if latest is None:
+        return None
+    return NoiseFloor.objects.filter(
+        benchmark=project.benchmark, preset=project.preset, start=project.start, data_id=project.data_id,
+        machine_class=latest.machine_class,
+    ).first()  # fmt: skip
+
+
+def _copy(sources: dict[str, str]) -> Sources:
+    return dict(sources)
+
+
+def _lessons(project: Project) -> list[Lesson]:
+    return list(
+        project.lessons.filter(retracted=False).order_by("pk").select_related("experiment__candidate__idea")
+    )
+
+
+def _lesson_view(lesson: Lesson) -> LessonView:
+    idea = lesson.experiment.candidate.idea if lesson.experiment and lesson.experiment.candidate else None
+    return LessonView(
+        kind=lesson.kind,
+        steps=steps_of(lesson.techniques),
+        base=lesson.base,
+        recipe=tuple(lesson.recipe),
+        effect=lesson.effect,
+        error=lesson.error,
+        pairs=lesson.pairs,
+        text=lesson.text,
+        retune=bool(idea and idea.kind == Idea.Kind.RETUNE),
+    )
+
+
+def _attempts(project: Project) -> list[Idea]:
+    ideas = Idea.objects.filter(thread__project=project).exclude(kind=Idea.Kind.COMBINATION)
+    return list(ideas.select_related("thread", "candidate__experiment"))
+
+
+def _attempt(idea: Idea, thread: Thread) -> Attempt:
+    candidate = getattr(idea, "candidate", None)
+    experiment = getattr(candidate, "experiment", None) if candidate else None
+    running = idea.state != Idea.State.REFUSED and (
+        experiment is None or experiment.state == Experiment.State.RUNNING
+    )
+    base = candidate.parent if candidate else idea.thread.head
+    return Attempt(steps_of(idea.steps), base, running, idea.thread_id != thread.pk, idea.kind)
+
+
+def _confirmed_elsewhere(thread: Thread) -> dict[str, str]:
+    """Techniques that another thread's head has and this one's has not: they come by merging, not by repeating."""
+    mine = {step.technique for step in recipe_of(thread.project, thread.head)}
+    found: dict[str, str] = {}
+    for other in thread.project.threads.exclude(pk=thread.pk):
+        for step in recipe_of(thread.project, other.head):
+            if step.technique not in mine:
+                found[step.technique] = str(other)
+    return found
+
+
+def _seconds_a_pair(project: Project) -> float:
+    mean = Result.objects.filter(trial__project=project).aggregate(mean=Avg("device_seconds"))["mean"]
+    return float(mean or project.sizes.budget_seconds * 1.5)

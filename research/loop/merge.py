@@ -1,0 +1,194 @@
+"""What is due between a thread and `main`: open requests, approve by policy, mark stale, combine, rebase.
+
+A confirmed verdict advances the thread's head at once; only `main` waits for a person (or for the project's policy).
+When `main` moves elsewhere, a thread without gains of its own follows it; one with gains has them combined with the
+new `main` (git's three-way merge, else its techniques applied again) and measured against it, the only gate.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from django.db.models import Max
+
+from benchmarks.catalogue import Step
+from benchmarks.edits import DoesNotApply
+from research.loop.commit import adopt_commit, commit_candidate, message_of
+from research.loop.memory import catalogue_of, recipe_of, sources_of, steps_of
+from research.models import Idea, Lesson, MergeRequest, NotMergeable, Thread, Verdict
+from research.repository import MAIN, Conflict, Repository
+from research.validation.rules import VerdictKind
+
+
+def step(thread: Thread) -> bool:
+    """One act, if one is due. True where rows changed."""
+    thread.project.refresh_from_db()
+    return (
+        open_request(thread)
+        or end_combination(thread)
+        or approve_by_policy(thread)
+        or mark_stale(thread)
+        or catch_up(thread)
+        or sync_refs(thread)
+    )
+
+
+def open_request(thread: Thread) -> bool:
+    """A confirmed gain without a request: move the head, open the request on top of the one it stacks on."""
+    gains = Verdict.objects.filter(
+        experiment__thread=thread, kind=str(VerdictKind.IMPROVED), merge_request=None
+    )
+    verdict = gains.select_related("experiment__candidate__idea").order_by("pk").first()
+    if verdict is None:
+        return False
+    experiment = verdict.experiment
+    candidate = experiment.candidate
+    assert candidate is not None
+    old = thread.head if candidate.idea.kind == Idea.Kind.COMBINATION else experiment.baseline_commit
+    thread.advance_head(old, candidate.commit, f"head moved: {verdict.reason}")
+    MergeRequest.objects.create(
+        project=thread.project, thread=thread, candidate=candidate, verdict=verdict,
+        parent=MergeRequest.objects.filter(project=thread.project, commit=experiment.baseline_commit).first(),
+        base=experiment.baseline_commit, commit=candidate.commit,
+    )  # fmt: skip
+    return True
+
+
+def end_combination(thread: Thread) -> bool:
+    """A combination that brought no gain over `main`: the thread lets its own branch go and follows `main`."""
+    last = (
+        thread.experiments.filter(candidate__idea__kind=Idea.Kind.COMBINATION, verdict__isnull=False)
+        .exclude(verdict__kind=str(VerdictKind.IMPROVED))
+        .order_by("-pk")
+        .first()
+    )
+    if last is None or last.baseline_commit != thread.project.champion or _on_main(thread):
+        return False
+    note = f"gains of this thread did not add to main ({last.verdict.reason}); the head follows main"
+    return thread.advance_head(thread.head, thread.project.champion, note)
+
+
+def approve_by_policy(thread: Thread) -> bool:
+    """Where the project says so, approve the newest request whose stack stands on `main`."""
+    if not thread.project.auto_approve:
+        return False
+    for request in thread.merge_requests.open().order_by("-pk"):
+        if request.stack()[0].base == thread.project.champion:
+            try:
+                request.approve(request.commit)
+            except NotMergeable:
+                continue
+            return True
+    return False
+
+
+def mark_stale(thread: Thread) -> bool:
+    """Open requests whose stack no longer stands on `main`."""
+    changed = False
+    for request in thread.merge_requests.open().order_by("pk"):
+        request.refresh_from_db()
+        if request.state == MergeRequest.State.OPEN and request.stack()[0].base != thread.project.champion:
+            request.make_stale("main moved; the gain is measured again on it")
+            changed = True
+    return changed
+
+
+def catch_up(thread: Thread) -> bool:
+    """Bring a thread that `main` has left behind onto it, once nothing of it is under way."""
+    if _on_main(thread) or thread.experiments.running().exists() or thread.waiting_candidate:
+        return False
+    repository = Repository(thread.project.repository_path)
+    champion = thread.project.champion
+    if repository.is_ancestor(thread.head, champion):
+        return thread.advance_head(thread.head, champion, "followed main: no gain of its own was open")
+    if not thread.project.is_running:
+        return False
+    return combine(thread, repository, champion)
+
+
+def combine(thread: Thread, repository: Repository, champion: str) -> bool:
+    """Make the thread's own gains, merged onto `main`, a candidate that is measured against `main`."""
+    steps = _own_steps(thread, champion)
+    idea = _combination_idea(thread, champion, steps)
+    if idea.state != Idea.State.PROPOSED:  # measured or refused before: `main` it is
+        return thread.advance_head(
+            thread.head, champion, idea.refusal or "its gains were measured on main already"
+        )
+    recipe = (*recipe_of(thread.project, champion), *steps)
+    rejected = thread.merge_requests.filter(state=MergeRequest.State.REJECTED).values_list(
+        "commit", flat=True
+    )
+    tainted = any(repository.is_ancestor(commit, thread.head) for commit in rejected)
+    try:
+        if tainted:
+            raise Conflict(["(a rejected change below it)"])
+        commit = repository.merge(champion, thread.head, message_of(idea), idea.created)
+        candidate = adopt_commit(idea, champion, commit, recipe)
+    except Conflict as conflict:
+        try:
+            sources = catalogue_of(thread.project).apply(
+                dict(sources_of(thread.project.repository_path, champion)), steps
+            )
+        except DoesNotApply as error:
+            idea.refuse(f"{conflict}; applying its techniques again failed too: {error}")
+            _learn_conflict(thread, idea, champion)
+            return True
+        candidate = commit_candidate(idea, champion, sources, recipe)
+    if candidate is not None:
+        thread.tell("main moved: this thread's gains are merged with it and measured against it")
+    return True
+
+
+def sync_refs(thread: Thread) -> bool:
+    """Let git's branches say what the rows say. Never counts as a change."""
+    repository = Repository(thread.project.repository_path)
+    for ref, commit in ((MAIN, thread.project.champion), (thread.branch, thread.head)):
+        if repository.resolve(ref) != commit:
+            repository.keep(ref, commit)
+    return False
+
+
+def _on_main(thread: Thread) -> bool:
+    """The head stands on `main` and holds nothing that was rejected."""
+    project = thread.project
+    if thread.head == project.champion:
+        return True
+    if thread.merge_requests.filter(commit=thread.head).exclude(state=MergeRequest.State.OPEN).exists():
+        return False  # stale, rejected, or merged and since left behind
+    return Repository(project.repository_path).is_ancestor(project.champion, thread.head)
+
+
+def _own_steps(thread: Thread, champion: str) -> tuple[Step, ...]:
+    """Techniques of the head that `main` lacks, without those of rejected requests."""
+    there = {step.technique for step in recipe_of(thread.project, champion)}
+    rejected = thread.merge_requests.filter(state=MergeRequest.State.REJECTED).select_related(
+        "candidate__idea"
+    )
+    refused = {step.technique for request in rejected for step in steps_of(request.candidate.idea.steps)}
+    return tuple(
+        step for step in recipe_of(thread.project, thread.head)
+        if step.technique not in there and step.technique not in refused
+    )  # fmt: skip
+
+
+def _combination_idea(thread: Thread, champion: str, steps: tuple[Step, ...]) -> Idea:
+    fingerprint = hashlib.sha256(f"combine {champion} {thread.head}".encode()).hexdigest()
+    known = thread.ideas.filter(fingerprint=fingerprint).first()
+    if known:
+        return known
+    gains = Lesson.objects.filter(thread=thread, kind=Lesson.Kind.GAIN, effect__isnull=False)
+    names = ", ".join(step.technique for step in steps) or "nothing that main lacks"
+    return Idea.objects.create(
+        thread=thread, number=(thread.ideas.aggregate(last=Max("number"))["last"] or 0) + 1,
+        kind=Idea.Kind.COMBINATION, researcher=thread.researcher, fingerprint=fingerprint,
+        hypothesis=f"The gains of {thread} ({names}) add to those of main.",
+        expected_effect=max((lesson.effect or 0 for lesson in gains), default=0.0) / 2,
+        steps=[step.to_json() for step in steps],
+    )  # fmt: skip
+
+
+def _learn_conflict(thread: Thread, idea: Idea, champion: str) -> None:
+    Lesson.objects.create(
+        project=thread.project, thread=thread, kind=Lesson.Kind.CONFLICT, text=idea.refusal,
+        techniques=idea.steps, base=champion,
+    )  # fmt: skip

@@ -1,0 +1,84 @@
+"""The noise floor: A/A trials of the start on this class of machine, gathered while screening begins, then reused."""
+
+from __future__ import annotations
+
+from research.loop.memory import noise_floor
+from research.models import Experiment, NoiseFloor, Project, Result, Trial
+
+
+def step(project: Project) -> bool:
+    """Begin the floor's trials, or store the floor once they are complete. True where rows changed."""
+    experiment = Experiment.objects.filter(key=key_of(project)).first()
+    if experiment is None:
+        return noise_floor(project) is None and begin(project)
+    if experiment.state != Experiment.State.RUNNING or not experiment.is_idle():
+        return False
+    missing = project.sizes.noise_pairs - len(_pairs(experiment))
+    if missing > 0:  # pairs that failed are made up for, within reason
+        total = experiment.trials.values("pair").distinct().count()
+        return total < 3 * project.sizes.noise_pairs and experiment.plan("noise", total + missing) > 0
+    return store(experiment)
+
+
+def key_of(project: Project) -> str:
+    return f"noise-{project.public_id}"
+
+
+def begin(project: Project) -> bool:
+    """Plan the A/A pairs: both arms are the start."""
+    stored = NoiseFloor.objects.filter(
+        benchmark=project.benchmark, preset=project.preset, start=project.start, data_id=project.data_id
+    )
+    if stored.exists() and not Result.objects.filter(trial__project=project).exists():
+        return False  # the first result tells the machine class; a stored floor may fit it
+    experiment, new = Experiment.objects.get_or_create(
+        key=key_of(project),
+        defaults={
+            "project": project, "purpose": Experiment.Purpose.NOISE, "rule": project.rule,
+            "number": project.next_experiment_number(), "baseline_commit": project.start_commit,
+            "candidate_commit": project.start_commit,
+        },
+    )  # fmt: skip
+    experiment.plan("noise", project.sizes.noise_pairs)
+    return new
+
+
+def store(experiment: Experiment) -> bool:
+    from research.validation import stats  # numpy and scipy, not for every importer
+
+    if not experiment.end():
+        return False
+    project, pairs = experiment.project, _pairs(experiment)
+    floor = stats.noise_floor(pairs)
+    latest = Result.objects.filter(trial__experiment=experiment).latest("pk")
+    NoiseFloor.objects.update_or_create(
+        benchmark=project.benchmark, preset=project.preset, start=project.start, data_id=project.data_id,
+        machine_class=latest.machine_class,
+        defaults={
+            "sigma_trial": floor.sigma_trial, "sigma_pair": floor.sigma_pair, "drift": floor.drift,
+            "trials": floor.trials,
+        },
+    )  # fmt: skip
+    return True
+
+
+def progress(project: Project) -> tuple[int, int]:
+    """A/A trials done, and wanted."""
+    floor = noise_floor(project)
+    wanted = 2 * project.sizes.noise_pairs
+    if floor:
+        return floor.trials, wanted
+    done = Trial.objects.filter(experiment__key=key_of(project), state=Trial.State.ENDED).count()
+    return done, wanted
+
+
+def _pairs(experiment: Experiment) -> list[tuple[float, float]]:
+    """(baseline, candidate) scores of the complete pairs, in order."""
+    scores: dict[int, dict[str, float]] = {}
+    for trial in (
+        experiment.trials.filter(result__score__isnull=False).select_related("result").order_by("pair")
+    ):
+        scores.setdefault(trial.pair, {})[trial.arm] = trial.result.score
+    return [
+        (arms[Trial.Arm.BASELINE], arms[Trial.Arm.CANDIDATE]) for arms in scores.values() if len(arms) == 2
+    ]

@@ -1,0 +1,63 @@
+"""Ask the thread's researcher for the next idea, ahead of time; refuse duplicates with a pointer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from django.db.models import Max
+
+from benchmarks.catalogue import Step
+from research.loop.memory import view_of
+from research.models import Experiment, Idea, Thread
+from research.researchers import RESEARCHERS
+from research.researchers.base import Draft, NothingToPropose
+
+AHEAD = 1  # ideas kept ready, so that a machine never waits for a proposer
+REFUSALS_IN_A_ROW = 5
+
+
+def step(thread: Thread) -> bool:
+    """Propose one idea if too few are ready. True where a row was written."""
+    if thread.ideas.filter(state=Idea.State.PROPOSED).count() >= AHEAD:
+        return False
+    number = (thread.ideas.aggregate(last=Max("number"))["last"] or 0) + 1
+    view = view_of(thread, number)
+    try:
+        draft = RESEARCHERS[thread.researcher].propose(view)
+    except NothingToPropose as nothing:
+        if not _under_way(thread):
+            thread.finish(str(nothing))
+        return False
+    fingerprint = fingerprint_of(thread.head, draft.kind, draft.steps)
+    idea = _save(thread, number, draft, fingerprint)
+    if earlier := duplicate_of(thread, idea):
+        idea.refuse(f"the same change on the same head was tried in {earlier}", earlier)
+        recent = thread.ideas.order_by("-number").values_list("state", flat=True)[:REFUSALS_IN_A_ROW]
+        if list(recent) == [Idea.State.REFUSED] * REFUSALS_IN_A_ROW:
+            thread.finish(f"the researcher repeated itself {REFUSALS_IN_A_ROW} times; give it another focus")
+    return True
+
+
+def fingerprint_of(head: str, kind: str, steps: tuple[Step, ...]) -> str:
+    content = json.dumps([head, kind, [step.to_json() for step in steps]], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def duplicate_of(thread: Thread, idea: Idea) -> Experiment | None:
+    """The experiment of any thread of the project that tests or tested exactly this on this head."""
+    twins = Idea.objects.filter(thread__project=thread.project, fingerprint=idea.fingerprint)
+    twins = twins.exclude(pk=idea.pk).exclude(state=Idea.State.REFUSED)
+    return Experiment.objects.filter(candidate__idea__in=twins).first()
+
+
+def _save(thread: Thread, number: int, draft: Draft, fingerprint: str) -> Idea:
+    return Idea.objects.create(
+        thread=thread, number=number, kind=draft.kind, researcher=thread.researcher, hypothesis=draft.hypothesis,
+        expected_effect=draft.expected_effect, cost_guess=draft.cost_guess, fingerprint=fingerprint,
+        steps=[step.to_json() for step in draft.steps], tags=list(draft.tags),
+    )  # fmt: skip
+
+
+def _under_way(thread: Thread) -> bool:
+    return thread.experiments.running().exists() or thread.merge_requests.open().exists()

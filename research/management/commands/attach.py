@@ -1,0 +1,59 @@
+"""`manage.py attach`: attach this machine. Measures its isolation, then executes trials until it is stopped."""
+
+from __future__ import annotations
+
+import platform
+import signal
+import socket
+import threading
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from runners.lab import Lab
+from runners.queues import consumer_options, machine_queue
+from runners.sandbox import SandboxBroken
+from runners.worker import Worker, cores
+
+
+class Command(BaseCommand):
+    help = "Attach this machine to the lab as a worker."
+
+    def add_arguments(self, parser: Any) -> None:
+        parser.add_argument("--name", default=socket.gethostname(), help="the machine's name in the lab")
+        parser.add_argument("--devices", default="cpu", help="`cpu` (one slot a core, at most two)")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if options["devices"] != "cpu":
+            raise CommandError(
+                "only --devices cpu is supported in this version; GPU slots come with the GPU lane"
+            )
+        cpus = cores()[:2]
+        model = processor()
+        lab = Lab(options["name"], f"cpu: {model}, {len(cpus)} slots", len(cpus), {"processor": model})
+        worker = Worker(lab, list(cpus))
+        try:
+            isolation = worker.measure_isolation()
+        except SandboxBroken as broken:
+            raise CommandError(str(broken)) from broken
+        self.stderr.write(f"isolation level {isolation.level} ({isolation.name})")
+        consumer = machine_queue(options["name"], worker.wake.set).create_consumer(
+            **consumer_options(workers=1)
+        )
+        consumer.start()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, lambda *_: worker.stop())
+        thread = threading.Thread(target=worker.run, name="worker")
+        thread.start()
+        while thread.is_alive():
+            thread.join(1.0)
+        consumer.stop()
+
+
+def processor() -> str:
+    """The processor's own name, so that results are only compared on equal hardware."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

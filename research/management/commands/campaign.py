@@ -1,0 +1,166 @@
+"""`manage.py campaign`: the whole loop without a browser. The last line of stdout is one JSON object.
+
+Progress goes to stderr. Any stop (Ctrl-C, kill -9, power) is survived: the same command goes on where it was. Nothing
+is approved by itself without --auto-approve. The last pairs of every campaign measure the champion against the start on
+fresh paired seeds.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from benchmarks.contract import ContractError
+from benchmarks.data import DataError
+from research.loop.begin import Budget, begin_project
+from research.management.embedded import choose_data, embedded_lab, ensure_data
+from research.management.progress import Progress
+from research.management.summary import summary
+from research.models import Experiment, Project
+from research.researchers import RESEARCHERS
+from runners.supervisor import Supervisor
+
+CLOSING_PAIRS = 5
+TICK_SECONDS = 1.0
+
+
+class Stopped(Exception):
+    """The person asked to stop."""
+
+
+class Command(BaseCommand):
+    help = "Run a whole campaign on this machine; the same command resumes a stopped one."
+
+    def add_arguments(self, parser: Any) -> None:
+        parser.add_argument("--benchmark", default="nanochat")
+        parser.add_argument("--preset", default="cpu")
+        parser.add_argument("--start", default="vanilla")
+        parser.add_argument("--researcher", default="catalogue", choices=sorted(RESEARCHERS))
+        parser.add_argument("--threads", type=int, default=2, help="lines of inquiry side by side")
+        parser.add_argument(
+            "--minutes", type=float, default=25, help="wall time of the search, over all starts"
+        )
+        parser.add_argument("--max-trials", type=int, help="stop after so many trials")
+        parser.add_argument(
+            "--max-device-seconds", type=float, help="stop after so many seconds of device time"
+        )
+        parser.add_argument(
+            "--auto-approve", action="store_true", help="merge confirmed gains without a person"
+        )
+        parser.add_argument("--data", help="the data folder (default: $LAB_DATA or ./data)")
+        parser.add_argument("--json", action="store_true", help="print only the JSON object on stdout")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        choose_data(options["data"])
+        if not 1 <= options["threads"] <= 32 or options["minutes"] <= 0:
+            raise CommandError("--threads must be 1 to 32 and --minutes above 0")
+        stopping = threading.Event()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, lambda *_: stopping.set())
+        try:
+            ensure_data(options["benchmark"])
+            with embedded_lab() as supervisor:
+                project = self._begin(options)
+                run = Run(project, supervisor, stopping, Progress(project, options["minutes"] * 60))
+                run.whole(options["minutes"] * 60)
+        except (ContractError, DataError) as error:
+            raise CommandError(str(error)) from error
+        except Stopped:
+            self.stderr.write("stopped; the same command goes on from here")
+            raise SystemExit(130) from None
+        result = summary(project)
+        if not options["json"]:
+            for key, value in result.items():
+                self.stdout.write(f"{key}: {value}")
+        self.stdout.write(json.dumps(result))
+
+    def _begin(self, options: dict[str, Any]) -> Project:
+        """The unfinished campaign of the same arguments, or a new one."""
+        base = "campaign-{benchmark}-{preset}-{start}-{researcher}-{threads}".format(**options)
+        earlier = Project.objects.filter(name__startswith=f"{base}-n")
+        unfinished = earlier.exclude(state=Project.State.FINISHED).order_by("-pk").first()
+        budget = Budget(options["max_trials"], options["max_device_seconds"], options["minutes"] * 60)
+        project = begin_project(
+            unfinished.name if unfinished else f"{base}-n{earlier.count() + 1}",
+            options["benchmark"], options["preset"], options["start"],
+            [options["researcher"]] * options["threads"], budget, options["auto_approve"],
+        )  # fmt: skip
+        project.auto_approve = options["auto_approve"]
+        project.max_wall_seconds = budget.wall_seconds
+        project.save(update_fields=["auto_approve", "max_wall_seconds"])
+        return project
+
+
+class Run:
+    """The phases of a campaign: search, drain, closing measurement. Each can be resumed."""
+
+    def __init__(
+        self, project: Project, supervisor: Supervisor, stopping: threading.Event, progress: Progress
+    ) -> None:
+        self.project, self.supervisor, self.stopping, self.progress = project, supervisor, stopping, progress
+        self._last = time.monotonic()
+
+    def whole(self, seconds: float) -> None:
+        """Search, then drain and close within the time that is kept back for it."""
+        kept = self.closing_seconds()
+        drain = min(0.15 * seconds, 10 * self.pair_seconds())
+        if not self.closing():
+            self.until(lambda: self.over(seconds - kept - drain), "search")
+            self.project.exhaust("the campaign's time is over")
+            self.until(lambda: self.project.wall_seconds > seconds - kept or self.drained(), "drain")
+        self.close()
+        self.project.finish()
+        self.progress.end()
+
+    def over(self, seconds: float) -> bool:
+        """No time, no budget or no thread left."""
+        stalled = not self.project.threads.filter(state="active").exists()
+        return self.project.wall_seconds > seconds or not self.project.is_running or stalled
+
+    def drained(self) -> bool:
+        return not self.project.experiments.running().filter(purpose=Experiment.Purpose.COMPARE).exists()
+
+    def closing(self) -> Experiment | None:
+        return Experiment.objects.filter(key=f"closing-{self.project.public_id}").first()
+
+    def close(self) -> None:
+        """Champion against start on fresh paired seeds."""
+        for experiment in self.project.experiments.running().exclude(purpose=Experiment.Purpose.CLOSING):
+            experiment.cancel()
+        experiment = self.closing() or Experiment.objects.create(
+            key=f"closing-{self.project.public_id}", project=self.project, purpose=Experiment.Purpose.CLOSING,
+            number=self.project.next_experiment_number(), rule=self.project.rule,
+            baseline_commit=self.project.start_commit, candidate_commit=self.project.champion,
+        )  # fmt: skip
+        experiment.plan("closing", CLOSING_PAIRS)
+        self.until(experiment.is_idle, "closing")
+        experiment.end()
+
+    def until(self, done: Callable[[], bool], phase: str) -> None:
+        """Wait with progress. The project's wall time counts only while this runs."""
+        while not self._tick(done, phase):
+            if self.stopping.wait(TICK_SECONDS):
+                raise Stopped
+
+    def _tick(self, done: Callable[[], bool], phase: str) -> bool:
+        for line in self.supervisor.tick():
+            self.progress.say(line)
+        now = time.monotonic()
+        self.project.refresh_from_db()
+        self.project.wall_seconds += now - self._last
+        self._last = now
+        self.project.save(update_fields=["wall_seconds"])
+        self.progress.show(phase)
+        return done()
+
+    def pair_seconds(self) -> float:
+        return 1.6 * self.project.sizes.budget_seconds + 2
+
+    def closing_seconds(self) -> float:
+        return CLOSING_PAIRS * self.pair_seconds()

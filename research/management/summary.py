@@ -1,0 +1,75 @@
+"""What a campaign came to, as the JSON object that checks rely on."""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import Any
+
+from django.db.models import Count, Sum
+
+from research.models import Experiment, MergeRequest, Project, Result, Verdict
+from runners.lab import idle_gaps
+
+
+def summary(project: Project) -> dict[str, Any]:
+    """Scores are means over the closing pairs; seconds are wall seconds unless the name says otherwise."""
+    project.refresh_from_db()
+    results = Result.objects.filter(trial__project=project)
+    start, champion, pairs = closing_scores(project)
+    verdicts = Verdict.objects.filter(experiment__project=project).values("kind").annotate(n=Count("pk"))
+    sizes = project.sizes
+    timed = [
+        row
+        for row in results.values_list("seconds", flat=True)
+        if "train_wall" in row and "total_wall" in row
+    ]
+    gaps = idle_gaps(project, project.created)
+    slots = max([result.machine.slots for result in results.select_related("machine")[:1]], default=1)
+    lower = project.contract.metric.lower_is_better
+    gain = (start - champion) / start * (1 if lower else -1) if start and champion else None
+    return {
+        "project": project.name,
+        "metric": project.contract.metric.name,
+        "start_score": start,
+        "champion_score": champion,
+        "gain_percent": None if gain is None else round(100 * gain, 3),
+        "closing_pairs": pairs,
+        "experiments": {row["kind"]: row["n"] for row in verdicts},
+        "ended_in_verdict": sum(row["n"] for row in verdicts),
+        "trials": results.count(),
+        "merges": project.merge_requests.filter(state=MergeRequest.State.MERGED).count(),
+        "open_requests": project.merge_requests.open().count(),
+        "device_seconds": round(results.aggregate(total=Sum("device_seconds"))["total"] or 0, 1),
+        "wall_seconds": round(project.wall_seconds, 1),
+        "budgeted_share": _share(sum(row["train_wall"] for row in timed), slots * project.wall_seconds),
+        "idle_median_s": round(median(gaps), 3) if gaps else None,
+        "idle_max_s": round(max(gaps), 3) if gaps else None,
+        "beyond_budget_median_s": _median([row["total_wall"] - sizes.budget_seconds for row in timed]),
+        "isolation_level": min(results.values_list("isolation_level", flat=True), default=None),
+        "researchers": sorted(set(project.threads.values_list("researcher", flat=True))),
+        "data_id": project.data_id,
+    }
+
+
+def closing_scores(project: Project) -> tuple[float | None, float | None, list[list[float]]]:
+    """Mean score of start and champion over the closing pairs, and the pairs [start, champion]."""
+    experiment = Experiment.objects.filter(key=f"closing-{project.public_id}").first()
+    if experiment is None:
+        return None, None, []
+    rows: dict[int, dict[str, float]] = {}
+    for trial in (
+        experiment.trials.filter(result__score__isnull=False).select_related("result").order_by("pair")
+    ):
+        rows.setdefault(trial.pair, {})[trial.arm] = trial.result.score
+    pairs = [[row["baseline"], row["candidate"]] for row in rows.values() if len(row) == 2]
+    if not pairs:
+        return None, None, []
+    return sum(p[0] for p in pairs) / len(pairs), sum(p[1] for p in pairs) / len(pairs), pairs
+
+
+def _share(part: float, whole: float) -> float | None:
+    return round(part / whole, 4) if whole else None
+
+
+def _median(values: list[float]) -> float | None:
+    return round(median(values), 3) if values else None

@@ -1,0 +1,36 @@
+"""The one door to the models. Every transition is a method on one of them."""
+
+from research.models.artifact import Artifact
+from research.models.audit import AuditEntry
+from research.models.candidate import Candidate, Diff
+from research.models.experiment import Experiment, Result, Trial
+from research.models.idea import Idea
+from research.models.lesson import Lesson
+from research.models.machine import Lease, Machine, NoiseFloor
+from research.models.merge_request import MergeRequest, NotMergeable
+from research.models.project import Project, Thread
+from research.models.series import Chunk, Series
+from research.models.verdict import Finding, Verdict
+
+__all__ = [
+    "Artifact",
+    "AuditEntry",
+    "Candidate",
+    "Chunk",
+    "Diff",
+    "Experiment",
+    "Finding",
+    "Idea",
+    "Lease",
+    "Lesson",
+    "Machine",
+    "MergeRequest",
+    "NoiseFloor",
+    "NotMergeable",
+    "Project",
+    "Result",
+    "Series",
+    "Thread",
+    "Trial",
+    "Verdict",
+]

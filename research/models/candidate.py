@@ -1,0 +1,44 @@
+"""Candidate: one immutable commit that implements an idea on a named parent; and its Diff."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.utils import timezone
+
+from research.models.idea import Idea
+from research.models.ids import new_id
+from research.models.project import Project, Thread
+
+
+class Candidate(models.Model):
+    public_id = models.CharField(max_length=16, unique=True, default=new_id, editable=False)
+    project = models.ForeignKey(Project, models.CASCADE, related_name="candidates")
+    thread = models.ForeignKey(Thread, models.CASCADE, related_name="candidates")
+    idea = models.OneToOneField(Idea, models.CASCADE, related_name="candidate")
+    parent = models.CharField(max_length=40)
+    commit = models.CharField(max_length=40, db_index=True)
+    tree = models.CharField(max_length=40, db_index=True, help_text="git's hash of the content alone")
+    recipe = models.JSONField(default=list, help_text="all techniques from the start to here, in order")
+    created = models.DateTimeField(default=timezone.now)
+
+    def __str__(self) -> str:
+        return f"{self.commit[:10]} {self.idea.hypothesis}"
+
+    @property
+    def ref(self) -> str:
+        return f"refs/candidates/{self.public_id}"
+
+
+class Diff(models.Model):
+    """The stored, parsed change of a candidate against its parent."""
+
+    candidate = models.OneToOneField(Candidate, models.CASCADE, related_name="diff")
+    base = models.CharField(max_length=40)
+    head = models.CharField(max_length=40)
+    patch = models.TextField()
+    files = models.JSONField(help_text='[{"path", "added", "removed"}]')
+    added = models.PositiveIntegerField()
+    removed = models.PositiveIntegerField()
+
+    def __str__(self) -> str:
+        return f"{self.base[:10]}..{self.head[:10]} +{self.added} -{self.removed}"

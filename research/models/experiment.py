@@ -1,0 +1,250 @@
+"""Experiment and Trial: a comparison under a rule fixed beforehand, and one execution of one commit with one seed."""
+
+from __future__ import annotations
+
+from django.db import models, transaction
+from django.db.models import F, Q
+from django.utils import timezone
+
+from research.models.candidate import Candidate
+from research.models.ids import new_id
+from research.models.machine import LEASE_TIME, Lease, Machine
+from research.models.project import Project, Thread
+
+MAX_ATTEMPTS = 4
+
+
+class ExperimentQuerySet(models.QuerySet["Experiment"]):
+    def running(self) -> ExperimentQuerySet:
+        return self.filter(state=Experiment.State.RUNNING)
+
+
+class Experiment(models.Model):
+    """The comparison of one candidate with one baseline; ends in one verdict.
+
+    Noise floors (A/A) and the closing measurement of a campaign are experiments too, without a candidate.
+    """
+
+    class State(models.TextChoices):
+        RUNNING = "running"
+        ENDED = "ended"
+        CANCELLED = "cancelled"
+
+    class Purpose(models.TextChoices):
+        COMPARE = "compare"
+        NOISE = "noise"
+        CLOSING = "closing"
+
+    public_id = models.CharField(max_length=16, unique=True, default=new_id, editable=False)
+    key = models.CharField(max_length=80, unique=True, help_text="makes planning idempotent")
+    project = models.ForeignKey(Project, models.CASCADE, related_name="experiments")
+    thread = models.ForeignKey(Thread, models.CASCADE, null=True, blank=True, related_name="experiments")
+    candidate = models.OneToOneField(
+        Candidate, models.CASCADE, null=True, blank=True, related_name="experiment"
+    )
+    purpose = models.CharField(max_length=12, choices=Purpose, default=Purpose.COMPARE)
+    number = models.PositiveIntegerField()
+    baseline_commit = models.CharField(max_length=40)
+    candidate_commit = models.CharField(max_length=40)
+    rule = models.JSONField(help_text="frozen before the first trial")
+    state = models.CharField(max_length=12, choices=State, default=State.RUNNING)
+    served = models.DateTimeField(null=True, blank=True, help_text="when a machine last took a pair of it")
+    created = models.DateTimeField(default=timezone.now)
+    ended = models.DateTimeField(null=True, blank=True)
+
+    objects = ExperimentQuerySet.as_manager()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["project", "number"], name="experiment_number")]
+
+    def __str__(self) -> str:
+        return f"experiment {self.number} of {self.project.name}"
+
+    def split_of(self, stage: str) -> str:
+        """The validation split that scores a stage: what confirms is not what screened."""
+        screening = stage in ("screen", "extend", "noise")
+        return "val_screen" if screening else self.project.sizes.confirm_data
+
+    def plan(self, stage: str, pairs: int) -> int:
+        """Make the trials of a stage up to `pairs` pairs. Seed and core order are fixed by number, not by chance now.
+
+        Returns the number of new trials; calling it again makes none.
+        """
+        made, split = 0, self.split_of(stage)
+        for pair in range(pairs):
+            seed = self.project.seed(self.number, stage, pair)
+            for arm, commit in (
+                (Trial.Arm.BASELINE, self.baseline_commit),
+                (Trial.Arm.CANDIDATE, self.candidate_commit),
+            ):
+                slot = (pair + (arm == Trial.Arm.CANDIDATE)) % 2  # the arms swap cores from pair to pair
+                _, new = Trial.objects.get_or_create(
+                    experiment=self, stage=stage, pair=pair, arm=arm,
+                    defaults={"project": self.project, "seed": seed, "commit": commit, "slot": slot, "split": split},
+                )  # fmt: skip
+                made += new
+        return made
+
+    def is_idle(self) -> bool:
+        """No trial waits or runs: the rows are complete and can be judged."""
+        return not self.trials.filter(state__in=(Trial.State.WAITING, Trial.State.LEASED)).exists()
+
+    def end(self) -> bool:
+        """True once: for the caller that ends it."""
+        running = Experiment.objects.running().filter(pk=self.pk)
+        return running.update(state=self.State.ENDED, ended=timezone.now()) == 1
+
+    def cancel(self) -> None:
+        with transaction.atomic():
+            if (
+                Experiment.objects.running()
+                .filter(pk=self.pk)
+                .update(state=self.State.CANCELLED, ended=timezone.now())
+            ):
+                self.trials.filter(state=Trial.State.WAITING).update(state=Trial.State.CANCELLED)
+
+
+class TrialQuerySet(models.QuerySet["Trial"]):
+    def waiting(self) -> TrialQuerySet:
+        return self.filter(state=Trial.State.WAITING)
+
+    def claim_pair(self, machine: Machine, worker: str) -> list[Lease]:
+        """Lease both arms of the next waiting pair, or nothing.
+
+        The experiment served longest ago comes first, so that threads and the noise floor take turns. One short
+        transaction; a pair taken by somebody else in between is left alone.
+        """
+        live = (Project.State.ACTIVE, Project.State.EXHAUSTED)
+        first = (
+            self.waiting()
+            .filter(experiment__state=Experiment.State.RUNNING, project__state__in=live)
+            .order_by(F("experiment__served").asc(nulls_first=True), "pk")
+            .values("experiment_id", "stage", "pair")
+            .first()
+        )
+        if first is None:
+            return []
+        with transaction.atomic():
+            # Both arms, or the one whose sibling has ended already (a lost machine re-leases what is missing).
+            trials = list(Trial.objects.waiting().filter(**first).order_by("pk"))
+            leases = [lease for trial in trials if (lease := trial.lease(machine, worker))]
+            if leases:
+                Experiment.objects.filter(pk=first["experiment_id"]).update(served=timezone.now())
+        return leases
+
+    def return_expired(self) -> int:
+        """Sweep: a trial whose worker fell silent waits again (or fails after MAX_ATTEMPTS)."""
+        returned = 0
+        for lease in Lease.objects.expired().select_related("trial"):
+            returned += lease.trial.give_back(lease, f"the lease of {lease.worker} expired")
+        return returned
+
+
+class Trial(models.Model):
+    """One execution of one commit with one seed; a lost machine makes a new lease, not a new trial."""
+
+    class State(models.TextChoices):
+        WAITING = "waiting"
+        LEASED = "leased"
+        ENDED = "ended"  # has a Result, scored or failed
+        LOST = "lost"  # no machine could finish it in MAX_ATTEMPTS leases
+        CANCELLED = "cancelled"
+
+    class Arm(models.TextChoices):
+        BASELINE = "baseline"
+        CANDIDATE = "candidate"
+
+    public_id = models.CharField(max_length=16, unique=True, default=new_id, editable=False)
+    project = models.ForeignKey(Project, models.CASCADE, related_name="trials")
+    experiment = models.ForeignKey(Experiment, models.CASCADE, related_name="trials")
+    arm = models.CharField(max_length=10, choices=Arm)
+    stage = models.CharField(max_length=10)
+    pair = models.PositiveIntegerField()
+    slot = models.PositiveIntegerField(help_text="which core or device of the machine")
+    seed = models.PositiveIntegerField()
+    commit = models.CharField(max_length=40)
+    split = models.CharField(max_length=20, help_text="the validation split that scores it")
+    state = models.CharField(max_length=10, choices=State, default=State.WAITING, db_index=True)
+    generation = models.PositiveIntegerField(default=0, help_text="of the newest lease")
+    note = models.TextField(blank=True)
+    created = models.DateTimeField(default=timezone.now)
+    ended = models.DateTimeField(null=True, blank=True)
+
+    objects = TrialQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["experiment", "stage", "pair", "arm"], name="one_trial_an_arm")
+        ]
+        indexes = [models.Index(fields=["commit"])]
+
+    def __str__(self) -> str:
+        return f"{self.stage} {self.pair} {self.arm} of experiment {self.experiment_id}"
+
+    def lease(self, machine: Machine, worker: str) -> Lease | None:
+        """Claim by conditional update; None where somebody else was faster."""
+        now = timezone.now()
+        mine = Trial.objects.waiting().filter(pk=self.pk)
+        if not mine.update(state=self.State.LEASED, generation=F("generation") + 1):
+            return None
+        self.refresh_from_db(fields=["state", "generation"])
+        return Lease.objects.create(
+            trial=self, machine=machine, worker=worker, generation=self.generation, granted=now,
+            expires=now + LEASE_TIME,
+        )  # fmt: skip
+
+    def give_back(self, lease: Lease, why: str) -> bool:
+        """End a lease without a result: the trial waits again, or is lost after MAX_ATTEMPTS leases."""
+        with transaction.atomic():
+            if not lease.release():
+                return False
+            again = self.State.WAITING if lease.generation < MAX_ATTEMPTS else self.State.LOST
+            if (
+                Experiment.objects.filter(pk=self.experiment_id)
+                .exclude(state=Experiment.State.RUNNING)
+                .exists()
+            ):
+                again = self.State.CANCELLED
+            Trial.objects.filter(pk=self.pk, generation=lease.generation).update(state=again, note=why)
+        return True
+
+    def finish(self, lease: Lease, **result: object) -> bool:
+        """Store the result, if the lease is still ours. False: fenced, nothing was written."""
+        with transaction.atomic():
+            if not lease.release():
+                return False
+            Result.objects.create(trial=self, generation=lease.generation, **result)
+            Trial.objects.filter(pk=self.pk).update(state=self.State.ENDED, ended=timezone.now())
+        return True
+
+
+class Result(models.Model):
+    """The frozen outcome of a finished trial."""
+
+    trial = models.OneToOneField(Trial, models.CASCADE, related_name="result")
+    generation = models.PositiveIntegerField()
+    machine = models.ForeignKey(Machine, models.PROTECT, related_name="results")
+    score = models.FloatField(null=True, blank=True, help_text="the primary metric, computed by the judge")
+    failure = models.CharField(max_length=20, blank=True)
+    message = models.TextField(blank=True)
+    observations = models.JSONField(default=list, help_text="integrity observations of the evaluator")
+    metrics = models.JSONField(default=dict)
+    seconds = models.JSONField(default=dict, help_text="wall and CPU seconds of each phase")
+    device_seconds = models.FloatField(default=0, help_text="what the trial costs the budget")
+    hashes = models.JSONField(default=dict, help_text="judge, data, environment, weights")
+    isolation_level = models.PositiveIntegerField()
+    machine_class = models.CharField(max_length=120)
+    log = models.ForeignKey("Artifact", models.SET_NULL, null=True, blank=True, related_name="+")
+    losses = models.ForeignKey("Artifact", models.SET_NULL, null=True, blank=True, related_name="+")
+    created = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(score__isnull=False, failure="") | (Q(score__isnull=True) & ~Q(failure="")),
+                name="scored_or_failed",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.score:.5f}" if self.score is not None else self.failure

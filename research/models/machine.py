@@ -1,0 +1,106 @@
+"""Machine, Lease and NoiseFloor: who executes trials, with which right, and how noisy it is."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+from research.models.ids import new_id
+
+LEASE_TIME = timedelta(seconds=15)
+
+
+class Machine(models.Model):
+    """A registered host. Its class names what results can be compared: same hardware, same noise."""
+
+    public_id = models.CharField(max_length=16, unique=True, default=new_id, editable=False)
+    name = models.CharField(max_length=80, unique=True)
+    machine_class = models.CharField(max_length=120)
+    slots = models.PositiveIntegerField(default=1)
+    isolation_level = models.PositiveIntegerField(default=0, help_text="measured by a probe at worker start")
+    isolation = models.JSONField(default=list, help_text="the probe's rows")
+    description = models.JSONField(default=dict)
+    override_level_zero = models.BooleanField(
+        default=False, help_text="run untrusted code with no sandbox at all"
+    )
+    seen = models.DateTimeField(null=True, blank=True)
+
+    def __str__(self) -> str:
+        return self.name
+
+    def beat(self) -> None:
+        Machine.objects.filter(pk=self.pk).update(seen=timezone.now())
+
+
+class LeaseQuerySet(models.QuerySet["Lease"]):
+    def open(self) -> LeaseQuerySet:
+        return self.filter(released__isnull=True)
+
+    def expired(self) -> LeaseQuerySet:
+        return self.open().filter(expires__lt=timezone.now())
+
+
+class Lease(models.Model):
+    """The exclusive, expiring, fenced right of a worker to execute one trial.
+
+    The database itself holds the exclusion: at most one open lease a trial. `generation` fences: every later write of
+    a worker names it, and a write under an older one changes nothing.
+    """
+
+    trial = models.ForeignKey("Trial", models.CASCADE, related_name="leases")
+    machine = models.ForeignKey(Machine, models.CASCADE, related_name="leases")
+    worker = models.CharField(max_length=80)
+    generation = models.PositiveIntegerField()
+    granted = models.DateTimeField(default=timezone.now)
+    expires = models.DateTimeField()
+    released = models.DateTimeField(null=True, blank=True)
+
+    objects = LeaseQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["trial"], condition=Q(released__isnull=True), name="one_open_lease"
+            ),
+            models.UniqueConstraint(fields=["trial", "generation"], name="lease_generation"),
+        ]
+
+    def __str__(self) -> str:
+        return f"lease {self.generation} of trial {self.trial_id}"
+
+    def renew(self) -> bool:
+        """Heartbeat. False: the lease is lost, whatever this worker still does counts for nothing."""
+        mine = Lease.objects.open().filter(pk=self.pk)
+        return mine.update(expires=timezone.now() + LEASE_TIME) == 1
+
+    def release(self) -> bool:
+        """True for exactly one caller, so what follows from a release happens once."""
+        return Lease.objects.open().filter(pk=self.pk).update(released=timezone.now()) == 1
+
+
+class NoiseFloor(models.Model):
+    """How far two trials of the same commit differ on a class of machine. Stored once, reused."""
+
+    benchmark = models.CharField(max_length=40)
+    preset = models.CharField(max_length=40)
+    start = models.CharField(max_length=40)
+    data_id = models.CharField(max_length=64)
+    machine_class = models.CharField(max_length=120)
+    sigma_trial = models.FloatField()
+    sigma_pair = models.FloatField()
+    drift = models.FloatField()
+    trials = models.PositiveIntegerField()
+    measured = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["benchmark", "preset", "start", "data_id", "machine_class"], name="one_noise_floor"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.benchmark}/{self.preset} on {self.machine_class}: sigma {self.sigma_pair:.5f}"

@@ -1,0 +1,224 @@
+"""Git: a bare repository a project, a branch a thread, a worktree a candidate. The only caller of git in the lab.
+
+Every operation is safe to repeat: commits carry the date of the row they belong to, so the same content on the same
+parent is the same hash; refs move by compare and swap; worktrees are thrown away and never trusted.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from unidiff import PatchSet
+
+MAIN = "refs/heads/main"
+AUTHOR = {"GIT_AUTHOR_NAME": "Recursive Lab", "GIT_AUTHOR_EMAIL": "lab@localhost"}
+COMMITTER = {"GIT_COMMITTER_NAME": "Recursive Lab", "GIT_COMMITTER_EMAIL": "lab@localhost"}
+
+
+class GitError(RuntimeError):
+    """Git refused; the text is its own first line."""
+
+
+class Conflict(Exception):
+    """A three-way merge that does not come out clean. `files` names the paths."""
+
+    def __init__(self, files: list[str]) -> None:
+        super().__init__(f"conflict in {', '.join(files)}")
+        self.files = files
+
+
+@dataclass(frozen=True)
+class Change:
+    """A parsed diff between two commits."""
+
+    patch: str
+    files: list[dict[str, object]]  # path, added, removed
+    added: int
+    removed: int
+
+    @property
+    def paths(self) -> list[str]:
+        return [str(file["path"]) for file in self.files]
+
+
+class Repository:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path, files: Mapping[str, bytes], message: str, when: datetime) -> Repository:
+        """Make the bare repository of a project with one commit on `main`. An unfinished earlier try is replaced."""
+        repository = cls(path)
+        if (path / "HEAD").exists() and repository.resolve(MAIN):
+            return repository
+        partial = path.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        _git(["init", "--quiet", "--bare", "--initial-branch=main", str(partial)])
+        fresh = cls(partial)
+        commit = fresh.commit_files(files, parent=None, message=message, when=when)
+        fresh.git("update-ref", MAIN, commit)
+        shutil.rmtree(path, ignore_errors=True)
+        partial.rename(path)
+        return repository
+
+    def git(self, *args: str, **options: object) -> str:
+        return _git(["--git-dir", str(self.path), *args], **options)  # type: ignore[arg-type]
+
+    def resolve(self, name: str) -> str | None:
+        """The commit a ref or abbreviation stands for, or None."""
+        try:
+            return self.git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}").strip()
+        except GitError:
+            return None
+
+    def root_commit(self) -> str:
+        """The first commit of `main`: the project's start."""
+        return self.git("rev-list", "--max-parents=0", MAIN).split()[-1]
+
+    def tree_of(self, commit: str) -> str:
+        return self.git("rev-parse", "--verify", f"{commit}^{{tree}}").strip()
+
+    def files(self, commit: str) -> dict[str, bytes]:
+        """All files of a commit: path -> content."""
+        listing = self.git("ls-tree", "-r", "-z", "--format=%(objectname) %(path)", commit)
+        entries = [line.split(" ", 1) for line in listing.split("\0") if line]
+        wanted = "".join(f"{blob}\n" for blob, _ in entries).encode()
+        raw = _run(["git", "--git-dir", str(self.path), "cat-file", "--batch"], wanted)
+        found, at = {}, 0
+        for _, path in entries:
+            end = raw.index(b"\n", at)
+            size = int(raw[at:end].split()[2])
+            found[path] = raw[end + 1 : end + 1 + size]
+            at = end + 1 + size + 1
+        return found
+
+    def archive(self, commit: str) -> bytes:
+        """The commit's files as an uncompressed tar: what a machine gets."""
+        return _run(["git", "--git-dir", str(self.path), "archive", "--format=tar", commit])
+
+    def commit_files(
+        self, files: Mapping[str, bytes], parent: str | None, message: str, when: datetime
+    ) -> str:
+        """Commit exactly `files` on `parent`, from a throw-away worktree. The caller moves a ref to it."""
+        with self.worktree(parent) as folder:
+            for path, content in files.items():
+                target = folder / path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(content)
+            return self.commit_worktree(folder, parent, message, when)
+
+    def commit_worktree(self, folder: Path, parent: str | None, message: str, when: datetime) -> str:
+        """Commit all that stands in a worktree of this repository; symbolic links and submodules are refused."""
+        index = {"GIT_INDEX_FILE": str(folder / ".git-index")}
+        place = ["--git-dir", str(self.path), "--work-tree", str(folder)]
+        excluded = [":/", ":!.git-index", ":!.git-index.lock"]
+        _git([*place, "add", "--all", "--force", "--", *excluded], env=index, cwd=folder)
+        modes = _git([*place, "ls-files", "--stage"], env=index, cwd=folder)
+        if odd := [line.split("\t", 1)[1] for line in modes.splitlines() if not line.startswith("100")]:
+            raise GitError(f"only plain files can be committed, not {', '.join(odd)}")
+        tree = _git([*place, "write-tree"], env=index, cwd=folder).strip()
+        return self._commit_tree(tree, [parent] if parent else [], message, when)
+
+    @contextmanager
+    def worktree(self, commit: str | None) -> Iterator[Path]:
+        """A folder with the commit's files (empty for None), gone afterwards whatever happens."""
+        root = self.path.parent.parent / "worktrees"
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=root) as name:
+            folder = Path(name)
+            if commit is not None:
+                index = {"GIT_INDEX_FILE": str(folder / ".git-index")}
+                place = ["--git-dir", str(self.path), "--work-tree", name]
+                _git([*place, "read-tree", commit], env=index, cwd=folder)
+                _git([*place, "checkout-index", "--all", "--force"], env=index, cwd=folder)
+            yield folder
+
+    def _commit_tree(self, tree: str, parents: list[str], message: str, when: datetime) -> str:
+        stamp = f"{int(when.timestamp())} +0000"
+        dates = {"GIT_AUTHOR_DATE": stamp, "GIT_COMMITTER_DATE": stamp}
+        flags = [flag for parent in parents for flag in ("-p", parent)]
+        return self.git("commit-tree", tree, *flags, "-F", "-", env=dates, stdin=message.encode()).strip()
+
+    def keep(self, ref: str, commit: str) -> None:
+        self.git("update-ref", ref, commit)
+
+    def move(self, ref: str, old: str, new: str) -> bool:
+        """Compare and swap of a ref. True where it stands on `new` afterwards."""
+        try:
+            self.git("update-ref", ref, new, old)
+        except GitError:
+            return self.resolve(ref) == new
+        return True
+
+    def is_ancestor(self, old: str, new: str) -> bool:
+        try:
+            self.git("merge-base", "--is-ancestor", old, new)
+        except GitError:
+            return False
+        return True
+
+    def diff(self, base: str, head: str) -> Change:
+        patch = self.git("diff", "--no-color", "--no-ext-diff", "--no-renames", "--full-index", base, head)
+        parsed = PatchSet(patch)
+        files: list[dict[str, object]] = [
+            {"path": file.path, "added": file.added, "removed": file.removed} for file in parsed
+        ]
+        return Change(patch, files, parsed.added, parsed.removed)
+
+    def merge(self, ours: str, theirs: str, message: str, when: datetime) -> str:
+        """Three-way merge without a worktree; the new commit has both parents. Raises Conflict."""
+        command = [
+            "git",
+            "--git-dir",
+            str(self.path),
+            "merge-tree",
+            "--write-tree",
+            "--name-only",
+            "-z",
+            ours,
+            theirs,
+        ]
+        done = subprocess.run(command, capture_output=True, env=_environment({}), check=False)
+        parts = done.stdout.decode().split("\0")
+        if done.returncode == 1:
+            raise Conflict(sorted({part for part in parts[1 : parts.index("", 1)] if part}))
+        if done.returncode != 0:
+            raise GitError(done.stderr.decode(errors="replace").strip().splitlines()[0])
+        return self._commit_tree(parts[0].strip(), [ours, theirs], message, when)
+
+
+def _environment(extra: Mapping[str, str]) -> dict[str, str]:
+    """Git sees neither the user's configuration nor an enclosing repository."""
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    fixed = {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull, "GIT_TERMINAL_PROMPT": "0"}
+    return clean | fixed | AUTHOR | COMMITTER | dict(extra)
+
+
+def _git(
+    args: list[str], env: Mapping[str, str] | None = None, stdin: bytes = b"", cwd: Path | None = None
+) -> str:
+    return _run(["git", *args], stdin, env or {}, cwd).decode("utf-8", errors="surrogateescape")
+
+
+def _run(
+    command: list[str], stdin: bytes = b"", env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> bytes:
+    try:
+        done = subprocess.run(
+            command, input=stdin, capture_output=True, env=_environment(env or {}), cwd=cwd, check=False, timeout=60
+        )  # fmt: skip
+    except FileNotFoundError:
+        raise GitError("git is not installed: apt-get install git") from None
+    if done.returncode != 0:
+        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        raise GitError(lines[0] if lines else f"git {command[3]} failed with {done.returncode}")
+    return done.stdout

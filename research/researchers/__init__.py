@@ -1,0 +1,6 @@
+"""Who proposes. One literal table; a researcher is chosen per thread."""
+
+from research.researchers.base import Researcher
+from research.researchers.catalogue import CatalogueResearcher
+
+RESEARCHERS: dict[str, Researcher] = {"catalogue": CatalogueResearcher()}

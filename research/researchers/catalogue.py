@@ -1,0 +1,247 @@
+"""The catalogue researcher: no key, no network. A real optimizer, and the control arm that any LLM must beat.
+
+Each technique is an arm of a bandit. Its gain has a normal prior (from the catalogue) and a normal posterior from the
+measured effects of this project; one draw from each posterior (Thompson 1933) ranks the arms. A technique is first
+tried with its defaults; further tries ask Optuna's TPE sampler (Bergstra et al. 2011) for tunables, fed with all past
+measurements. Near misses come back together. What it finds is *known techniques, assembled*, never a discovery.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.catalogue import Sources, Step, Technique, Tunable, Value
+from benchmarks.edits import DoesNotApply
+from research.researchers.base import Draft, LessonView, NothingToPropose, View
+
+CONTEXT_SD = 0.006  # how far the effect of a technique differs from one head to another (relative gain)
+RETUNE_PRIOR = (0.003, 0.008)  # mean and sd of the gain of other tunables for a technique that is in
+JOINT_DISCOUNT = 0.7  # gains of two techniques rarely add up in full
+TRIES_A_HEAD = 3  # tries of one technique on one head, each with other tunables
+PAIRS_A_VERDICT = 4.0  # what a verdict costs on average
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One thing that could be tried next, with a sampled gain."""
+
+    kind: str
+    techniques: tuple[str, ...]
+    drawn: float
+    expected: float
+
+
+class CatalogueResearcher:
+    name = "catalogue"
+
+    def propose(self, view: View) -> Draft:
+        """The arm with the best draw that applies to the head and is no repetition."""
+        random_ = random.Random(view.seed)
+        for arm in sorted(self._arms(view, random_), key=lambda arm: arm.drawn, reverse=True):
+            draft = self._draft(view, arm, random_)
+            if draft is not None:
+                return draft
+        raise NothingToPropose(
+            "every technique that steering allows has been tried on this head; loosen the steering"
+        )
+
+    def implement(self, view: View, kind: str, steps: Sequence[Step]) -> tuple[Sources, tuple[Step, ...]]:
+        if kind != "retune":
+            return view.catalogue.apply(view.sources, steps), (*view.recipe, *steps)
+        new = {step.technique: step for step in steps}
+        recipe = tuple(new.get(step.technique, step) for step in view.recipe)
+        if view.catalogue.apply(view.start_sources, view.recipe) != view.sources:
+            raise DoesNotApply("the head is more than its recipe, so a technique in it cannot be retuned")
+        return view.catalogue.apply(view.start_sources, recipe), recipe
+
+    def _arms(self, view: View, random_: random.Random) -> Iterator[Arm]:
+        present = {step.technique for step in view.recipe}
+        allowed = [t for t in view.catalogue.values() if self._allowed(view, t)]
+        fresh = [t for t in allowed if t.name not in present and not view.catalogue.clash(t.name, present)]
+        for technique in fresh:
+            if technique.name not in view.elsewhere and self._tries(view, technique.name) < TRIES_A_HEAD:
+                mean, sd = posterior(technique, view.lessons)
+                yield Arm("technique", (technique.name,), random_.gauss(mean, sd), mean)
+        for technique in allowed:
+            if technique.name in present and technique.tunables:
+                mean, sd = _update(*RETUNE_PRIOR, _observations(technique.name, view.lessons, retune=True))
+                tries = self._tries(view, technique.name)
+                yield Arm("retune", (technique.name,), random_.gauss(mean, sd) / (1 + 0.2 * tries), mean)
+        yield from self._joint_arms(view, fresh, random_)
+
+    def _joint_arms(self, view: View, fresh: list[Technique], random_: random.Random) -> Iterator[Arm]:
+        """Two near misses together: each alone fell short of the bar."""
+        near = {
+            lesson.steps[0].technique
+            for lesson in view.lessons
+            if lesson.kind == "near_miss" and len(lesson.steps) == 1
+        }
+        pool = sorted((t for t in fresh if t.name in near), key=lambda t: t.name)
+        for at, first in enumerate(pool):
+            for second in pool[at + 1 :]:
+                if view.catalogue.clash(first.name, [second.name]):
+                    continue
+                parts = [posterior(t, view.lessons) for t in (first, second)]
+                mean = JOINT_DISCOUNT * sum(mean for mean, _ in parts)
+                sd = math.hypot(*(sd for _, sd in parts))
+                yield Arm("joint", (first.name, second.name), random_.gauss(mean, sd), mean)
+
+    def _draft(self, view: View, arm: Arm, random_: random.Random) -> Draft | None:
+        """The proposal for an arm, or None where it does not apply or repeats an attempt."""
+        for _ in range(4):
+            steps = tuple(self._tuned(view, name, arm, random_) for name in arm.techniques)
+            if not _repeats(view, steps):
+                break
+        else:
+            return None
+        try:
+            self.implement(view, arm.kind, steps)
+        except DoesNotApply:
+            return None
+        parts = [view.catalogue[name] for name in arm.techniques]
+        return Draft(
+            kind=arm.kind,
+            hypothesis=_sentence(arm.kind, parts, steps),
+            expected_effect=arm.expected,
+            steps=steps,
+            tags=tuple(sorted({part.family for part in parts})),
+            cost_guess=PAIRS_A_VERDICT * view.seconds_a_pair * 2,
+        )
+
+    def _tuned(self, view: View, name: str, arm: Arm, random_: random.Random) -> Step:
+        """Defaults on the first try ever, what worked best on the first try on a new head, else Optuna's proposal."""
+        technique = view.catalogue[name]
+        measured = [
+            (dict(lesson.steps[0].tunables), lesson.effect)
+            for lesson in view.lessons
+            if len(lesson.steps) == 1 and lesson.steps[0].technique == name and lesson.effect is not None
+        ]
+        first_here = self._tries(view, name) == 0
+        if arm.kind != "retune" and first_here:
+            good = [pair for pair in measured if pair[1] > 0]
+            tunables = max(good, key=lambda pair: pair[1])[0] if good else technique.defaults()
+            return Step(name, {t.name: tunables.get(t.name, t.default) for t in technique.tunables})
+        return Step(name, suggest(technique, measured, random_.randrange(1 << 30)))
+
+    def _allowed(self, view: View, technique: Technique) -> bool:
+        labels = {technique.name, technique.family}
+        if labels & view.directives.forbid:
+            return False
+        return not view.directives.focus or bool(labels & view.directives.focus)
+
+    def _tries(self, view: View, name: str) -> int:
+        return sum(
+            attempt.base == view.head and name in {step.technique for step in attempt.steps}
+            for attempt in view.attempts
+        )
+
+
+def posterior(technique: Technique, lessons: Sequence[LessonView]) -> tuple[float, float]:
+    """Mean and sd of a technique's relative gain after what has been measured."""
+    observed = _observations(technique.name, lessons, retune=False)
+    return _update(technique.prior_gain, technique.prior_sd, observed)
+
+
+def _observations(name: str, lessons: Sequence[LessonView], retune: bool) -> list[tuple[float, float]]:
+    """(effect, sd) of each measurement of a technique on its own; a failure counts as a clear loss."""
+    found = []
+    for lesson in lessons:
+        if len(lesson.steps) != 1 or lesson.steps[0].technique != name or lesson.retune != retune:
+            continue
+        if lesson.kind in ("failure", "invalid", "conflict"):
+            found.append((-0.05, 0.03))
+        elif lesson.effect is not None:
+            found.append((lesson.effect, lesson.error or 0.01))
+    return found
+
+
+def _update(mean: float, sd: float, observed: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Normal prior, normal observations whose effects also differ between heads."""
+    precision, weighted = sd**-2, mean * sd**-2
+    for effect, error in observed:
+        weight = 1 / (error**2 + CONTEXT_SD**2)
+        precision += weight
+        weighted += weight * effect
+    return weighted / precision, precision**-0.5
+
+
+def suggest(
+    technique: Technique, measured: Sequence[tuple[dict[str, Value], float]], seed: int
+) -> dict[str, Value]:
+    """Tunables for the next try, from Optuna's TPE sampler over all past measurements."""
+    import optuna  # a second of import that only the control worker pays
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    space = {tunable.name: _distribution(tunable, optuna.distributions) for tunable in technique.tunables}
+    sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=3)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    for tunables, effect in measured:
+        inside = {name: value for name, value in tunables.items() if name in space and space[name]._contains(
+            space[name].to_internal_repr(value))}  # fmt: skip
+        if len(inside) == len(space) and space:
+            study.add_trial(optuna.trial.create_trial(params=inside, distributions=space, value=effect))
+    return {name: _rounded(value) for name, value in study.ask(space).params.items()}
+
+
+def _distribution(tunable: Tunable, distributions: Any) -> Any:
+    if tunable.choices:
+        return distributions.CategoricalDistribution(tunable.choices)
+    if tunable.integer:
+        return distributions.IntDistribution(int(tunable.low), int(tunable.high), log=tunable.log)
+    return distributions.FloatDistribution(tunable.low, tunable.high, log=tunable.log)
+
+
+def _rounded(value: Any) -> Value:
+    """Three significant digits: a diff that a person can read."""
+    return float(f"{value:.3g}") if isinstance(value, float) else value
+
+
+def distance(technique: Technique, one: Step, other: Step) -> float:
+    """How far two settings lie apart, as the largest share of a tunable's range; 1 for a different choice."""
+    worst = 0.0
+    for tunable in technique.tunables:
+        a, b = (
+            one.tunables.get(tunable.name, tunable.default),
+            other.tunables.get(tunable.name, tunable.default),
+        )
+        if tunable.choices or isinstance(a, str) or isinstance(b, str):
+            worst = max(worst, float(a != b))
+        elif tunable.log:
+            worst = max(worst, abs(math.log(a / b)) / math.log(tunable.high / tunable.low))
+        else:
+            worst = max(worst, abs(a - b) / (tunable.high - tunable.low))
+    return worst
+
+
+NEAR = 0.08  # settings closer than this are a near duplicate
+
+
+def _repeats(view: View, steps: Sequence[Step]) -> bool:
+    """Tried on this head already (by any thread), with the same or nearly the same tunables; or being tried now."""
+    wanted = {step.technique: step for step in steps}
+    for attempt in view.attempts:
+        tried = {step.technique: step for step in attempt.steps}
+        if set(tried) != set(wanted) or (attempt.base != view.head and not attempt.running):
+            continue
+        if all(distance(view.catalogue[name], wanted[name], tried[name]) < NEAR for name in wanted):
+            return True
+    return False
+
+
+def _sentence(kind: str, parts: Sequence[Technique], steps: Sequence[Step]) -> str:
+    settings = "; ".join(
+        ", ".join(f"{name} = {value}" for name, value in step.tunables.items())
+        for step in steps
+        if step.tunables
+    )
+    where = f" ({settings})" if settings else ""
+    if kind == "retune":
+        return f"Other settings for {parts[0].title}{where} lower the loss further."
+    if kind == "joint":
+        titles = " and ".join(part.title for part in parts)
+        return f"Together, {titles}{where} clear the bar that each missed alone."
+    return f"{parts[0].hypothesis}{where}"

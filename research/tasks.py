@@ -1,0 +1,42 @@
+"""Huey tasks: look the row up, call the loop. The rows are the truth; these only ring."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from django.utils import timezone
+
+from research.loop.advance import advance_project_until_idle, advance_until_idle
+from research.models import Machine, Project, Thread, Trial
+from runners.queues import control, machine_bell
+
+
+@control.task(name="advance_thread")
+def advance_thread(pk: int) -> None:
+    advance_until_idle(pk)
+    ring_machines()
+
+
+@control.task(name="advance_project")
+def advance_project(pk: int) -> None:
+    advance_project_until_idle(pk)
+    ring_machines()
+
+
+def ring_machines() -> None:
+    """Wake the machines that have been seen lately, if something waits for them."""
+    if Trial.objects.waiting().exists():
+        recent = timezone.now() - timedelta(minutes=5)
+        for name in Machine.objects.filter(seen__gt=recent).values_list("name", flat=True):
+            machine_bell(name)()
+
+
+def sweep() -> None:
+    """Return trials of silent workers and ring for all that can go on. A lost ring costs one sweep interval."""
+    Trial.objects.return_expired()
+    live = (Project.State.ACTIVE, Project.State.EXHAUSTED)
+    for pk in Project.objects.filter(state__in=live).values_list("pk", flat=True):
+        advance_project(pk)
+    for pk in Thread.objects.advanceable().values_list("pk", flat=True):
+        advance_thread(pk)
+    ring_machines()

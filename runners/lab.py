@@ -1,0 +1,152 @@
+"""The machine's only view of the lab's rows: claim, renew, store points, finish. The one importer of `research`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.db import DatabaseError, close_old_connections, connection
+from django.utils import timezone
+
+from benchmarks.contract import Assignment, Outcome
+from research.models import Artifact, Lease, Machine, Project, Result, Series, Trial
+from research.repository import Repository
+from research.tasks import advance_project, advance_thread
+from runners.points import Stretch
+
+LOG_BYTES = 256 << 10
+
+
+@dataclass(frozen=True)
+class Work:
+    """One leased trial with all a slot needs to execute it."""
+
+    lease: Lease
+    trial: Trial
+    task: Assignment
+    side_by_side: bool
+    wants_losses: bool
+
+
+class Lab:
+    """Bound to one registered machine and one worker process."""
+
+    def __init__(self, name: str, machine_class: str, slots: int, description: dict[str, Any]) -> None:
+        self.worker = f"{name}-{os.getpid()}"
+        self.machine, _ = Machine.objects.update_or_create(
+            name=name, defaults={"machine_class": machine_class, "slots": slots, "description": description,
+                                 "seen": timezone.now()},
+        )  # fmt: skip
+
+    def report_isolation(self, level: int, rows: list[dict[str, Any]]) -> None:
+        Machine.objects.filter(pk=self.machine.pk).update(isolation_level=level, isolation=rows)
+        self.machine.refresh_from_db()
+
+    def take_over(self) -> None:
+        """Give back what an earlier worker of this machine held: two of them never run at once on one machine."""
+        for lease in Lease.objects.open().filter(machine=self.machine).exclude(worker=self.worker):
+            lease.trial.give_back(lease, f"worker {lease.worker} is gone")
+
+    def claim(self) -> list[Work]:
+        close_old_connections()
+        leases = Trial.objects.claim_pair(self.machine, self.worker)
+        return [self._work(lease) for lease in leases]
+
+    def beat(self, leases: Sequence[Lease]) -> list[Lease]:
+        """Heartbeat of the machine and of its leases. Returns the lost ones."""
+        close_old_connections()
+        self.machine.beat()
+        return [lease for lease in leases if not lease.renew()]
+
+    store_errors = (DatabaseError,)
+
+    def store(self, stretches: Sequence[Stretch]) -> Sequence[str]:
+        """Points into the table, exactly once; see research.models.series."""
+        return Series.objects.append(stretches)
+
+    def hang_up(self) -> None:
+        connection.close()
+
+    def finish(self, work: Work, outcome: Outcome) -> bool:
+        """Store the result and ring the loop. False where the lease was lost: nothing was written."""
+        log = outcome.log[-LOG_BYTES:].encode("utf-8", "replace")
+        losses = work.task.keep_losses
+        stored = Artifact.store(losses.read_bytes()) if losses and losses.is_file() else None
+        failure = outcome.failure
+        kept = work.trial.finish(
+            work.lease,
+            machine=self.machine,
+            score=outcome.score,
+            failure=failure.kind if failure else "",
+            message=failure.message if failure else "",
+            observations=[vars(observation) for observation in outcome.observations],
+            metrics=outcome.metrics,
+            seconds=outcome.seconds,
+            device_seconds=outcome.seconds.get("total_wall", 0.0),
+            hashes=outcome.hashes,
+            isolation_level=self.machine.isolation_level,
+            machine_class=self.machine.machine_class,
+            log=Artifact.store(log) if log else None,
+            losses=stored,
+        )
+        self.ring(work.trial)
+        return kept
+
+    def give_back(self, work: Work, why: str) -> None:
+        work.trial.give_back(work.lease, why)
+
+    def ring(self, trial: Trial) -> None:
+        if thread := trial.experiment.thread_id:
+            advance_thread(thread)
+        else:
+            advance_project(trial.project_id)
+
+    def _work(self, lease: Lease) -> Work:
+        trial = Trial.objects.select_related("experiment", "project").get(pk=lease.trial_id)
+        project = trial.project
+        known = Result.objects.filter(trial__split=trial.split, losses__isnull=False, trial__project=project)
+        mine = known.filter(trial__commit=trial.commit).exists()
+        parent = known.filter(trial__commit=trial.experiment.baseline_commit).order_by("-pk").first()
+        task = Assignment(
+            benchmark=project.benchmark,
+            preset=project.sizes,
+            commit=trial.commit,
+            tree=_archive(project.repository_path, trial.commit),
+            seed=trial.seed,
+            split=trial.split,
+            data=project.data_path,
+            reference=parent.losses.path if parent and parent.losses else None,
+            keep_losses=None if mine else _scratch(f"losses-{trial.public_id}-{lease.generation}.npy"),
+        )
+        return Work(lease, trial, task, project.sizes.side_by_side, not mine)
+
+
+@lru_cache(maxsize=64)
+def _archive(repository: Path, commit: str) -> bytes:
+    return Repository(repository).archive(commit)
+
+
+def _scratch(name: str) -> Path:
+    folder = Path(settings.DATA_DIR) / "scratch"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / name
+
+
+def idle_gaps(project: Project, since: Any) -> list[float]:
+    """Seconds each machine slot stood idle between two pairs although the next one was waiting already."""
+    leases = Lease.objects.filter(trial__project=project, granted__gte=since, released__isnull=False)
+    rows = leases.order_by("granted").values_list("machine", "granted", "released", "trial__created")
+    ends: dict[int, Any] = {}
+    gaps = []
+    for machine, granted, released, created in rows:
+        end = ends.get(machine)
+        if end and granted >= end and created <= granted:
+            gaps.append((granted - max(end, created)) / timedelta(seconds=1))
+        ends[machine] = max(end, released) if end else released
+    return gaps

@@ -1,0 +1,181 @@
+"""The machine worker: claims pairs of trials by lease, executes each arm on its slot, reports. Knows no benchmark."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+
+from benchmarks.contract import Failure, Outcome, load
+from runners.lab import Lab, Work
+from runners.points import PointBuffer
+from runners.sandbox import Isolation, Sandbox, SandboxBroken
+
+log = logging.getLogger("lab.worker")
+
+HEARTBEAT_SECONDS = 4.0  # a lease lasts 15
+IDLE_SECONDS = 1.0  # how long to wait for a ring before looking anyway
+GATE_SECONDS = 60.0
+
+
+class Slot:
+    """One core or device of this machine: a sandbox and an evaluator that live for many trials."""
+
+    def __init__(self, index: int, cpu: int | None) -> None:
+        self.index, self.cpu = index, cpu
+        self._name = ""
+        self._box: Sandbox | None = None
+        self._evaluator: object | None = None
+
+    def prepare(self, benchmark: str) -> tuple[Sandbox, ModuleType]:
+        """The sandbox for this benchmark, started if it is not there yet."""
+        module = load(benchmark).load_evaluator()
+        if self._name != benchmark:
+            self.close()
+        if self._box is None:
+            self._box = Sandbox.start(
+                self.index, inside=module.INSIDE, preload=module.PRELOAD, setup_statement=module.SETUP
+            )
+            self._name = benchmark
+        if self.cpu is not None:
+            self._box.pin(self.cpu)
+        return self._box, module
+
+    def execute(self, work: Work, points: PointBuffer, gate: threading.Barrier | None) -> Outcome:
+        """Run one trial; a broken sandbox is thrown away and reported by SandboxBroken."""
+        try:
+            box, module = self.prepare(work.task.benchmark)
+            self._evaluator = self._evaluator or module.Evaluator()
+            sink = partial(points.add, work.trial.pk, work.lease.generation)
+            outcome: Outcome = self._evaluator.run(  # type: ignore[attr-defined]
+                work.task, box, sink, gate=partial(_meet, gate), cpu=self.cpu
+            )
+        except SandboxBroken:
+            self.close()
+            raise
+        finally:
+            if gate is not None:
+                gate.abort()  # whoever still waits for this arm goes on alone
+        return outcome
+
+    def close(self) -> None:
+        if self._evaluator is not None:
+            self._evaluator.close()  # type: ignore[attr-defined]
+        if self._box is not None:
+            self._box.close()
+        self._box, self._evaluator, self._name = None, None, ""
+
+
+def _meet(gate: threading.Barrier | None) -> None:
+    """Both arms of a pair start their clocks together; the other arm's failure does not hold this one up."""
+    if gate is not None:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            gate.wait(GATE_SECONDS)
+
+
+class Worker:
+    def __init__(self, lab: Lab, cpus: Sequence[int | None]) -> None:
+        self.lab = lab
+        self.slots = [Slot(index, cpu) for index, cpu in enumerate(cpus)]
+        self.wake = threading.Event()
+        self.stopping = threading.Event()
+        self.points = PointBuffer(lab.store, retry=lab.store_errors, farewell=lab.hang_up)
+        self._pool = ThreadPoolExecutor(len(self.slots))  # kept: its threads keep their database connections
+        self._held: list[Work] = []
+        self._lost: set[int] = set()
+
+    def measure_isolation(self) -> Isolation:
+        """Attack a sandbox like the ones trials get, and report the level to the lab."""
+        with Sandbox.start(0, inside=Path(__file__).parent) as box:
+            isolation = box.isolation
+        rows = [{"name": row.name, "passed": row.passed, "detail": row.detail} for row in isolation.rows]
+        self.lab.report_isolation(isolation.level, rows)
+        return isolation
+
+    def run(self) -> None:
+        """Work until `stop`. The outer loop: nothing a trial does may end it."""
+        self.lab.take_over()
+        heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        heart.start()
+        try:
+            while not self.stopping.is_set():
+                self.wake.clear()
+                try:
+                    if not self.run_pair():
+                        self.wake.wait(IDLE_SECONDS)
+                except Exception:  # noqa: BLE001  one of the two places where anything may be caught
+                    log.exception("a pair failed on this machine; its trials are given back")
+                    self._give_back_all("the worker failed; see its log")
+                    self.stopping.wait(IDLE_SECONDS)
+        finally:
+            self._give_back_all("the worker stopped")
+            self.points.close()
+            self.close()
+
+    def run_pair(self) -> bool:
+        """Execute the next pair, if one waits."""
+        works = self.lab.claim()
+        if not works:
+            return False
+        self._held = works
+        if len(works) == 2 and works[0].side_by_side and len(self.slots) > 1:
+            gate = threading.Barrier(len(works))
+            list(self._pool.map(lambda work: self._run(work, gate), works))
+        else:
+            for work in works:
+                self._run(work, None)
+        self._held = []
+        return True
+
+    def _run(self, work: Work, gate: threading.Barrier | None) -> None:
+        slot = self.slots[work.trial.slot % len(self.slots)]
+        try:
+            outcome = slot.execute(work, self.points, gate)
+        except SandboxBroken as broken:
+            if self.stopping.is_set() or work.lease.pk in self._lost:
+                self.lab.give_back(work, "the worker stopped")
+                return
+            outcome = Outcome(failure=Failure("crash", f"the sandbox broke: {broken}"))
+            if work.lease.generation < 2:  # once it may be the machine; twice it is the candidate
+                self.lab.give_back(work, str(broken))
+                return
+        if self.stopping.is_set():
+            self.lab.give_back(work, "the worker stopped")
+            return
+        self.points.drain(work.trial.pk)
+        self.lab.finish(work, outcome)
+
+    def stop(self) -> None:
+        """Stop soon: running trials are killed and given back."""
+        self.stopping.set()
+        self.wake.set()
+        for slot in self.slots:
+            slot.close()
+
+    def close(self) -> None:
+        for slot in self.slots:
+            slot.close()
+
+    def _beat(self) -> None:
+        while not self.stopping.wait(HEARTBEAT_SECONDS):
+            for lease in self.lab.beat([work.lease for work in self._held]):
+                self._lost.add(lease.pk)
+                log.warning("lease %s was lost; its trial is stopped", lease)
+                for work in self._held:
+                    if work.lease.pk == lease.pk:
+                        self.slots[work.trial.slot % len(self.slots)].close()
+
+    def _give_back_all(self, why: str) -> None:
+        for work in self._held:
+            self.lab.give_back(work, why)
+        self._held = []
+
+
+def cores() -> list[int]:
+    return sorted(os.sched_getaffinity(0))

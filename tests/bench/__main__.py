@@ -1,0 +1,36 @@
+"""`python -m tests.bench [PART ...]`: {part: {figure, unit, command, ...}} on stdout, progress on stderr."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+
+from tests.bench import ingest
+
+# Every part by name: what it measures, and the function that does.
+PARTS: dict[str, tuple[str, Callable[[], dict[str, object]]]] = {
+    "ingest": (ingest.ABOUT, ingest.measure),
+}
+
+
+def main() -> None:
+    about = "\n".join(f"  {name:10} {text}" for name, (text, _) in PARTS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench",
+        description="Measure the lab on this machine.",
+        epilog=f"parts (all, when none is named):\n{about}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("parts", nargs="*", metavar="PART", help="what to measure")
+    parser.add_argument("--json", action="store_true", help="the table on one line")
+    options = parser.parse_args()
+    if unknown := [part for part in options.parts if part not in PARTS]:
+        parser.error(f"no part {unknown[0]!r}; there are {', '.join(PARTS)}")
+    names = options.parts or list(PARTS)
+    table = {name: PARTS[name][1]() for name in names}
+    print(json.dumps(table, indent=None if options.json else 2))
+
+
+if __name__ == "__main__":
+    main()
