@@ -254,7 +254,8 @@ class Sandbox:
         except TimeoutError as late:
             self.close()
             raise SandboxBroken("the sandbox could not be emptied in time") from late
-        self._answers = {key: answer for key, answer in self._answers.items() if key[1] >= self._swept}
+        with self._receiving:
+            self._answers = {key: answer for key, answer in self._answers.items() if key[1] >= self._swept}
         self._swept = request_id  # the steps just killed can still be waited for, until the next reset
         if self.group is not None:
             self.group.start_over()

@@ -66,9 +66,9 @@ class Step:
     answer_fd: int
 
     def answer(self) -> Any:
-        """Its answer; None when it ended without one."""
+        """Its answer, one line; None when it ended without one. Not to the end: forks may hold the pipe open."""
         text = b""
-        while block := os.read(self.answer_fd, 1 << 16):
+        while not text.endswith(b"\n") and (block := os.read(self.answer_fd, 1 << 16)):
             text += block
         return json.loads(text) if text else None
 

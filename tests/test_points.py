@@ -167,8 +167,8 @@ def test_nothing_of_a_batch_is_stored_when_another_writer_got_between(lease, mon
     Series.objects.append([stretch(lease, 0, 3)])
     stale = Series.objects.get()
     Series.objects.append([stretch(lease, 3, 3)])
-    key = (lease.trial_id, lease.generation, "loss")
-    monkeypatch.setattr("research.models.series._series_of", lambda *_: {key: stale})
+    known = {(lease.trial_id, lease.generation, "loss"): (stale.pk, stale.next_seq)}
+    monkeypatch.setattr("research.models.series._series_of", lambda *_: known)
     with pytest.raises(Error):
         Series.objects.append([stretch(lease, 3, 9)])
     assert_holds(lease, 6)
@@ -200,7 +200,7 @@ def test_reading_begins_at_any_sequence_number(lease):
     series = Series.objects.get()
     for first in (0, 1, 5, 14, 29, 30, 99):
         assert series.read(first)[0].tolist() == list(range(first, 30))
-    assert len(Series(trial=lease.trial, generation=9, metric="none").read.__func__(series, 30)[1]) == 0
+    assert len(Series.objects.create(trial=lease.trial, generation=1, metric="none").read()[1]) == 0
 
 
 def test_a_malformed_stretch_is_an_error_of_the_caller(lease):
@@ -522,6 +522,46 @@ def test_commits_of_unknown_fate_lose_and_double_nothing(seed):
     for lease in leases:
         assert_holds(lease, 400)
         assert_holds(lease, 400, "lr")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_nothing_is_written_once_the_release_has_returned():
+    for lease in leased_trials(5):
+        begun = threading.Event()
+
+        def write(lease=lease, begun=begun):
+            first = 0
+            while Series.objects.append([stretch(lease, first, 5)]) == [Outcome.STORED]:
+                first += 5
+                begun.set()
+            connections.close_all()
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        assert begun.wait(10)
+        assert lease.release()
+        stored = Series.objects.get(trial=lease.trial_id).next_seq
+        writer.join(10)
+        assert_holds(lease, stored)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_lost_connection_is_replaced():
+    (lease,) = leased_trials(1)
+    losses = iter([True, False, True])
+
+    def store(batch):
+        connection.ensure_connection()
+        if next(losses, False):
+            connection.connection.close()
+        return Series.objects.append(batch)
+
+    with PointBuffer(store, interval=0.002, **EVERYTHING) as buffer:
+        for seq in range(50):
+            buffer.add(lease.trial_id, lease.generation, "loss", [seq], [value(seq)])
+            time.sleep(0.001)
+        assert buffer.drain(lease.trial_id, timeout=10) == Tally(stored=50)
+    assert_holds(lease, 50)
 
 
 WRITER = """

@@ -101,6 +101,10 @@ def prepare(out: Path, data: Path | None, progress: Progress) -> Manifest:
         return manifest
     if out.exists() and not out.is_dir():
         raise PrepareError(f"{out} is a file; name a folder that is new or empty.")
+    if data is not None and out.is_relative_to(data.absolute()):
+        raise PrepareError(
+            f"{out} lies inside {data}, the text it would be made from; name a folder elsewhere."
+        )
     source = read_pinned_archive(progress) if data is None else read_folder(data)
     texts, duplicates = drop_duplicates(source.texts)
     progress(f"{len(texts)} files, {sum(len(text.content) for text in texts):,} bytes; splitting")

@@ -88,7 +88,6 @@ def litter() -> list[str]:
 
 
 def remains() -> dict[str, object]:
-    status = os.stat(inside_call.scratch)
     return {
         "files": sorted(os.listdir(inside_call.scratch)),
         "attributes": os.listxattr(inside_call.scratch),
@@ -154,7 +153,8 @@ def burn() -> float:
     """CPU time in a grandchild that has ended by the time of the answer."""
     code = "import time\nwhile time.process_time() < 0.4: pass"
     subprocess.run([sys.executable, "-I", "-S", "-c", code], check=True)
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def shout() -> int:
@@ -186,7 +186,7 @@ def sockets() -> dict[str, str]:
     outcome = {}
     for name in ("AF_UNIX", "AF_INET", "AF_INET6", "AF_NETLINK", "AF_VSOCK"):
         try:
-            socket.socket(getattr(socket, name)).close()
+            socket.socket(getattr(socket, name), socket.SOCK_DGRAM).close()
             outcome[name] = "open"
         except OSError:
             outcome[name] = "refused"
@@ -208,4 +208,4 @@ def read_host() -> str:
 
 def main() -> None:
     answer = globals()[inside_call.args["do"]]()
-    os.write(inside_call.fds["answer"], json.dumps(answer).encode())
+    os.write(inside_call.fds["answer"], json.dumps(answer).encode() + b"\n")

@@ -120,8 +120,8 @@ def init_weights(model):
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     nn.init.normal_(model.token_embedding.weight, std=TOKEN_STD)
-    # Learned, but started from sinusoids: from random numbers the model spends all of 7 CPU-seconds on pairs of
-    # bytes (BIGRAM bits per byte) and never finds the byte before the last.
+    # Learned, but started from sinusoids. Started from random numbers, the model needs most of 7 CPU-seconds to
+    # look past the last byte: 3.35 to 3.40 bits per byte instead of 2.97.
     model.position_embedding.weight.copy_(sinusoids(SEQUENCE_LENGTH, WIDTH))
 
 
