@@ -6,7 +6,7 @@ sense; a start holds no trace of one that is not applied. `apply` returns new so
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from benchmarks.edits import DoesNotApply
@@ -67,7 +67,7 @@ class Catalogue(Mapping[str, Technique]):
     def __getitem__(self, name: str) -> Technique:
         return self._by_name[name]
 
-    def __iter__(self):  # noqa: ANN204  (iterator of names)
+    def __iter__(self) -> Iterator[str]:
         return iter(self._by_name)
 
     def __len__(self) -> int:
@@ -87,10 +87,6 @@ class Catalogue(Mapping[str, Technique]):
     def clash(self, name: str, recipe: Iterable[str]) -> str | None:
         """The technique of `recipe` that excludes `name`, if any."""
         for other in recipe:
-            if (
-                other == name
-                or other in self[name].excludes
-                or (other in self and name in self[other].excludes)
-            ):
+            if other == name or other in self[name].excludes or (other in self and name in self[other].excludes):
                 return other
         return None

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 FOLDER = Path(__file__).parent
 
@@ -70,9 +70,7 @@ class Benchmark:
     def start_files(self, start: str) -> dict[str, bytes]:
         """The files of a start and the contract itself, as they enter a project's repository."""
         if start not in self.starts:
-            raise ContractError(
-                f"benchmark {self.name} has no start {start!r}; choose one of {', '.join(self.starts)}"
-            )
+            raise ContractError(f"benchmark {self.name} has no start {start!r}; choose one of {', '.join(self.starts)}")
         root = self.folder / "starts" / start
         tree = {p.relative_to(root).as_posix(): p.read_bytes() for p in sorted(root.rglob("*.py"))}
         return tree | {"benchmark.toml": (self.folder / "benchmark.toml").read_bytes()}
@@ -152,6 +150,15 @@ class Outcome:
 
 
 PointSink = Callable[[str, Any, Any], None]  # (metric, steps int64 [n], values float64 [n])
+Gate = Callable[[], None]  # called when a candidate is ready to start its clock: returns when its whole pair is
+
+
+class Evaluator(Protocol):
+    """What the module named by `evaluator` offers: trials on one slot, one after another."""
+
+    def run(self, task: Assignment, box: Any, sink: PointSink, gate: Gate = ..., cpu: int | None = None) -> Outcome: ...
+
+    def close(self) -> None: ...
 
 
 def names() -> list[str]:
@@ -170,9 +177,7 @@ def parse(path: Path) -> Benchmark:
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ContractError(
-            f"{path.name} of {path.parent.name} is not valid TOML: {error}; restore it"
-        ) from error
+        raise ContractError(f"{path.name} of {path.parent.name} is not valid TOML: {error}; restore it") from error
     try:
         direction = raw["metric"]["direction"]
         if direction not in ("lower", "higher"):

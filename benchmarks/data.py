@@ -25,7 +25,5 @@ def data_id(benchmark: str) -> str:
         raise DataError(f"{benchmark} has no data yet: run `python -m benchmarks.{benchmark} prepare`")
     manifest = folder / current.read_text().strip() / "manifest.json"
     if not manifest.is_file():
-        raise DataError(
-            f"{benchmark}'s data folder is incomplete: run `python -m benchmarks.{benchmark} prepare`"
-        )
+        raise DataError(f"{benchmark}'s data folder is incomplete: run `python -m benchmarks.{benchmark} prepare`")
     return str(json.loads(manifest.read_text())["data_id"])

@@ -1,13 +1,17 @@
 """Anchored edits of Python source: each names the line it hangs on, and refuses where that line is not there once.
 
 Anchors are whole lines without indentation, looked up inside one function or class (`inside="Model.forward"`) or at
-module level. Inserted lines take the anchor's indentation. The result must still be valid Python.
+module level. An anchor that ends in `...` stands for the line that begins so, which keeps apart techniques that
+touch the same line; where a statement of several lines begins on it, it stands for all of them. Inserted lines take the anchor's
+indentation. The result must still be valid Python.
 """
 
 from __future__ import annotations
 
 import ast
+import sys
 import textwrap
+from collections.abc import Callable
 
 
 class DoesNotApply(Exception):
@@ -27,6 +31,11 @@ def before(source: str, anchor: str, lines: str, inside: str = "") -> str:
 def replace(source: str, anchor: str, lines: str, inside: str = "") -> str:
     """Put `lines` in the place of the anchor."""
     return _edit(source, anchor, inside, lambda found: _indented(lines, found[0]))
+
+
+def has(source: str, anchor: str, inside: str = "") -> bool:
+    """Whether the anchor stands there once."""
+    return len(_found(source, anchor, inside)) == 1
 
 
 def swap(source: str, old: str, new: str, inside: str = "") -> str:
@@ -59,9 +68,7 @@ def new_constant(source: str, name: str, value: object, comment: str) -> str:
     """Add an upper-case constant below the last one of the module. It must not exist yet."""
     last = 0
     for node in ast.parse(source).body:
-        names = (
-            [t.id for t in node.targets if isinstance(t, ast.Name)] if isinstance(node, ast.Assign) else []
-        )
+        names = [t.id for t in node.targets if isinstance(t, ast.Name)] if isinstance(node, ast.Assign) else []
         if name in names:
             raise DoesNotApply(f"the constant {name} exists already")
         if names and all(n.isupper() for n in names):
@@ -73,22 +80,23 @@ def new_constant(source: str, name: str, value: object, comment: str) -> str:
 
 
 def new_import(source: str, line: str) -> str:
-    """Add an import below the last one, unless it is there."""
+    """Add an import unless it is there: of the standard library above the others, any other below them."""
     lines = source.splitlines()
     if line in lines:
         return source
-    imports = [
-        n.end_lineno or 0 for n in ast.parse(source).body if isinstance(n, ast.Import | ast.ImportFrom)
-    ]
-    at = max(imports, default=0)
-    return _checked([*lines[:at], line, *lines[at:]])
+    imports = [node for node in ast.parse(source).body if isinstance(node, ast.Import | ast.ImportFrom)]
+    if line.split()[1].split(".")[0] not in sys.stdlib_module_names:
+        at = max((node.end_lineno or 0 for node in imports), default=0)
+        return _checked([*lines[:at], line, *lines[at:]])
+    at = min((node.lineno - 1 for node in imports), default=0)
+    below = lines[at].split() if imports else []
+    same = len(below) > 1 and below[1].split(".")[0] in sys.stdlib_module_names
+    return _checked([*lines[:at], line, *([] if same else [""]), *lines[at:]])
 
 
 def append(source: str, definition: str) -> str:
     """Add a function or class at the end of the module."""
-    return _checked(
-        [*source.rstrip("\n").splitlines(), "", "", *textwrap.dedent(definition).strip("\n").splitlines()]
-    )
+    return _checked([*source.rstrip("\n").splitlines(), "", "", *textwrap.dedent(definition).strip("\n").splitlines()])
 
 
 def define_before(source: str, name: str, definition: str) -> str:
@@ -97,22 +105,34 @@ def define_before(source: str, name: str, definition: str) -> str:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
             at = min([node.lineno, *(d.lineno for d in node.decorator_list)]) - 1
             lines = source.splitlines()
-            return _checked(
-                [*lines[:at], *textwrap.dedent(definition).strip("\n").splitlines(), "", "", *lines[at:]]
-            )
+            return _checked([*lines[:at], *textwrap.dedent(definition).strip("\n").splitlines(), "", "", *lines[at:]])
     raise DoesNotApply(f"there is no function or class {name}")
 
 
-def _edit(source: str, anchor: str, inside: str, change) -> str:  # type: ignore[no-untyped-def]
-    first, last = _scope(source, inside)
-    lines = source.splitlines()
-    found = [at for at in range(first, last) if lines[at].strip() == anchor.strip()]
+def _edit(source: str, anchor: str, inside: str, change: Callable[[list[str]], list[str]]) -> str:
+    found = _found(source, anchor, inside)
     if len(found) != 1:
-        raise DoesNotApply(
-            f"the line {anchor!r} stands {len(found)} times in {inside or 'the file'}, not once"
-        )
-    at = found[0]
-    return _checked([*lines[:at], *change([lines[at]]), *lines[at + 1 :]])
+        where = inside or "the file"
+        raise DoesNotApply(f"the line {anchor!r} stands {len(found)} times in {where}, not once")
+    lines = source.splitlines()
+    first, last = found[0], _statement_end(source, found[0])
+    return _checked([*lines[:first], *change(lines[first:last]), *lines[last:]])
+
+
+def _found(source: str, anchor: str, inside: str) -> list[int]:
+    first, last = _scope(source, inside)
+    lines = [line.strip() for line in source.splitlines()]
+    if anchor.endswith("..."):
+        return [at for at in range(first, last) if lines[at].startswith(anchor[:-3].strip())]
+    return [at for at in range(first, last) if lines[at] == anchor.strip()]
+
+
+def _statement_end(source: str, at: int) -> int:
+    """One past the last line of the simple statement that begins on line `at`; just this line where none does."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.stmt) and node.lineno == at + 1 and not hasattr(node, "body"):
+            return node.end_lineno or at + 1
+    return at + 1
 
 
 def _indented(text: str, like: str) -> list[str]:

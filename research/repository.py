@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from unidiff import PatchSet
+from unidiff.patch import PatchSet
 
 MAIN = "refs/heads/main"
 AUTHOR = {"GIT_AUTHOR_NAME": "Recursive Lab", "GIT_AUTHOR_EMAIL": "lab@localhost"}
@@ -105,9 +105,7 @@ class Repository:
         """The commit's files as an uncompressed tar: what a machine gets."""
         return _run(["git", "--git-dir", str(self.path), "archive", "--format=tar", commit])
 
-    def commit_files(
-        self, files: Mapping[str, bytes], parent: str | None, message: str, when: datetime
-    ) -> str:
+    def commit_files(self, files: Mapping[str, bytes], parent: str | None, message: str, when: datetime) -> str:
         """Commit exactly `files` on `parent`, from a throw-away worktree. The caller moves a ref to it."""
         with self.worktree(parent) as folder:
             for path, content in files.items():
@@ -203,9 +201,7 @@ def _environment(extra: Mapping[str, str]) -> dict[str, str]:
     return clean | fixed | AUTHOR | COMMITTER | dict(extra)
 
 
-def _git(
-    args: list[str], env: Mapping[str, str] | None = None, stdin: bytes = b"", cwd: Path | None = None
-) -> str:
+def _git(args: list[str], env: Mapping[str, str] | None = None, stdin: bytes = b"", cwd: Path | None = None) -> str:
     return _run(["git", *args], stdin, env or {}, cwd).decode("utf-8", errors="surrogateescape")
 
 

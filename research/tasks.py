@@ -11,13 +11,13 @@ from research.models import Machine, Project, Thread, Trial
 from runners.queues import control, machine_bell
 
 
-@control.task(name="advance_thread")
+@control.task(name="advance_thread")  # type: ignore[untyped-decorator]
 def advance_thread(pk: int) -> None:
     advance_until_idle(pk)
     ring_machines()
 
 
-@control.task(name="advance_project")
+@control.task(name="advance_project")  # type: ignore[untyped-decorator]
 def advance_project(pk: int) -> None:
     advance_project_until_idle(pk)
     ring_machines()

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from types import ModuleType
 
-from benchmarks.contract import Failure, Outcome, load
+from benchmarks.contract import Evaluator, Failure, Outcome, load
 from runners.lab import Lab, Work
 from runners.points import PointBuffer
 from runners.sandbox import Isolation, Sandbox, SandboxBroken
@@ -31,7 +31,7 @@ class Slot:
         self.index, self.cpu = index, cpu
         self._name = ""
         self._box: Sandbox | None = None
-        self._evaluator: object | None = None
+        self._evaluator: Evaluator | None = None
 
     def prepare(self, benchmark: str) -> tuple[Sandbox, ModuleType]:
         """The sandbox for this benchmark, started if it is not there yet."""
@@ -53,9 +53,7 @@ class Slot:
             box, module = self.prepare(work.task.benchmark)
             self._evaluator = self._evaluator or module.Evaluator()
             sink = partial(points.add, work.trial.pk, work.lease.generation)
-            outcome: Outcome = self._evaluator.run(  # type: ignore[attr-defined]
-                work.task, box, sink, gate=partial(_meet, gate), cpu=self.cpu
-            )
+            outcome = self._evaluator.run(work.task, box, sink, gate=partial(_meet, gate), cpu=self.cpu)
         except SandboxBroken:
             self.close()
             raise
@@ -66,7 +64,7 @@ class Slot:
 
     def close(self) -> None:
         if self._evaluator is not None:
-            self._evaluator.close()  # type: ignore[attr-defined]
+            self._evaluator.close()
         if self._box is not None:
             self._box.close()
         self._box, self._evaluator, self._name = None, None, ""

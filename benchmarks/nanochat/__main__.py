@@ -26,9 +26,7 @@ def main() -> int:
                        ("evaluate", "score and audit weights that were trained before")):  # fmt: skip
         command = commands.add_parser(name, help=text)
         command.add_argument("--tree", type=Path, help="folder with train.py, model.py, optim.py")
-        command.add_argument(
-            "--start", default="vanilla", help="a start of the benchmark, where no --tree is given"
-        )
+        command.add_argument("--start", default="vanilla", help="a start of the benchmark, where no --tree is given")
         command.add_argument("--preset", default="cpu")
         command.add_argument("--split", default="val_screen")
         command.add_argument("--weights", type=Path, required=name == "evaluate", help="safetensors file")
@@ -37,9 +35,7 @@ def main() -> int:
             command.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     try:
-        return {"prepare": run_prepare, "train": run_train, "evaluate": run_evaluate}[options.command](
-            options
-        )
+        return {"prepare": run_prepare, "train": run_train, "evaluate": run_evaluate}[options.command](options)
     except (ContractError, DataError, SandboxBroken, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

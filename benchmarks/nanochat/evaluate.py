@@ -1,6 +1,6 @@
 """One trial of the nanochat lane: train in the sandbox, score from outside, audit. Protected.
 
-    TRAIN step (candidate, train text) -> weights -> FORWARD steps (candidate, no data) <-> JUDGE (ours, validation text)
+    TRAIN step (candidate, train text) -> weights -> FORWARD steps (candidate, no data) <-> JUDGE (ours, val text)
 
 Each step is a pristine process; the sandbox is emptied and verified between them. The clock is the parent's and runs
 from the moment the train text becomes readable to the moment the parent holds the weights.
@@ -16,13 +16,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contract import Assignment, Failure, Observation, Outcome, PointSink
+from benchmarks.contract import Assignment, Failure, Gate, Observation, Outcome, PointSink
 from runners.clock import BudgetClock
 from runners.logs import LogPump
 from runners.points import PointsError, parse_frame
@@ -43,8 +42,6 @@ FORWARD_WALL = 30.0
 LOG_WALL = 2.0  # for the rest of the output, once every writer is dead
 WEIGHTS_BYTES = 256 << 20
 MESSAGE_BYTES = 64 << 10
-
-Gate = Callable[[], None]  # called when the candidate is ready: returns when both arms of a pair are
 
 
 class TrialFailed(Exception):
@@ -143,9 +140,7 @@ class Evaluator:
         outcome.seconds["total_wall"] = time.monotonic() - began
         return outcome
 
-    def train(
-        self, task: Assignment, box: Sandbox, sink: PointSink, outcome: Outcome, gate: Gate
-    ) -> Training:
+    def train(self, task: Assignment, box: Sandbox, sink: PointSink, outcome: Outcome, gate: Gate) -> Training:
         """The TRAIN step. Raises TrialFailed where no weights came in before the deadline."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         log, writer = _pump()
@@ -155,9 +150,7 @@ class Evaluator:
         }  # fmt: skip
         with ours:
             with theirs:
-                child = box.spawn(
-                    "run_train", tree=task.tree, args=args, fds={"channel": theirs.fileno()}, log=writer
-                )
+                child = box.spawn("run_train", tree=task.tree, args=args, fds={"channel": theirs.fileno()}, log=writer)
             os.close(writer)
             session = _TrainSession(task, box, sink, ours, gate)
             training = session.follow()
@@ -255,9 +248,7 @@ class Evaluator:
 class _TrainSession:
     """Follows one TRAIN process: starts its clock, passes its points on, holds the last weights in time."""
 
-    def __init__(
-        self, task: Assignment, box: Sandbox, sink: PointSink, channel: socket.socket, gate: Gate
-    ) -> None:
+    def __init__(self, task: Assignment, box: Sandbox, sink: PointSink, channel: socket.socket, gate: Gate) -> None:
         self.task, self.box, self.sink, self.channel, self.gate = task, box, sink, channel, gate
         self.clock = BudgetClock(box, "wall", WARM_UP_WALL, WARM_UP_WALL)
         self.timed = False

@@ -74,9 +74,7 @@ def validation_rows(text: bytes, rows: int, length: int) -> tuple[NDArray[np.uin
     """`rows` windows spread evenly over the text -> inputs and targets, uint8 [rows, length] each."""
     raw = np.frombuffer(text, dtype=np.uint8)
     if len(raw) < rows * (length + 1):
-        raise Refusal(
-            "refused", f"the validation text has {len(raw)} bytes, {rows * (length + 1)} are needed"
-        )
+        raise Refusal("refused", f"the validation text has {len(raw)} bytes, {rows * (length + 1)} are needed")
     starts = np.linspace(0, len(raw) - length - 1, rows).astype(np.int64)
     windows = raw[starts[:, None] + np.arange(length + 1)]
     return windows[:, :-1].copy(), windows[:, 1:].copy()
@@ -93,7 +91,7 @@ class Candidate:
         """tokens [rows, T] -> scores [rows, T or 1, V]. Raises Refusal where the answer does not come whole."""
         rows, length = tokens.shape
         scores = np.empty((rows, 1 if last_only else length, VOCABULARY), dtype=np.float32)
-        view = memoryview(scores).cast("B")
+        view = memoryview(scores.data).cast("B")
         try:
             self.socket.sendall(struct.pack("<IIB", rows, length, last_only) + tokens.tobytes())
             while view:
@@ -184,7 +182,8 @@ class Judge:
     def _best_against_reference(self, count: int) -> NDArray[np.int64]:
         assert self.reference is not None
         gain = (self.reference - self._sheet().losses).ravel()
-        return np.argpartition(gain, -count)[-count:]
+        best: NDArray[np.int64] = np.argpartition(gain, -count)[-count:]
+        return best
 
     def _reference(self, path: str | None) -> Floats:
         """Losses of an earlier commit on the same rows; a bigram count model where there is none."""
@@ -198,7 +197,8 @@ class Judge:
             pairs = np.bincount(train[:-1] * VOCABULARY + train[1:], minlength=VOCABULARY**2) + 0.1
             table = pairs.reshape(VOCABULARY, VOCABULARY)
             self._bigram = -np.log(table / table.sum(axis=1, keepdims=True)).astype(np.float32)
-        return self._bigram[sheet.inputs, sheet.targets]
+        losses: Floats = self._bigram[sheet.inputs, sheet.targets]
+        return losses
 
     def _sheet(self) -> Sheet:
         assert self.sheet is not None

@@ -102,9 +102,7 @@ def prepare(out: Path, data: Path | None, progress: Progress) -> Manifest:
     if out.exists() and not out.is_dir():
         raise PrepareError(f"{out} is a file; name a folder that is new or empty.")
     if data is not None and out.is_relative_to(data.absolute()):
-        raise PrepareError(
-            f"{out} lies inside {data}, the text it would be made from; name a folder elsewhere."
-        )
+        raise PrepareError(f"{out} lies inside {data}, the text it would be made from; name a folder elsewhere.")
     source = read_pinned_archive(progress) if data is None else read_folder(data)
     texts, duplicates = drop_duplicates(source.texts)
     progress(f"{len(texts)} files, {sum(len(text.content) for text in texts):,} bytes; splitting")
@@ -246,9 +244,7 @@ def split(texts: list[Text]) -> dict[str, list[Text]]:
     """
     total = sum(len(text.content) for text in texts)
     if total < MINIMUM_BYTES:
-        raise PrepareError(
-            f"Too little text: {total:,} bytes without copies; at least {MINIMUM_BYTES:,} are needed."
-        )
+        raise PrepareError(f"Too little text: {total:,} bytes without copies; at least {MINIMUM_BYTES:,} are needed.")
     set_size = max(MINIMUM_VALIDATION_BYTES, int(VALIDATION_SHARE * total))
     largest = set_size // LARGEST_PAGE
     waiting = sorted((text for text in texts if len(text.content) <= largest), key=hash_order, reverse=True)
@@ -268,9 +264,7 @@ def split(texts: list[Text]) -> dict[str, list[Text]]:
     train = [text for text in texts if text.path not in validation]
     members = {TRAIN: train, **chosen}
     if sum(len(text.content) for text in train) < MINIMUM_TRAIN_BYTES:
-        raise PrepareError(
-            f"Too little text is left to train on; at least {MINIMUM_TRAIN_BYTES:,} bytes are needed."
-        )
+        raise PrepareError(f"Too little text is left to train on; at least {MINIMUM_TRAIN_BYTES:,} bytes are needed.")
     return {name: sorted(texts, key=lambda text: text.path) for name, texts in members.items()}
 
 

@@ -42,12 +42,9 @@ def judge(experiment: Experiment) -> bool:
 def gather(experiment: Experiment) -> Evidence:
     """Freeze what is known: complete pairs, the noise floor, the findings."""
     floor = noise_floor(experiment.project)
-    noise = (
-        rules.NoiseFloor(floor.sigma_trial, floor.sigma_pair, floor.drift, floor.trials) if floor else None
-    )
+    noise = rules.NoiseFloor(floor.sigma_trial, floor.sigma_pair, floor.drift, floor.trials) if floor else None
     findings = tuple(
-        rules.Finding(f.kind, Severity(f.severity), f.message, tuple(f.evidence))
-        for f in experiment.findings.all()
+        rules.Finding(f.kind, Severity(f.severity), f.message, tuple(f.evidence)) for f in experiment.findings.all()
     )
     return Evidence(pairs=complete_pairs(experiment), noise=noise, findings=findings)
 
@@ -60,7 +57,7 @@ def complete_pairs(experiment: Experiment) -> tuple[PairedScore, ...]:
     return tuple(
         PairedScore(
             Stage(stage), pair, arms[Trial.Arm.BASELINE].seed,
-            arms[Trial.Arm.BASELINE].result.score, arms[Trial.Arm.CANDIDATE].result.score,
+            arms[Trial.Arm.BASELINE].result.value, arms[Trial.Arm.CANDIDATE].result.value,
         )
         for (stage, pair), arms in rows.items()
         if len(arms) == 2
@@ -80,9 +77,7 @@ def record_observations(experiment: Experiment) -> None:
     for result in results.select_related("trial"):
         seen = list(result.observations)
         if result.failure:
-            seen.append(
-                {"kind": result.failure, "severity": "structural", "message": result.message, "evidence": ()}
-            )
+            seen.append({"kind": result.failure, "severity": "structural", "message": result.message, "evidence": ()})
         for observation in seen:
             Finding.objects.get_or_create(
                 experiment=experiment, trial=result.trial, kind=observation["kind"],

@@ -11,9 +11,7 @@ FAILURES = ("crash", "timeout", "out_of_memory", "not_finite", "no_weights", "ba
 
 def step(thread: Thread) -> bool:
     """Learn from a verdict of the thread that has no lesson yet."""
-    verdict = (
-        Verdict.objects.filter(experiment__thread=thread, experiment__lesson=None).order_by("pk").first()
-    )
+    verdict = Verdict.objects.filter(experiment__thread=thread, experiment__lesson=None).order_by("pk").first()
     if verdict is None or verdict.experiment.candidate is None:
         return False
     learn(verdict)
@@ -27,9 +25,7 @@ def learn(verdict: Verdict) -> Lesson:
     assert candidate is not None and experiment.thread is not None
     evidence, rule = Evidence.from_json(verdict.evidence), Rule.from_json(experiment.rule)
     effect, error, pairs = relative_gain(evidence, rule)
-    base = [
-        step["technique"] for step in candidate.recipe[: len(candidate.recipe) - len(candidate.idea.steps)]
-    ]
+    base = [step["technique"] for step in candidate.recipe[: len(candidate.recipe) - len(candidate.idea.steps)]]
     latest = experiment.trials.filter(result__isnull=False).select_related("result").last()
     kind = kind_of(verdict)
     return Lesson.objects.get_or_create(

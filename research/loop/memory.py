@@ -61,9 +61,7 @@ def view_of(thread: Thread, number: int) -> View:
 def relative_sigma(project: Project) -> float:
     """Noise of one pair as a share of the score."""
     floor = noise_floor(project)
-    level = Result.objects.filter(trial__project=project, score__isnull=False).aggregate(mean=Avg("score"))[
-        "mean"
-    ]
+    level = Result.objects.filter(trial__project=project, score__isnull=False).aggregate(mean=Avg("score"))["mean"]
     return floor.sigma_pair / level if floor and level else DEFAULT_SIGMA
 
 
@@ -83,9 +81,7 @@ def _copy(sources: dict[str, str]) -> Sources:
 
 
 def _lessons(project: Project) -> list[Lesson]:
-    return list(
-        project.lessons.filter(retracted=False).order_by("pk").select_related("experiment__candidate__idea")
-    )
+    return list(project.lessons.filter(retracted=False).order_by("pk").select_related("experiment__candidate__idea"))
 
 
 def _lesson_view(lesson: Lesson) -> LessonView:
@@ -111,9 +107,7 @@ def _attempts(project: Project) -> list[Idea]:
 def _attempt(idea: Idea, thread: Thread) -> Attempt:
     candidate = getattr(idea, "candidate", None)
     experiment = getattr(candidate, "experiment", None) if candidate else None
-    running = idea.state != Idea.State.REFUSED and (
-        experiment is None or experiment.state == Experiment.State.RUNNING
-    )
+    running = idea.state != Idea.State.REFUSED and (experiment is None or experiment.state == Experiment.State.RUNNING)
     base = candidate.parent if candidate else idea.thread.head
     return Attempt(steps_of(idea.steps), base, running, idea.thread_id != thread.pk, idea.kind)
 

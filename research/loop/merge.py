@@ -35,9 +35,7 @@ def step(thread: Thread) -> bool:
 
 def open_request(thread: Thread) -> bool:
     """A confirmed gain without a request: move the head, open the request on top of the one it stacks on."""
-    gains = Verdict.objects.filter(
-        experiment__thread=thread, kind=str(VerdictKind.IMPROVED), merge_request=None
-    )
+    gains = Verdict.objects.filter(experiment__thread=thread, kind=str(VerdictKind.IMPROVED), merge_request=None)
     verdict = gains.select_related("experiment__candidate__idea").order_by("pk").first()
     if verdict is None:
         return False
@@ -111,13 +109,9 @@ def combine(thread: Thread, repository: Repository, champion: str) -> bool:
     steps = _own_steps(thread, champion)
     idea = _combination_idea(thread, champion, steps)
     if idea.state != Idea.State.PROPOSED:  # measured or refused before: `main` it is
-        return thread.advance_head(
-            thread.head, champion, idea.refusal or "its gains were measured on main already"
-        )
+        return thread.advance_head(thread.head, champion, idea.refusal or "its gains were measured on main already")
     recipe = (*recipe_of(thread.project, champion), *steps)
-    rejected = thread.merge_requests.filter(state=MergeRequest.State.REJECTED).values_list(
-        "commit", flat=True
-    )
+    rejected = thread.merge_requests.filter(state=MergeRequest.State.REJECTED).values_list("commit", flat=True)
     tainted = any(repository.is_ancestor(commit, thread.head) for commit in rejected)
     try:
         if tainted:
@@ -161,9 +155,7 @@ def _on_main(thread: Thread) -> bool:
 def _own_steps(thread: Thread, champion: str) -> tuple[Step, ...]:
     """Techniques of the head that `main` lacks, without those of rejected requests."""
     there = {step.technique for step in recipe_of(thread.project, champion)}
-    rejected = thread.merge_requests.filter(state=MergeRequest.State.REJECTED).select_related(
-        "candidate__idea"
-    )
+    rejected = thread.merge_requests.filter(state=MergeRequest.State.REJECTED).select_related("candidate__idea")
     refused = {step.technique for request in rejected for step in steps_of(request.candidate.idea.steps)}
     return tuple(
         step for step in recipe_of(thread.project, thread.head)

@@ -75,10 +75,6 @@ def progress(project: Project) -> tuple[int, int]:
 def _pairs(experiment: Experiment) -> list[tuple[float, float]]:
     """(baseline, candidate) scores of the complete pairs, in order."""
     scores: dict[int, dict[str, float]] = {}
-    for trial in (
-        experiment.trials.filter(result__score__isnull=False).select_related("result").order_by("pair")
-    ):
-        scores.setdefault(trial.pair, {})[trial.arm] = trial.result.score
-    return [
-        (arms[Trial.Arm.BASELINE], arms[Trial.Arm.CANDIDATE]) for arms in scores.values() if len(arms) == 2
-    ]
+    for trial in experiment.trials.filter(result__score__isnull=False).select_related("result").order_by("pair"):
+        scores.setdefault(trial.pair, {})[trial.arm] = trial.result.value
+    return [(arms[Trial.Arm.BASELINE], arms[Trial.Arm.CANDIDATE]) for arms in scores.values() if len(arms) == 2]

@@ -60,7 +60,7 @@ def closing_scores(project: Project) -> tuple[float | None, float | None, list[l
     for trial in (
         experiment.trials.filter(result__score__isnull=False).select_related("result").order_by("pair")
     ):
-        rows.setdefault(trial.pair, {})[trial.arm] = trial.result.score
+        rows.setdefault(trial.pair, {})[trial.arm] = trial.result.value
     pairs = [[row["baseline"], row["candidate"]] for row in rows.values() if len(row) == 2]
     if not pairs:
         return None, None, []

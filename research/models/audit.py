@@ -20,7 +20,5 @@ class AuditEntry(models.Model):
         return f"{self.at:%Y-%m-%d %H:%M} {self.actor or 'policy'}: {self.action}"
 
     @classmethod
-    def record(
-        cls, actor: models.Model | None, action: str, project: Project, **detail: object
-    ) -> AuditEntry:
+    def record(cls, actor: models.Model | None, action: str, project: Project, **detail: object) -> AuditEntry:
         return cls.objects.create(actor=actor, action=action, project=project, detail=detail)

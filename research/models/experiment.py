@@ -39,9 +39,7 @@ class Experiment(models.Model):
     key = models.CharField(max_length=80, unique=True, help_text="makes planning idempotent")
     project = models.ForeignKey(Project, models.CASCADE, related_name="experiments")
     thread = models.ForeignKey(Thread, models.CASCADE, null=True, blank=True, related_name="experiments")
-    candidate = models.OneToOneField(
-        Candidate, models.CASCADE, null=True, blank=True, related_name="experiment"
-    )
+    candidate = models.OneToOneField(Candidate, models.CASCADE, null=True, blank=True, related_name="experiment")
     purpose = models.CharField(max_length=12, choices=Purpose, default=Purpose.COMPARE)
     number = models.PositiveIntegerField()
     baseline_commit = models.CharField(max_length=40)
@@ -96,11 +94,7 @@ class Experiment(models.Model):
 
     def cancel(self) -> None:
         with transaction.atomic():
-            if (
-                Experiment.objects.running()
-                .filter(pk=self.pk)
-                .update(state=self.State.CANCELLED, ended=timezone.now())
-            ):
+            if Experiment.objects.running().filter(pk=self.pk).update(state=self.State.CANCELLED, ended=timezone.now()):
                 self.trials.filter(state=Trial.State.WAITING).update(state=Trial.State.CANCELLED)
 
 
@@ -173,9 +167,7 @@ class Trial(models.Model):
     objects = TrialQuerySet.as_manager()
 
     class Meta:
-        constraints = [
-            models.UniqueConstraint(fields=["experiment", "stage", "pair", "arm"], name="one_trial_an_arm")
-        ]
+        constraints = [models.UniqueConstraint(fields=["experiment", "stage", "pair", "arm"], name="one_trial_an_arm")]
         indexes = [models.Index(fields=["commit"])]
 
     def __str__(self) -> str:
@@ -199,11 +191,7 @@ class Trial(models.Model):
             if not lease.release():
                 return False
             again = self.State.WAITING if lease.generation < MAX_ATTEMPTS else self.State.LOST
-            if (
-                Experiment.objects.filter(pk=self.experiment_id)
-                .exclude(state=Experiment.State.RUNNING)
-                .exists()
-            ):
+            if Experiment.objects.filter(pk=self.experiment_id).exclude(state=Experiment.State.RUNNING).exists():
                 again = self.State.CANCELLED
             Trial.objects.filter(pk=self.pk, generation=lease.generation).update(state=again, note=why)
         return True
@@ -245,6 +233,12 @@ class Result(models.Model):
                 name="scored_or_failed",
             )
         ]
+
+    @property
+    def value(self) -> float:
+        """The score of a result that has one."""
+        assert self.score is not None
+        return self.score
 
     def __str__(self) -> str:
         return f"{self.score:.5f}" if self.score is not None else self.failure

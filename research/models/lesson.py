@@ -21,9 +21,7 @@ class Lesson(models.Model):
 
     project = models.ForeignKey(Project, models.CASCADE, related_name="lessons")
     thread = models.ForeignKey(Thread, models.CASCADE, related_name="lessons")
-    experiment = models.OneToOneField(
-        Experiment, models.CASCADE, null=True, blank=True, related_name="lesson"
-    )
+    experiment = models.OneToOneField(Experiment, models.CASCADE, null=True, blank=True, related_name="lesson")
     kind = models.CharField(max_length=12, choices=Kind)
     text = models.TextField()
     techniques = models.JSONField(help_text='[{"technique", "tunables"}] that the change added')

@@ -23,9 +23,7 @@ class Machine(models.Model):
     isolation_level = models.PositiveIntegerField(default=0, help_text="measured by a probe at worker start")
     isolation = models.JSONField(default=list, help_text="the probe's rows")
     description = models.JSONField(default=dict)
-    override_level_zero = models.BooleanField(
-        default=False, help_text="run untrusted code with no sandbox at all"
-    )
+    override_level_zero = models.BooleanField(default=False, help_text="run untrusted code with no sandbox at all")
     seen = models.DateTimeField(null=True, blank=True)
 
     def __str__(self) -> str:
@@ -62,9 +60,7 @@ class Lease(models.Model):
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(
-                fields=["trial"], condition=Q(released__isnull=True), name="one_open_lease"
-            ),
+            models.UniqueConstraint(fields=["trial"], condition=Q(released__isnull=True), name="one_open_lease"),
             models.UniqueConstraint(fields=["trial", "generation"], name="lease_generation"),
         ]
 

@@ -65,23 +65,17 @@ class MergeRequest(models.Model):
         Raises NotMergeable where the approval names another commit or `main` has moved since the measurement.
         """
         if commit != self.commit:
-            raise NotMergeable(
-                f"the approval names {commit[:10]}, the request is {self.commit[:10]}; look again"
-            )
+            raise NotMergeable(f"the approval names {commit[:10]}, the request is {self.commit[:10]}; look again")
         chain = self.stack()
         if not chain:
             raise NotMergeable(f"the request is {self.state}; only an open one can be approved")
         with transaction.atomic():
             if not self.project.move_champion(old=chain[0].base, new=self.commit):
-                raise NotMergeable(
-                    "main has moved since this was measured; it will be measured again on main"
-                )
+                raise NotMergeable("main has moved since this was measured; it will be measured again on main")
             for request in chain:
                 if not request._decide(self.State.MERGED, by, ""):
                     raise NotMergeable("somebody decided this request a moment ago; reload")
-                AuditEntry.record(
-                    by, "merge", request.project, commit=request.commit, request=request.public_id
-                )
+                AuditEntry.record(by, "merge", request.project, commit=request.commit, request=request.public_id)
         self.refresh_from_db()
         return chain
 

@@ -49,9 +49,7 @@ class Project(models.Model):
     state_reason = models.TextField(blank=True)
     start_commit = models.CharField(max_length=40, blank=True)
     champion = models.CharField(max_length=40, blank=True, help_text="the commit `main` stands on")
-    auto_approve = models.BooleanField(
-        default=False, help_text="policy: approve confirmed gains without a person"
-    )
+    auto_approve = models.BooleanField(default=False, help_text="policy: approve confirmed gains without a person")
     single_person = models.BooleanField(default=False, help_text="whoever steers may also approve; shown")
     max_trials = models.PositiveIntegerField(null=True, blank=True)
     max_device_seconds = models.FloatField(null=True, blank=True)
@@ -141,9 +139,7 @@ class Thread(models.Model):
     head = models.CharField(max_length=40)
     state = models.CharField(max_length=12, choices=State, default=State.ACTIVE)
     note = models.TextField(blank=True, help_text="what the thread was last told, or why it halted")
-    directives = models.JSONField(
-        default=dict, blank=True, help_text="focus and forbid, by technique or file"
-    )
+    directives = models.JSONField(default=dict, blank=True, help_text="focus and forbid, by technique or file")
     held_by = models.CharField(max_length=40, blank=True)
     held_until = models.DateTimeField(null=True, blank=True)
     created = models.DateTimeField(default=timezone.now)
@@ -169,9 +165,7 @@ class Thread(models.Model):
         """Take the exclusive, expiring right to advance this thread."""
         now = timezone.now()
         free = Q(held_until__isnull=True) | Q(held_until__lt=now) | Q(held_by=owner)
-        return (
-            Thread.objects.filter(free, pk=self.pk).update(held_by=owner, held_until=now + ADVANCE_HOLD) == 1
-        )
+        return Thread.objects.filter(free, pk=self.pk).update(held_by=owner, held_until=now + ADVANCE_HOLD) == 1
 
     def let_go(self, owner: str) -> None:
         Thread.objects.filter(pk=self.pk, held_by=owner).update(held_by="", held_until=None)
@@ -188,9 +182,7 @@ class Thread(models.Model):
         Thread.objects.filter(pk=self.pk).update(state=self.State.HALTED, note=traceback)
 
     def finish(self, note: str) -> None:
-        Thread.objects.filter(pk=self.pk, state=self.State.ACTIVE).update(
-            state=self.State.FINISHED, note=note
-        )
+        Thread.objects.filter(pk=self.pk, state=self.State.ACTIVE).update(state=self.State.FINISHED, note=note)
 
     def pause(self) -> None:
         Thread.objects.filter(pk=self.pk, state=self.State.ACTIVE).update(state=self.State.PAUSED)

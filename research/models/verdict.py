@@ -19,9 +19,7 @@ class Verdict(models.Model):
     experiment = models.OneToOneField(Experiment, models.CASCADE, related_name="verdict")
     kind = models.CharField(max_length=16, choices=choices(VerdictKind))
     stage = models.CharField(max_length=10)
-    effect = models.FloatField(
-        null=True, blank=True, help_text="mean gain in metric units, positive is better"
-    )
+    effect = models.FloatField(null=True, blank=True, help_text="mean gain in metric units, positive is better")
     shrunk = models.FloatField(null=True, blank=True)
     low = models.FloatField(null=True, blank=True, help_text="anytime interval of the gain")
     high = models.FloatField(null=True, blank=True)
@@ -31,9 +29,7 @@ class Verdict(models.Model):
     pairs = models.PositiveIntegerField(default=0, help_text="confirm pairs")
     near_miss = models.BooleanField(default=False)
     reason = models.TextField()
-    relative = models.FloatField(
-        null=True, blank=True, help_text="gain over the baseline's mean score, all stages"
-    )
+    relative = models.FloatField(null=True, blank=True, help_text="gain over the baseline's mean score, all stages")
     evidence = models.JSONField(help_text="frozen input of the rule")
     created = models.DateTimeField(default=timezone.now)
 
@@ -53,9 +49,7 @@ class Finding(models.Model):
     created = models.DateTimeField(default=timezone.now)
 
     class Meta:
-        constraints = [
-            models.UniqueConstraint(fields=["experiment", "trial", "kind", "message"], name="one_finding")
-        ]
+        constraints = [models.UniqueConstraint(fields=["experiment", "trial", "kind", "message"], name="one_finding")]
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.message}"

@@ -1,4 +1,4 @@
-"""What a candidate's `train.py` may ask of the lab. Runs inside the sandbox, beside untrusted code: nothing here is trusted.
+"""What a candidate's `train.py` may ask of the lab. Runs in the sandbox, beside untrusted code: not trusted.
 
     import harness
     tokens = harness.start_clock()            # uint8 [n]; the budget runs from here
@@ -40,7 +40,7 @@ _FRAME_RECORDS = 1500  # a frame stays under 32 KiB
 
 
 def start_clock() -> torch.Tensor:
-    """Wait for the lab's start signal. Returns the training text, uint8 [n], mapped read-only from the parent's file."""
+    """Wait for the lab's start signal. Returns the training text, uint8 [n], mapped from the parent's file."""
     global _started
     _channel.send(b"S")
     _, descriptors, _, _ = socket.recv_fds(_channel, 16, 1)

@@ -21,17 +21,13 @@ def main() -> None:
     import model as candidate
 
     network = candidate.build()
-    network.load_state_dict(
-        load(mmap.mmap(inside_call.fds["weights"], 0, prot=mmap.PROT_READ)[:]), strict=True
-    )
+    network.load_state_dict(load(mmap.mmap(inside_call.fds["weights"], 0, prot=mmap.PROT_READ)[:]), strict=True)
     network.eval()
     channel = socket.socket(fileno=inside_call.fds["channel"])
     with channel.makefile("rwb") as stream, torch.inference_mode():
         while header := stream.read(9):
             rows, length, last_only = struct.unpack("<IIB", header)
-            tokens = torch.frombuffer(bytearray(stream.read(rows * length)), dtype=torch.uint8).view(
-                rows, length
-            )
+            tokens = torch.frombuffer(bytearray(stream.read(rows * length)), dtype=torch.uint8).view(rows, length)
             for at in range(0, rows, BATCH):
                 scores = network(tokens[at : at + BATCH].long()).float()  # [B, T, V]
                 if last_only:

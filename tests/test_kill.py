@@ -1,0 +1,154 @@
+"""kill -9 of control, worker and supervisor in a real campaign: nothing is lost, nothing is counted twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.text import write_corpus
+
+ROOT = Path(__file__).resolve().parent.parent
+MINUTES = "0.6"
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Path]:
+    """A data folder with prepared text; whatever still runs on it afterwards is killed."""
+    text = tmp_path / "text"
+    text.mkdir()
+    write_corpus(text)
+    data = tmp_path / "lab"
+    command = [sys.executable, "-m", "benchmarks.nanochat", "prepare", "--data", str(text)]
+    subprocess.run(command, check=True, cwd=ROOT, env=environment(data), capture_output=True, timeout=60)
+    yield data
+    for pid in processes(data):
+        os.kill(pid, signal.SIGKILL)
+
+
+def environment(data: Path) -> dict[str, str]:
+    return {**os.environ, "LAB_DATA": str(data), "DJANGO_SETTINGS_MODULE": "recursive_web.settings"}
+
+
+def campaign(data: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "manage.py", "campaign", "--preset", "smoke", "--minutes", MINUTES, "--auto-approve"]
+    return subprocess.Popen(
+        [*command, "--json"], cwd=ROOT, env=environment(data), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+
+
+def processes(data: Path, word: str = "manage.py") -> list[int]:
+    """Live processes of the lab on this data folder whose command line holds `word`."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                command = (entry / "cmdline").read_bytes().decode(errors="replace")
+                mine = f"LAB_DATA={data}\0".encode() in (entry / "environ").read_bytes() + b"\0"
+            except OSError:
+                continue
+            if mine and word in command:
+                found.append(int(entry.name))
+    return found
+
+
+def rows(data: Path, query: str) -> list[tuple]:
+    with sqlite3.connect(f"file:{data}/lab.sqlite3?mode=ro", uri=True, timeout=20) as database:
+        return database.execute(query).fetchall()
+
+
+def wait_for(data: Path, query: str, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            if rows(data, query)[0][0]:
+                return
+        except sqlite3.OperationalError:
+            pass
+        time.sleep(0.1)
+    raise AssertionError(f"not within {seconds} s: {query}")
+
+
+def assert_sound(data: Path) -> None:
+    """Invariants over all rows of a campaign."""
+    assert rows(data, "select count(*) from research_trial where state = 'leased'") == [(0,)]
+    assert rows(data, "select count(*) from research_lease where released is null") == [(0,)]
+    assert rows(
+        data,
+        "select count(*) from research_trial t left join research_result r on r.trial_id = t.id "
+        "where (t.state = 'ended') != (r.id is not null)",
+    ) == [(0,)]
+    assert rows(data, "select count(*) from research_result r join research_trial t on t.id = r.trial_id "
+                      "where r.generation != t.generation") == [(0,)]  # fmt: skip
+    assert rows(
+        data,
+        "select count(*) from research_series s where next_seq != "
+        "(select coalesce(sum(count), 0) from research_chunk c where c.series_id = s.id)",
+    ) == [(0,)]
+    assert rows(
+        data, "select count(*) from research_experiment e where state = 'ended' and purpose = 'compare' "
+              "and not exists (select 1 from research_verdict v where v.experiment_id = e.id)",
+    ) == [(0,)]  # fmt: skip
+
+
+def test_a_campaign_survives_kill_9_of_worker_and_control(lab: Path) -> None:
+    process = campaign(lab)
+    wait_for(lab, "select count(*) > 2 from research_result")
+    for word in ("attach", "control", "attach"):
+        before = rows(lab, "select count(*) from research_result")[0][0]
+        wait_for(lab, "select count(*) from research_trial where state = 'leased'")
+        victims = processes(lab, word)
+        assert victims
+        for pid in victims:
+            os.kill(pid, signal.SIGKILL)
+        killed = time.monotonic()
+        wait_for(lab, f"select count(*) > {before + 1} from research_result", seconds=30)
+        assert time.monotonic() - killed < 30
+    out, _ = process.communicate(timeout=120)
+    result = json.loads(out.splitlines()[-1])
+    assert process.returncode == 0
+    assert result["trials"] == rows(lab, "select count(*) from research_result")[0][0]
+    assert len(result["closing_pairs"]) == 5
+    assert_sound(lab)
+    assert rows(lab, "select max(generation) from research_trial")[0][0] >= 2  # something was really interrupted
+    assert not processes(lab)
+
+
+def test_a_killed_campaign_leaves_no_process_and_the_same_command_resumes_it(lab: Path) -> None:
+    process = campaign(lab)
+    wait_for(lab, "select count(*) > 4 from research_result")
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + 10
+    while processes(lab) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not processes(lab)
+    before = rows(lab, "select count(*), min(id) from research_result")
+    again = campaign(lab)
+    out, _ = again.communicate(timeout=120)
+    assert again.returncode == 0
+    result = json.loads(out.splitlines()[-1])
+    assert result["trials"] > before[0][0]
+    assert rows(lab, "select count(*) from research_project") == [(1,)]
+    assert_sound(lab)
+
+
+def test_a_second_lab_on_the_same_data_is_refused_in_one_line(lab: Path) -> None:
+    process = campaign(lab)
+    wait_for(lab, "select count(*) from research_trial")
+    command = [sys.executable, "manage.py", "lab", "--no-demo"]
+    second = subprocess.run(command, cwd=ROOT, env=environment(lab), capture_output=True, text=True, timeout=60)
+    assert second.returncode != 0
+    assert "is in use by process" in second.stderr and len(second.stderr.strip().splitlines()) == 1
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert not processes(lab)
