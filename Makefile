@@ -36,7 +36,7 @@ check: setup
 
 bench: setup
 	@$(BIN)/pip install --quiet --disable-pip-version-check trackio
-	@$(BIN)/python -m tests.bench all --json
+	@$(BIN)/python -m tests.bench
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build *.egg-info

@@ -110,6 +110,8 @@ class Repository:
         with self.worktree(parent) as folder:
             for path, content in files.items():
                 target = folder / path
+                if not target.resolve().is_relative_to(folder.resolve()):
+                    raise GitError(f"{path!r} leads out of the tree")
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(content)
             return self.commit_worktree(folder, parent, message, when)
@@ -165,7 +167,8 @@ class Repository:
         return True
 
     def diff(self, base: str, head: str) -> Change:
-        patch = self.git("diff", "--no-color", "--no-ext-diff", "--no-renames", "--full-index", base, head)
+        plain = ("-c", "core.quotePath=false", "diff", "--no-color", "--no-ext-diff", "--no-renames", "--full-index")
+        patch = self.git(*plain, base, head)
         parsed = PatchSet(patch)
         files: list[dict[str, object]] = [
             {"path": file.path, "added": file.added, "removed": file.removed} for file in parsed
@@ -186,11 +189,11 @@ class Repository:
             theirs,
         ]
         done = subprocess.run(command, capture_output=True, env=_environment({}), check=False)
-        parts = done.stdout.decode().split("\0")
+        parts = done.stdout.decode("utf-8", errors="surrogateescape").split("\0")
         if done.returncode == 1:
             raise Conflict(sorted({part for part in parts[1 : parts.index("", 1)] if part}))
         if done.returncode != 0:
-            raise GitError(done.stderr.decode(errors="replace").strip().splitlines()[0])
+            raise GitError(done.stderr.decode(errors="replace").strip() or "git merge-tree failed")
         return self._commit_tree(parts[0].strip(), [ours, theirs], message, when)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.db import DatabaseError, close_old_connections, connection
+from django.db import Error, close_old_connections, connection
 from django.utils import timezone
 
 from benchmarks.contract import Assignment, Outcome
@@ -64,7 +64,7 @@ class Lab:
         self.machine.beat()
         return [lease for lease in leases if not lease.renew()]
 
-    store_errors = (DatabaseError,)
+    store_errors = (Error,)  # of any database: a full disk, a restart
 
     def store(self, stretches: Sequence[Stretch]) -> Sequence[str]:
         """Points into the table, exactly once; see research.models.series."""
@@ -95,6 +95,8 @@ class Lab:
             log=Artifact.store(log) if log else None,
             losses=stored,
         )
+        if losses:
+            losses.unlink(missing_ok=True)
         self.ring(work.trial)
         return kept
 

@@ -78,9 +78,7 @@ def parse_frame(frame: bytes) -> list[Line]:
     ]
 
 
-@lru_cache(
-    maxsize=64
-)  # a trial repeats its list in every frame; parsing it was two thirds of a small frame's cost
+@lru_cache(maxsize=64)  # a trial repeats its list in every frame: 4 of the 12 us of a small one
 def _names(header: bytes) -> tuple[str, ...]:
     try:
         names = json.loads(header.decode())
@@ -155,9 +153,7 @@ class _Trial:
             room = 0
         taken = min(count, room)
         if taken < count and not self.dropped and not self.ended:
-            log.warning(
-                "a trial sends more than %d points or %d metrics; the rest is dropped", cap, MAX_METRICS
-            )
+            log.warning("a trial sends more than %d points or %d metrics; the rest is dropped", cap, MAX_METRICS)
         self.dropped += count - taken
         self.accepted += taken
         self.pending += taken
@@ -228,9 +224,7 @@ class PointBuffer:
         packed_steps = np.asarray(steps, STEP).tobytes()
         packed_values = np.asarray(values, VALUE).tobytes()
         if len(packed_steps) != len(packed_values):
-            raise PointsError(
-                f"{metric}: {len(packed_steps) // 8} steps but {len(packed_values) // 8} values"
-            )
+            raise PointsError(f"{metric}: {len(packed_steps) // 8} steps but {len(packed_values) // 8} values")
         with self._work:
             trial = self._trials.get((trial_id, generation))
             if trial is None:

@@ -7,14 +7,14 @@ import logging
 import os
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
 from types import ModuleType
 
-from benchmarks.contract import Evaluator, Failure, Outcome, load
+from benchmarks.contract import Evaluator, Failure, Observation, Outcome, load
 from runners.lab import Lab, Work
-from runners.points import PointBuffer
+from runners.points import PointBuffer, PointsError
 from runners.sandbox import Isolation, Sandbox, SandboxBroken
 
 log = logging.getLogger("lab.worker")
@@ -22,6 +22,7 @@ log = logging.getLogger("lab.worker")
 HEARTBEAT_SECONDS = 4.0  # a lease lasts 15
 IDLE_SECONDS = 1.0  # how long to wait for a ring before looking anyway
 GATE_SECONDS = 60.0
+DRAIN_SECONDS = 30.0  # for the last points of a trial to reach the table
 
 
 class Slot:
@@ -124,7 +125,10 @@ class Worker:
         self._held = works
         if len(works) == 2 and works[0].side_by_side and len(self.slots) > 1:
             gate = threading.Barrier(len(works))
-            list(self._pool.map(lambda work: self._run(work, gate), works))
+            arms = [self._pool.submit(self._run, work, gate) for work in works]
+            wait(arms)  # a failure of one arm must not leave the other running on its slot
+            for arm in arms:
+                arm.result()
         else:
             for work in works:
                 self._run(work, None)
@@ -146,7 +150,14 @@ class Worker:
         if self.stopping.is_set():
             self.lab.give_back(work, "the worker stopped")
             return
-        self.points.drain(work.trial.pk)
+        try:
+            tally = self.points.drain(work.trial.pk, DRAIN_SECONDS)
+        except PointsError as error:
+            self.lab.give_back(work, str(error))
+            return
+        if tally.dropped:
+            words = f"{tally.dropped} points beyond the limit of a trial were dropped"
+            outcome.observations.append(Observation("points_dropped", "info", words))
         self.lab.finish(work, outcome)
 
     def stop(self) -> None:
@@ -162,7 +173,12 @@ class Worker:
 
     def _beat(self) -> None:
         while not self.stopping.wait(HEARTBEAT_SECONDS):
-            for lease in self.lab.beat([work.lease for work in self._held]):
+            try:
+                lost = self.lab.beat([work.lease for work in self._held])
+            except self.lab.store_errors as error:  # a full disk, a database that restarts: the next beat may pass
+                log.warning("no heartbeat: %s", error)
+                continue
+            for lease in lost:
                 self._lost.add(lease.pk)
                 log.warning("lease %s was lost; its trial is stopped", lease)
                 for work in self._held:
@@ -170,8 +186,10 @@ class Worker:
                         self.slots[work.trial.slot % len(self.slots)].close()
 
     def _give_back_all(self, why: str) -> None:
-        for work in self._held:
-            self.lab.give_back(work, why)
+        """What cannot be given back now (a full disk) comes back when its lease expires."""
+        with contextlib.suppress(*self.lab.store_errors):
+            for work in self._held:
+                self.lab.give_back(work, why)
         self._held = []
 
 

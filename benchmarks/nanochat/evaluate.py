@@ -154,6 +154,9 @@ class Evaluator:
             os.close(writer)
             session = _TrainSession(task, box, sink, ours, gate)
             training = session.follow()
+            if session.bad_frames:
+                words = f"{session.bad_frames} frames of points could not be read"
+                outcome.observations.append(Observation("bad_points", "info", words))
             exit_ = _exit_of(child) if session.over else None
             peak, oom = box.memory_peak(), box.oom_killed()
             box.reset()
@@ -255,7 +258,7 @@ class _TrainSession:
         self.over = False  # the process closed its end by itself
         self.training: Training | None = None
         self.warm_up = 0.0
-        self.bad_points = 0
+        self.bad_frames = 0
 
     def follow(self) -> Training | None:
         """Serve the process until it ends or its time is up. Returns what was submitted in time, if anything."""
@@ -286,10 +289,12 @@ class _TrainSession:
             self._take_weights(descriptors[0])
         elif kind == b"P":
             try:
-                for line in parse_frame(message[1:]):
-                    self.sink(*line)
+                lines = parse_frame(message[1:])
             except PointsError:
-                self.bad_points += 1
+                self.bad_frames += 1
+                return
+            for line in lines:
+                self.sink(*line)
 
     def _start(self) -> None:
         self.warm_up = self.clock.wall

@@ -189,7 +189,7 @@ class Judge:
         """Losses of an earlier commit on the same rows; a bigram count model where there is none."""
         sheet = self._sheet()
         if path and Path(path).is_file():
-            stored = np.load(path, allow_pickle=False).astype(np.float32)
+            stored: Floats = np.load(path, allow_pickle=False).astype(np.float32)
             if stored.shape == sheet.losses.shape:
                 return stored
         if self._bigram is None:
@@ -197,8 +197,7 @@ class Judge:
             pairs = np.bincount(train[:-1] * VOCABULARY + train[1:], minlength=VOCABULARY**2) + 0.1
             table = pairs.reshape(VOCABULARY, VOCABULARY)
             self._bigram = -np.log(table / table.sum(axis=1, keepdims=True)).astype(np.float32)
-        losses: Floats = self._bigram[sheet.inputs, sheet.targets]
-        return losses
+        return np.asarray(self._bigram[sheet.inputs, sheet.targets], dtype=np.float32)
 
     def _sheet(self) -> Sheet:
         assert self.sheet is not None

@@ -59,8 +59,8 @@ def _refusal(idea: Idea, parent: str, tree: str, change: Change) -> tuple[str, E
     if broken:
         return "; ".join(finding.message for finding in broken), None
     twins = Candidate.objects.filter(project=idea.project, tree=tree, parent=parent).exclude(idea=idea)
-    if twin := twins.filter(experiment__isnull=False).select_related("experiment").first():
-        return f"exactly this code was measured on this head in {twin.experiment}", twin.experiment
+    if twin := Experiment.objects.refusing_repeats().filter(candidate__in=twins).first():
+        return f"exactly this code was measured on this head in {twin}", twin
     return None
 
 

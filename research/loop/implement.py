@@ -13,7 +13,8 @@ def step(thread: Thread) -> bool:
     """Implement the oldest proposed idea on the thread's head, unless an experiment of the thread is under way."""
     if thread.experiments.running().exists() or thread.waiting_candidate:
         return False
-    idea = thread.ideas.filter(state=Idea.State.PROPOSED).order_by("number").first()
+    ready = thread.ideas.filter(state=Idea.State.PROPOSED).exclude(kind=Idea.Kind.COMBINATION)  # merging makes those
+    idea = ready.order_by("number").first()
     if idea is None:
         return False
     view = view_of(thread, idea.number)

@@ -110,4 +110,4 @@ def _given_up(evidence: Evidence, rule: Rule, broken: int) -> rules.Verdict:
 
 def _finite(value: object) -> object:
     """The database holds no infinity; an e-value beyond any use is cut."""
-    return 1e300 if isinstance(value, float) and math.isinf(value) else value
+    return math.copysign(1e300, value) if isinstance(value, float) and math.isinf(value) else value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from research.loop.memory import recipe_of
 from research.models import Lesson, Thread, Verdict
 from research.validation.effects import relative_gain
 from research.validation.rules import Evidence, Rule, VerdictKind
@@ -25,7 +26,7 @@ def learn(verdict: Verdict) -> Lesson:
     assert candidate is not None and experiment.thread is not None
     evidence, rule = Evidence.from_json(verdict.evidence), Rule.from_json(experiment.rule)
     effect, error, pairs = relative_gain(evidence, rule)
-    base = [step["technique"] for step in candidate.recipe[: len(candidate.recipe) - len(candidate.idea.steps)]]
+    base = [step.technique for step in recipe_of(experiment.project, experiment.baseline_commit)]
     latest = experiment.trials.filter(result__isnull=False).select_related("result").last()
     kind = kind_of(verdict)
     return Lesson.objects.get_or_create(

@@ -24,6 +24,7 @@ def step(thread: Thread) -> bool:
 def open_experiment(candidate: Candidate, baseline: str) -> Experiment:
     """The comparison of a candidate with a baseline; its first trials wait afterwards."""
     project, key = candidate.project, f"candidate-{candidate.public_id}"
+    findings = static_findings(candidate)
     with transaction.atomic():
         experiment = Experiment.objects.filter(key=key).first() or Experiment.objects.create(
             key=key, project=project, thread=candidate.thread, candidate=candidate,
@@ -33,18 +34,23 @@ def open_experiment(candidate: Candidate, baseline: str) -> Experiment:
         rule = Rule.from_json(experiment.rule)
         first = Stage.SCREEN if rule.screen_pairs else Stage.CONFIRM
         experiment.plan(str(first), rule.screen_pairs or rule.looks[0])
-    static_findings(candidate, experiment)
+        for finding in findings:
+            record_finding(experiment, finding)
     return experiment
 
 
-def static_findings(candidate: Candidate, experiment: Experiment) -> None:
+def static_findings(candidate: Candidate) -> list[Observation]:
     """Lint what the change touches; findings flag for a person, they do not reject by themselves."""
     repository = Repository(candidate.project.repository_path)
+    repository.keep(candidate.ref, candidate.commit)  # a crash may have come between the row and the ref
     files = repository.files(candidate.commit)
-    for path in (str(file["path"]) for file in candidate.diff.files):
-        if path.endswith(".py") and path in files:
-            for finding in integrity.lint(path, files[path].decode("utf-8", "replace")):
-                record_finding(experiment, finding)
+    paths = [str(file["path"]) for file in candidate.diff.files]
+    return [
+        finding
+        for path in paths
+        if path.endswith(".py") and path in files
+        for finding in integrity.lint(path, files[path].decode("utf-8", "replace"))
+    ]
 
 
 def record_finding(experiment: Experiment, finding: Observation) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 
+from django.db import transaction
 from django.db.models import Max
 
 from benchmarks.catalogue import Step
@@ -54,15 +55,12 @@ def open_request(thread: Thread) -> bool:
 
 def end_combination(thread: Thread) -> bool:
     """A combination that brought no gain over `main`: the thread lets its own branch go and follows `main`."""
-    last = (
-        thread.experiments.filter(candidate__idea__kind=Idea.Kind.COMBINATION, verdict__isnull=False)
-        .exclude(verdict__kind=str(VerdictKind.IMPROVED))
-        .order_by("-pk")
-        .first()
-    )
-    if last is None or last.baseline_commit != thread.project.champion or _on_main(thread):
+    champion = thread.project.champion
+    ended = Verdict.objects.filter(experiment__thread=thread).exclude(kind=str(VerdictKind.IMPROVED))
+    verdict = ended.filter(experiment__candidate__idea__fingerprint=_fingerprint(champion, thread.head)).first()
+    if verdict is None or _on_main(thread):
         return False
-    note = f"gains of this thread did not add to main ({last.verdict.reason}); the head follows main"
+    note = f"gains of this thread did not add to main ({verdict.reason}); the head follows main"
     return thread.advance_head(thread.head, thread.project.champion, note)
 
 
@@ -95,6 +93,8 @@ def catch_up(thread: Thread) -> bool:
     """Bring a thread that `main` has left behind onto it, once nothing of it is under way."""
     if _on_main(thread) or thread.experiments.running().exists() or thread.waiting_candidate:
         return False
+    if below := _open_below(thread):
+        return thread.advance_head(thread.head, below.commit, "the head was rejected; the gain below it still stands")
     repository = Repository(thread.project.repository_path)
     champion = thread.project.champion
     if repository.is_ancestor(thread.head, champion):
@@ -124,13 +124,22 @@ def combine(thread: Thread, repository: Repository, champion: str) -> bool:
                 dict(sources_of(thread.project.repository_path, champion)), steps
             )
         except DoesNotApply as error:
-            idea.refuse(f"{conflict}; applying its techniques again failed too: {error}")
-            _learn_conflict(thread, idea, champion)
+            refuse(idea, champion, f"{conflict}; applying its techniques again failed too: {error}")
             return True
         candidate = commit_candidate(idea, champion, sources, recipe)
     if candidate is not None:
         thread.tell("main moved: this thread's gains are merged with it and measured against it")
     return True
+
+
+def refuse(idea: Idea, champion: str, why: str) -> None:
+    """A combination that cannot be made teaches that its techniques do not stand together."""
+    with transaction.atomic():
+        idea.refuse(why)
+        Lesson.objects.create(
+            project=idea.project, thread=idea.thread, kind=Lesson.Kind.CONFLICT, text=why,
+            techniques=idea.steps, base=champion,
+        )  # fmt: skip
 
 
 def sync_refs(thread: Thread) -> bool:
@@ -152,6 +161,12 @@ def _on_main(thread: Thread) -> bool:
     return Repository(project.repository_path).is_ancestor(project.champion, thread.head)
 
 
+def _open_below(thread: Thread) -> MergeRequest | None:
+    """The open request right below a rejected head."""
+    rejected = thread.merge_requests.filter(commit=thread.head, state=MergeRequest.State.REJECTED)
+    return MergeRequest.objects.open().filter(children__in=rejected).first()
+
+
 def _own_steps(thread: Thread, champion: str) -> tuple[Step, ...]:
     """Techniques of the head that `main` lacks, without those of rejected requests."""
     there = {step.technique for step in recipe_of(thread.project, champion)}
@@ -163,8 +178,12 @@ def _own_steps(thread: Thread, champion: str) -> tuple[Step, ...]:
     )  # fmt: skip
 
 
+def _fingerprint(champion: str, head: str) -> str:
+    return hashlib.sha256(f"combine {champion} {head}".encode()).hexdigest()
+
+
 def _combination_idea(thread: Thread, champion: str, steps: tuple[Step, ...]) -> Idea:
-    fingerprint = hashlib.sha256(f"combine {champion} {thread.head}".encode()).hexdigest()
+    fingerprint = _fingerprint(champion, thread.head)
     known = thread.ideas.filter(fingerprint=fingerprint).first()
     if known:
         return known
@@ -176,11 +195,4 @@ def _combination_idea(thread: Thread, champion: str, steps: tuple[Step, ...]) ->
         hypothesis=f"The gains of {thread} ({names}) add to those of main.",
         expected_effect=max((lesson.effect or 0 for lesson in gains), default=0.0) / 2,
         steps=[step.to_json() for step in steps],
-    )  # fmt: skip
-
-
-def _learn_conflict(thread: Thread, idea: Idea, champion: str) -> None:
-    Lesson.objects.create(
-        project=thread.project, thread=thread, kind=Lesson.Kind.CONFLICT, text=idea.refusal,
-        techniques=idea.steps, base=champion,
     )  # fmt: skip

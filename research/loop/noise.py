@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from django.db import transaction
+
 from research.loop.memory import noise_floor
 from research.models import Experiment, NoiseFloor, Project, Result, Trial
 
 
 def step(project: Project) -> bool:
     """Begin the floor's trials, or store the floor once they are complete. True where rows changed."""
+    if not project.start_commit:  # its repository is being made
+        return False
     experiment = Experiment.objects.filter(key=key_of(project)).first()
     if experiment is None:
         return noise_floor(project) is None and begin(project)
@@ -46,19 +50,20 @@ def begin(project: Project) -> bool:
 def store(experiment: Experiment) -> bool:
     from research.validation import stats  # numpy and scipy, not for every importer
 
-    if not experiment.end():
-        return False
     project, pairs = experiment.project, _pairs(experiment)
     floor = stats.noise_floor(pairs)
     latest = Result.objects.filter(trial__experiment=experiment).latest("pk")
-    NoiseFloor.objects.update_or_create(
-        benchmark=project.benchmark, preset=project.preset, start=project.start, data_id=project.data_id,
-        machine_class=latest.machine_class,
-        defaults={
-            "sigma_trial": floor.sigma_trial, "sigma_pair": floor.sigma_pair, "drift": floor.drift,
-            "trials": floor.trials,
-        },
-    )  # fmt: skip
+    with transaction.atomic():
+        if not experiment.end():
+            return False
+        NoiseFloor.objects.update_or_create(
+            benchmark=project.benchmark, preset=project.preset, start=project.start, data_id=project.data_id,
+            machine_class=latest.machine_class,
+            defaults={
+                "sigma_trial": floor.sigma_trial, "sigma_pair": floor.sigma_pair, "drift": floor.drift,
+                "trials": floor.trials,
+            },
+        )  # fmt: skip
     return True
 
 

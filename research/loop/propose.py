@@ -19,7 +19,8 @@ REFUSALS_IN_A_ROW = 5
 
 def step(thread: Thread) -> bool:
     """Propose one idea if too few are ready. True where a row was written."""
-    if thread.ideas.filter(state=Idea.State.PROPOSED).count() >= AHEAD:
+    ready = thread.ideas.filter(state=Idea.State.PROPOSED).exclude(kind=Idea.Kind.COMBINATION)
+    if ready.count() >= AHEAD:
         return False
     number = (thread.ideas.aggregate(last=Max("number"))["last"] or 0) + 1
     view = view_of(thread, number)
@@ -48,7 +49,7 @@ def duplicate_of(thread: Thread, idea: Idea) -> Experiment | None:
     """The experiment of any thread of the project that tests or tested exactly this on this head."""
     twins = Idea.objects.filter(thread__project=thread.project, fingerprint=idea.fingerprint)
     twins = twins.exclude(pk=idea.pk).exclude(state=Idea.State.REFUSED)
-    return Experiment.objects.filter(candidate__idea__in=twins).first()
+    return Experiment.objects.refusing_repeats().filter(candidate__idea__in=twins).first()
 
 
 def _save(thread: Thread, number: int, draft: Draft, fingerprint: str) -> Idea:

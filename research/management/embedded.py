@@ -45,4 +45,4 @@ def embedded_lab() -> Iterator[Supervisor]:
                 supervisor.add("worker", "attach", "--name", "local")
                 yield supervisor
     except AlreadyRunning as error:
-        raise CommandError(str(error)) from error
+        raise CommandError(str(error), returncode=2) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from pathlib import Path
 
 from django.conf import settings
@@ -30,7 +31,7 @@ class Artifact(models.Model):
         artifact = cls(sha256=digest, size=len(content))
         if not artifact.path.exists():
             artifact.path.parent.mkdir(parents=True, exist_ok=True)
-            partial = artifact.path.with_suffix(f".{os.getpid()}")
+            partial = artifact.path.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
             partial.write_bytes(content)
             partial.replace(artifact.path)
         return cls.objects.get_or_create(sha256=digest, defaults={"size": len(content)})[0]

@@ -10,6 +10,7 @@ from research.models.candidate import Candidate
 from research.models.ids import new_id
 from research.models.machine import LEASE_TIME, Lease, Machine
 from research.models.project import Project, Thread
+from research.validation.records import VerdictKind
 
 MAX_ATTEMPTS = 4
 
@@ -17,6 +18,10 @@ MAX_ATTEMPTS = 4
 class ExperimentQuerySet(models.QuerySet["Experiment"]):
     def running(self) -> ExperimentQuerySet:
         return self.filter(state=Experiment.State.RUNNING)
+
+    def refusing_repeats(self) -> ExperimentQuerySet:
+        """Running, or settled. One that stopped before it could tell is no dead end: it may be tried again."""
+        return self.exclude(state=Experiment.State.CANCELLED).exclude(verdict__kind=str(VerdictKind.INCONCLUSIVE))
 
 
 class Experiment(models.Model):
@@ -68,19 +73,22 @@ class Experiment(models.Model):
 
         Returns the number of new trials; calling it again makes none.
         """
+        with transaction.atomic():  # both arms appear at once: no machine may take one alone
+            return sum(self._plan_pair(stage, pair) for pair in range(pairs))
+
+    def _plan_pair(self, stage: str, pair: int) -> int:
         made, split = 0, self.split_of(stage)
-        for pair in range(pairs):
-            seed = self.project.seed(self.number, stage, pair)
-            for arm, commit in (
-                (Trial.Arm.BASELINE, self.baseline_commit),
-                (Trial.Arm.CANDIDATE, self.candidate_commit),
-            ):
-                slot = (pair + (arm == Trial.Arm.CANDIDATE)) % 2  # the arms swap cores from pair to pair
-                _, new = Trial.objects.get_or_create(
-                    experiment=self, stage=stage, pair=pair, arm=arm,
-                    defaults={"project": self.project, "seed": seed, "commit": commit, "slot": slot, "split": split},
-                )  # fmt: skip
-                made += new
+        seed = self.project.seed(self.number, stage, pair)
+        for arm, commit in (
+            (Trial.Arm.BASELINE, self.baseline_commit),
+            (Trial.Arm.CANDIDATE, self.candidate_commit),
+        ):
+            slot = (pair + (arm == Trial.Arm.CANDIDATE)) % 2  # the arms swap cores from pair to pair
+            _, new = Trial.objects.get_or_create(
+                experiment=self, stage=stage, pair=pair, arm=arm,
+                defaults={"project": self.project, "seed": seed, "commit": commit, "slot": slot, "split": split},
+            )  # fmt: skip
+            made += new
         return made
 
     def is_idle(self) -> bool:
@@ -128,10 +136,9 @@ class TrialQuerySet(models.QuerySet["Trial"]):
 
     def return_expired(self) -> int:
         """Sweep: a trial whose worker fell silent waits again (or fails after MAX_ATTEMPTS)."""
-        returned = 0
-        for lease in Lease.objects.expired().select_related("trial"):
-            returned += lease.trial.give_back(lease, f"the lease of {lease.worker} expired")
-        return returned
+        with transaction.atomic():  # both arms of a pair come back at once, to be measured together again
+            lost = list(Lease.objects.expired().select_related("trial"))
+            return sum(lease.trial.give_back(lease, f"the lease of {lease.worker} expired") for lease in lost)
 
 
 class Trial(models.Model):
@@ -176,14 +183,15 @@ class Trial(models.Model):
     def lease(self, machine: Machine, worker: str) -> Lease | None:
         """Claim by conditional update; None where somebody else was faster."""
         now = timezone.now()
-        mine = Trial.objects.waiting().filter(pk=self.pk)
-        if not mine.update(state=self.State.LEASED, generation=F("generation") + 1):
-            return None
-        self.refresh_from_db(fields=["state", "generation"])
-        return Lease.objects.create(
-            trial=self, machine=machine, worker=worker, generation=self.generation, granted=now,
-            expires=now + LEASE_TIME,
-        )  # fmt: skip
+        with transaction.atomic():
+            mine = Trial.objects.waiting().filter(pk=self.pk)
+            if not mine.update(state=self.State.LEASED, generation=F("generation") + 1):
+                return None
+            self.refresh_from_db(fields=["state", "generation"])
+            return Lease.objects.create(
+                trial=self, machine=machine, worker=worker, generation=self.generation, granted=now,
+                expires=now + LEASE_TIME,
+            )  # fmt: skip
 
     def give_back(self, lease: Lease, why: str) -> bool:
         """End a lease without a result: the trial waits again, or is lost after MAX_ATTEMPTS leases."""

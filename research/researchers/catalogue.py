@@ -61,9 +61,10 @@ class CatalogueResearcher:
     def _arms(self, view: View, random_: random.Random) -> Iterator[Arm]:
         present = {step.technique for step in view.recipe}
         allowed = [t for t in view.catalogue.values() if self._allowed(view, t)]
-        fresh = [t for t in allowed if t.name not in present and not view.catalogue.clash(t.name, present)]
+        absent = [t for t in allowed if t.name not in present and t.name not in view.elsewhere]
+        fresh = [t for t in absent if not view.catalogue.clash(t.name, present)]
         for technique in fresh:
-            if technique.name not in view.elsewhere and self._tries(view, technique.name) < TRIES_A_HEAD:
+            if self._tries(view, technique.name) < TRIES_A_HEAD:
                 mean, sd = posterior(technique, view.lessons)
                 yield Arm("technique", (technique.name,), random_.gauss(mean, sd), mean)
         for technique in allowed:
@@ -113,7 +114,8 @@ class CatalogueResearcher:
         )
 
     def _tuned(self, view: View, name: str, arm: Arm, random_: random.Random) -> Step:
-        """Defaults on the first try ever, what worked best on the first try on a new head, else Optuna's proposal."""
+        """Defaults on the first try ever; what worked best together with another, and first on a new head; else
+        Optuna's proposal."""
         technique = view.catalogue[name]
         measured = [
             (dict(lesson.steps[0].tunables), lesson.effect)
@@ -121,7 +123,7 @@ class CatalogueResearcher:
             if len(lesson.steps) == 1 and lesson.steps[0].technique == name and lesson.effect is not None
         ]
         first_here = self._tries(view, name) == 0
-        if arm.kind != "retune" and first_here:
+        if arm.kind == "joint" or (arm.kind != "retune" and first_here):
             good = [pair for pair in measured if pair[1] > 0]
             tunables = max(good, key=lambda pair: pair[1])[0] if good else technique.defaults()
             return Step(name, {t.name: tunables.get(t.name, t.default) for t in technique.tunables})
@@ -180,11 +182,17 @@ def suggest(
     sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=3)
     study = optuna.create_study(direction="maximize", sampler=sampler)
     for tunables, effect in measured:
-        inside = {name: value for name, value in tunables.items() if name in space and space[name]._contains(
-            space[name].to_internal_repr(value))}  # fmt: skip
+        inside = {t.name: tunables[t.name] for t in technique.tunables if _inside(t, tunables.get(t.name))}
         if len(inside) == len(space) and space:
             study.add_trial(optuna.trial.create_trial(params=inside, distributions=space, value=effect))
     return {name: _rounded(value) for name, value in study.ask(space).params.items()}
+
+
+def _inside(tunable: Tunable, value: Value | None) -> bool:
+    """Whether a value measured earlier still lies in the range: catalogues change."""
+    if tunable.choices:
+        return value in tunable.choices
+    return isinstance(value, float | int) and tunable.low <= value <= tunable.high
 
 
 def _distribution(tunable: Tunable, distributions: Any) -> Any:

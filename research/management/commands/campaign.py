@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.db import Error as DatabaseError
 
 from benchmarks.contract import ContractError
 from benchmarks.data import DataError
@@ -59,7 +60,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         choose_data(options["data"])
         if not 1 <= options["threads"] <= 32 or options["minutes"] <= 0:
-            raise CommandError("--threads must be 1 to 32 and --minutes above 0")
+            raise CommandError("--threads must be 1 to 32 and --minutes above 0", returncode=2)
         stopping = threading.Event()
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda *_: stopping.set())
@@ -70,7 +71,7 @@ class Command(BaseCommand):
                 run = Run(project, supervisor, stopping, Progress(project, options["minutes"] * 60))
                 run.whole(options["minutes"] * 60)
         except (ContractError, DataError) as error:
-            raise CommandError(str(error)) from error
+            raise CommandError(str(error), returncode=2) from error
         except Stopped:
             self.stderr.write("stopped; the same command goes on from here")
             raise SystemExit(130) from None
@@ -144,7 +145,12 @@ class Run:
 
     def until(self, done: Callable[[], bool], phase: str) -> None:
         """Wait with progress. The project's wall time counts only while this runs."""
-        while not self._tick(done, phase):
+        while True:
+            try:
+                if self._tick(done, phase):
+                    return
+            except DatabaseError as error:  # a full disk: everything waits until there is room again
+                self.progress.say(f"the database cannot be used ({error}); trying again")
             if self.stopping.wait(TICK_SECONDS):
                 raise Stopped
 

@@ -41,4 +41,4 @@ class Command(BaseCommand):
             ensure_data(DEMO["benchmark"])
             begin_project(**DEMO, researchers=["catalogue"] * 2, budget=Budget(), auto_approve=False)
         except (ContractError, DataError) as error:
-            raise CommandError(str(error)) from error
+            raise CommandError(str(error), returncode=2) from error

@@ -20,7 +20,7 @@ def build_optimizer(model):
         {"params": matrices, "weight_decay": WEIGHT_DECAY},
         {"params": vectors, "weight_decay": 0.0},
     ]
-    # fused: 0.6 ms of 5.8 ms a step on one core; foreach 1.2 ms, one by one 1.4 ms
+    # fused: 0.5 ms of 4.8 ms a step on one core; foreach 1.1 ms, one by one 1.2 ms
     optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=(BETA1, BETA2), eps=EPSILON, fused=True)
     return optimizer
 
