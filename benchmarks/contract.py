@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import math
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -188,13 +189,13 @@ def parse(path: Path) -> Benchmark:
             folder=path.parent,
             metric=Metric(raw["metric"]["name"], raw["metric"]["unit"], direction == "lower"),
             presets={name: _preset(name, body, path) for name, body in raw["presets"].items()},
-            starts=tuple(raw["starts"]),
-            editable=tuple(raw["editable"]),
-            protected=tuple(raw["protected"]),
+            starts=_texts(raw, "starts", path),
+            editable=_texts(raw, "editable", path),
+            protected=_texts(raw, "protected", path),
             evaluator=raw["evaluator"],
             catalogue=raw["catalogue"],
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise ContractError(
             f"{path.name} of {path.parent.name} lacks or misuses the key {error}; restore it"
         ) from error
@@ -206,7 +207,25 @@ def _preset(name: str, body: Mapping[str, Any], path: Path) -> Preset:
         raise ContractError(f"{path.name}: preset {name} has unknown keys {', '.join(sorted(unknown))}")
     if missing := known - set(body):
         raise ContractError(f"{path.name}: preset {name} lacks {', '.join(sorted(missing))}")
+    for field_ in fields(Preset):
+        value = body.get(field_.name, name)
+        if not _fits(value, str(field_.type)):
+            raise ContractError(f"{path.name}: preset {name} has {field_.name} = {value!r}; it must be {field_.type}")
     preset = Preset(name=name, **body)
-    if preset.budget_seconds <= 0 or preset.clock not in ("cpu", "wall"):
+    if not 0 < preset.budget_seconds < math.inf or preset.clock not in ("cpu", "wall"):
         raise ContractError(f"{path.name}: preset {name} needs budget_seconds > 0 and clock 'cpu' or 'wall'")
     return preset
+
+
+def _texts(raw: Mapping[str, Any], key: str, path: Path) -> tuple[str, ...]:
+    """A list of texts. One bare text would pass for a list of letters, and `protected` would protect nothing."""
+    value = raw[key]
+    if not isinstance(value, list) or not value or not all(isinstance(item, str) for item in value):
+        raise ContractError(f"{path.name}: {key} must be a list of texts, not {value!r}")
+    return tuple(value)
+
+
+def _fits(value: object, wanted: str) -> bool:
+    """Whether a value of the TOML file has the type that a field names; a whole number passes for a float."""
+    types = {"float": (float, int), "int": (int,), "str": (str,), "bool": (bool,)}[wanted]
+    return isinstance(value, types) and (wanted == "bool" or not isinstance(value, bool))

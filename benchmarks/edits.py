@@ -1,9 +1,9 @@
 """Anchored edits of Python source: each names the line it hangs on, and refuses where that line is not there once.
 
 Anchors are whole lines without indentation, looked up inside one function or class (`inside="Model.forward"`) or at
-module level. An anchor that ends in `...` stands for the line that begins so, which keeps apart techniques that
-touch the same line; where a statement of several lines begins on it, it stands for all of them. Inserted lines take the anchor's
-indentation. The result must still be valid Python.
+module level. An anchor that ends in `...` stands for the line that begins so, which keeps apart techniques that touch
+the same line; where a statement of several lines begins on it, it stands for all of them. Inserted lines take the
+anchor's indentation. The result must still be valid Python.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import ast
 import sys
 import textwrap
 from collections.abc import Callable
+from functools import lru_cache
 
 
 class DoesNotApply(Exception):
@@ -33,6 +34,15 @@ def replace(source: str, anchor: str, lines: str, inside: str = "") -> str:
     return _edit(source, anchor, inside, lambda found: _indented(lines, found[0]))
 
 
+def without_comment(source: str, anchor: str, inside: str = "") -> str:
+    """Drop the comment lines right above the anchor: they speak of a line that will go."""
+    lines, found = source.splitlines(), _found(source, anchor, inside)
+    while len(found) == 1 and lines[found[0] - 1].strip().startswith("#"):
+        found[0] -= 1
+        del lines[found[0]]
+    return _checked(lines)
+
+
 def has(source: str, anchor: str, inside: str = "") -> bool:
     """Whether the anchor stands there once."""
     return len(_found(source, anchor, inside)) == 1
@@ -50,7 +60,7 @@ def swap(source: str, old: str, new: str, inside: str = "") -> str:
 
 def constant(source: str, name: str, value: object) -> str:
     """Set an upper-case constant of the module, keeping its comment."""
-    for node in ast.parse(source).body:
+    for node in _parsed(source).body:
         if isinstance(node, ast.Assign) and [t.id for t in node.targets if isinstance(t, ast.Name)] == [name]:
             lines = source.splitlines()
             if node.lineno != node.end_lineno:
@@ -67,7 +77,7 @@ def constant(source: str, name: str, value: object) -> str:
 def new_constant(source: str, name: str, value: object, comment: str) -> str:
     """Add an upper-case constant below the last one of the module. It must not exist yet."""
     last = 0
-    for node in ast.parse(source).body:
+    for node in _parsed(source).body:
         names = [t.id for t in node.targets if isinstance(t, ast.Name)] if isinstance(node, ast.Assign) else []
         if name in names:
             raise DoesNotApply(f"the constant {name} exists already")
@@ -84,7 +94,7 @@ def new_import(source: str, line: str) -> str:
     lines = source.splitlines()
     if line in lines:
         return source
-    imports = [node for node in ast.parse(source).body if isinstance(node, ast.Import | ast.ImportFrom)]
+    imports = [node for node in _parsed(source).body if isinstance(node, ast.Import | ast.ImportFrom)]
     if line.split()[1].split(".")[0] not in sys.stdlib_module_names:
         at = max((node.end_lineno or 0 for node in imports), default=0)
         return _checked([*lines[:at], line, *lines[at:]])
@@ -101,12 +111,17 @@ def append(source: str, definition: str) -> str:
 
 def define_before(source: str, name: str, definition: str) -> str:
     """Add a function or class above the module-level definition `name`."""
-    for node in ast.parse(source).body:
+    for node in _parsed(source).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
             at = min([node.lineno, *(d.lineno for d in node.decorator_list)]) - 1
             lines = source.splitlines()
             return _checked([*lines[:at], *textwrap.dedent(definition).strip("\n").splitlines(), "", "", *lines[at:]])
     raise DoesNotApply(f"there is no function or class {name}")
+
+
+@lru_cache(maxsize=256)
+def _parsed(source: str) -> ast.Module:  # most of the time of an edit is parsing
+    return ast.parse(source)
 
 
 def _edit(source: str, anchor: str, inside: str, change: Callable[[list[str]], list[str]]) -> str:
@@ -129,7 +144,7 @@ def _found(source: str, anchor: str, inside: str) -> list[int]:
 
 def _statement_end(source: str, at: int) -> int:
     """One past the last line of the simple statement that begins on line `at`; just this line where none does."""
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(_parsed(source)):
         if isinstance(node, ast.stmt) and node.lineno == at + 1 and not hasattr(node, "body"):
             return node.end_lineno or at + 1
     return at + 1
@@ -143,7 +158,7 @@ def _indented(text: str, like: str) -> list[str]:
 def _scope(source: str, inside: str) -> tuple[int, int]:
     """First and one-past-last line (0-based) of a dotted definition; the whole file for ''."""
     try:
-        node: ast.AST = ast.parse(source)
+        node: ast.AST = _parsed(source)
     except SyntaxError as error:
         raise DoesNotApply(f"the file is not valid Python: {error}") from error
     if not inside:
@@ -163,7 +178,7 @@ def _scope(source: str, inside: str) -> tuple[int, int]:
 def _checked(lines: list[str]) -> str:
     text = "\n".join(lines).rstrip("\n") + "\n"
     try:
-        ast.parse(text)
+        _parsed(text)
     except SyntaxError as error:
         raise DoesNotApply(f"the edit makes no valid Python: {error}") from error
     return text

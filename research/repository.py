@@ -62,7 +62,7 @@ class Repository:
         partial = path.with_suffix(".partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.parent.mkdir(parents=True, exist_ok=True)
-        _git(["init", "--quiet", "--bare", "--initial-branch=main", str(partial)])
+        _git(["init", "--quiet", "--bare", "--template=", "--initial-branch=main", str(partial)])
         fresh = cls(partial)
         commit = fresh.commit_files(files, parent=None, message=message, when=when)
         fresh.git("update-ref", MAIN, commit)
@@ -89,9 +89,9 @@ class Repository:
 
     def files(self, commit: str) -> dict[str, bytes]:
         """All files of a commit: path -> content."""
-        listing = self.git("ls-tree", "-r", "-z", "--format=%(objectname) %(path)", commit)
-        entries = [line.split(" ", 1) for line in listing.split("\0") if line]
-        wanted = "".join(f"{blob}\n" for blob, _ in entries).encode()
+        listing = self.git("ls-tree", "-r", "-z", commit)  # with --format git 2.39 quotes paths even under -z
+        entries = [line.split("\t", 1) for line in listing.split("\0") if line]
+        wanted = "".join(f"{about.split()[2]}\n" for about, _ in entries).encode()
         raw = _run(["git", "--git-dir", str(self.path), "cat-file", "--batch"], wanted)
         found, at = {}, 0
         for _, path in entries:
@@ -177,20 +177,11 @@ class Repository:
 
     def merge(self, ours: str, theirs: str, message: str, when: datetime) -> str:
         """Three-way merge without a worktree; the new commit has both parents. Raises Conflict."""
-        command = [
-            "git",
-            "--git-dir",
-            str(self.path),
-            "merge-tree",
-            "--write-tree",
-            "--name-only",
-            "-z",
-            ours,
-            theirs,
-        ]
-        done = subprocess.run(command, capture_output=True, env=_environment({}), check=False)
+        options = ["--write-tree", "--name-only", "-z"]
+        command = ["git", "--git-dir", str(self.path), "merge-tree", *options, ours, theirs]
+        done = subprocess.run(command, capture_output=True, env=_environment({}), check=False, timeout=60)
         parts = done.stdout.decode("utf-8", errors="surrogateescape").split("\0")
-        if done.returncode == 1:
+        if done.returncode == 1 and "" in parts[1:]:  # git also says 1 for a commit it does not know
             raise Conflict(sorted({part for part in parts[1 : parts.index("", 1)] if part}))
         if done.returncode != 0:
             raise GitError(done.stderr.decode(errors="replace").strip() or "git merge-tree failed")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from django.db import close_old_connections
 from django.utils import timezone
 
 from research.loop.advance import advance_project_until_idle, advance_until_idle
@@ -15,12 +16,14 @@ COMPACT_A_SWEEP = 8  # series of ended leases, 13 ms each: never a noticeable pa
 
 @control.task(name="advance_thread")  # type: ignore[untyped-decorator]
 def advance_thread(pk: int) -> None:
+    close_old_connections()  # a database that was restarted in between
     advance_until_idle(pk)
     ring_machines()
 
 
 @control.task(name="advance_project")  # type: ignore[untyped-decorator]
 def advance_project(pk: int) -> None:
+    close_old_connections()
     advance_project_until_idle(pk)
     ring_machines()
 
@@ -35,6 +38,7 @@ def ring_machines() -> None:
 
 def sweep() -> None:
     """Return trials of silent workers and ring for all that can go on. A lost ring costs one sweep interval."""
+    close_old_connections()
     Trial.objects.return_expired()
     for series in Series.objects.compactable()[:COMPACT_A_SWEEP]:
         series.compact()

@@ -50,7 +50,11 @@ def machine_bell(name: str) -> Callable[[], Any]:
 def machine_queue(name: str, on_ring: Callable[[], None]) -> Huey:
     """The machine's own end: `on_ring` is called for each message."""
     huey = make(f"machine-{name}")
-    huey.task(name="wake")(on_ring)
+
+    def wake() -> None:  # Huey names a task after its module too, so both ends must be defined in this one
+        on_ring()
+
+    huey.task(name="wake")(wake)
     return huey
 
 

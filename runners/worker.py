@@ -33,6 +33,7 @@ class Slot:
         self._name = ""
         self._box: Sandbox | None = None
         self._evaluator: Evaluator | None = None
+        self._closing = threading.RLock()  # re-entrant: a second signal may interrupt the handler of the first
 
     def prepare(self, benchmark: str) -> tuple[Sandbox, ModuleType]:
         """The sandbox for this benchmark, started if it is not there yet."""
@@ -64,11 +65,14 @@ class Slot:
         return outcome
 
     def close(self) -> None:
-        if self._evaluator is not None:
-            self._evaluator.close()
-        if self._box is not None:
-            self._box.close()
-        self._box, self._evaluator, self._name = None, None, ""
+        """From any thread, and from several at once: a signal, a lost heartbeat and the trial itself may end it."""
+        with self._closing:
+            box, evaluator = self._box, self._evaluator
+            self._box, self._evaluator, self._name = None, None, ""
+        if evaluator is not None:
+            evaluator.close()
+        if box is not None:
+            box.close()
 
 
 def _meet(gate: threading.Barrier | None) -> None:

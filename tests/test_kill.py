@@ -17,6 +17,8 @@ import pytest
 from tests.text import write_corpus
 
 ROOT = Path(__file__).resolve().parent.parent
+pytestmark = pytest.mark.torch
+
 MINUTES = "0.6"
 
 

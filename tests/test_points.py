@@ -18,7 +18,7 @@ from django.db import Error, OperationalError, connection, connections
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from research.models.series import COMPACT_POINTS, Chunk, Outcome, Series, bucket
+from research.models.series import BLOCK_POINTS, Chunk, Outcome, Series, bucket
 from runners import points
 from runners.points import PointBuffer, PointsError, Stretch, Tally, pack_frame, parse_frame
 from tests.bench.ingest import leased_trials
@@ -54,9 +54,7 @@ def lease(db):
 
 
 def test_a_frame_comes_back_by_metric_in_the_order_sent():
-    frame = pack_frame(
-        ["loss", "unused", "lr"], [(2, 0, 0.1), (0, 0, 3.0), (2, 5, 0.2), (0, 2, 2.0), (0, 1, 1.0)]
-    )
+    frame = pack_frame(["loss", "unused", "lr"], [(2, 0, 0.1), (0, 0, 3.0), (2, 5, 0.2), (0, 2, 2.0), (0, 1, 1.0)])
     lines = [(name, steps.tolist(), values.tolist()) for name, steps, values in parse_frame(frame)]
     assert lines == [("loss", [0, 2, 1], [3.0, 2.0, 1.0]), ("lr", [0, 5], [0.1, 0.2])]
     assert parse_frame(pack_frame(["loss"], [])) == parse_frame(pack_frame([], [])) == []
@@ -65,9 +63,7 @@ def test_a_frame_comes_back_by_metric_in_the_order_sent():
 def test_a_frame_written_without_numpy_is_the_same():
     names = json.dumps(["loss", "val/loss"]).encode()
     records = [(0, 7, 1.5), (1, -7, -math.inf)]
-    plain = (
-        struct.pack("<H", len(names)) + names + b"".join(struct.pack("<Hqd", *record) for record in records)
-    )
+    plain = struct.pack("<H", len(names)) + names + b"".join(struct.pack("<Hqd", *record) for record in records)
     assert plain == pack_frame(["loss", "val/loss"], records)
 
 
@@ -126,9 +122,7 @@ def test_a_batch_of_many_trials_is_stored_and_a_second_time_changes_nothing(db):
     batch = [stretch(lease, 0, 5, metric) for lease in leases for metric in ("loss", "lr")]
     assert Series.objects.append(batch) == [Outcome.STORED] * 6
     assert Series.objects.append(batch) == [Outcome.DUPLICATE] * 6
-    assert Series.objects.append(batch + [stretch(leases[0], 5, 2)]) == [Outcome.DUPLICATE] * 6 + [
-        Outcome.STORED
-    ]
+    assert Series.objects.append(batch + [stretch(leases[0], 5, 2)]) == [Outcome.DUPLICATE] * 6 + [Outcome.STORED]
     assert_holds(leases[0], 7)
     assert_holds(leases[2], 5, "lr")
 
@@ -174,8 +168,11 @@ def test_nothing_of_a_batch_is_stored_when_another_writer_got_between(lease, mon
     assert_holds(lease, 6)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(sends=st.lists(st.lists(st.tuples(st.integers(0, 40), st.integers(1, 25)), max_size=4), max_size=12))
+SEQ = st.integers(0, 40) | st.integers(0, 500)
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(sends=st.lists(st.lists(st.tuples(SEQ, st.integers(1, 300)), max_size=4), max_size=12))
 def test_any_sequence_of_resends_is_stored_exactly_once(lease, sends):
     Series.objects.all().delete()
     stored = 0
@@ -226,20 +223,39 @@ def test_compaction_keeps_every_point_and_waits_for_the_lease(lease, monkeypatch
 
 
 def test_compaction_refuses_to_delete_what_it_cannot_replace(lease):
-    Series.objects.append([stretch(lease, 0, 5)])
-    Series.objects.append([stretch(lease, 5, 5)])
+    Series.objects.append([stretch(lease, 0, BLOCK_POINTS)])
+    Series.objects.append([stretch(lease, BLOCK_POINTS, 5)])
     Chunk.objects.get(first_seq=0).delete()
     lease.release()
-    with pytest.raises(RuntimeError, match="5 points where next_seq is 10"):
+    with pytest.raises(RuntimeError, match=f"5 points where next_seq is {BLOCK_POINTS + 5}"):
         Series.objects.get().compact()
     assert Chunk.objects.count() == 1
 
 
-def test_a_large_chunk_is_of_65536_points():
-    assert COMPACT_POINTS == 65_536
+def test_small_stretches_gather_in_one_row_and_large_ones_stay_whole(lease):
+    first = 0
+    for count in (1, 50, 1, 100, 7, 1_000, 300, 3):
+        Series.objects.append([stretch(lease, first, count)])
+        first += count
+    chunks = Chunk.objects.order_by("first_seq").values_list("first_seq", "count")
+    assert list(chunks) == [(0, 120), (120, 120), (240, 840), (1_080, 120), (1_200, 240), (1_440, 22)]
+    assert_holds(lease, first)
 
 
 # Buckets
+
+
+def test_the_buckets_of_many_series_are_those_of_each(db):
+    leases = leased_trials(2)
+    batch = [stretch(lease, 0, 300, metric) for lease in leases for metric in ("loss", "lr")]
+    Series.objects.append(batch)
+    Series.objects.create(trial=leases[0].trial, generation=1, metric="empty")
+    many = Series.objects.all().buckets(7, start=10, end=250)
+    assert len(many) == 4
+    for series in Series.objects.exclude(metric="empty"):
+        alone = series.buckets(7, start=10, end=250)
+        for name in alone.__dataclass_fields__:
+            assert getattr(many[series.pk], name).tolist() == getattr(alone, name).tolist()
 
 
 def test_buckets_keep_every_spike_and_the_last_value():

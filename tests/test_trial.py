@@ -17,6 +17,8 @@ from runners.sandbox import Sandbox
 from tests import candidates
 from tests.text import write_corpus
 
+pytestmark = pytest.mark.torch
+
 TINY = replace(load("nanochat").preset("smoke"), budget_seconds=0.8, score_rows=64, wall_cap_seconds=10.0)
 
 

@@ -375,3 +375,18 @@ def test_the_campaign_bar_leaves_hardly_any_false_improvement():
     outcomes = [campaign(200, seed, alpha=0.10) for seed in range(6)]
     assert sum(outcome.improved_false for outcome in outcomes) <= 2
     assert sum(o.improved_true for o in outcomes) / sum(o.real for o in outcomes) >= 0.5
+
+
+def test_a_clear_screening_gain_goes_straight_to_confirmation_and_a_doubtful_one_is_extended() -> None:
+    rule = Rule(direction=Direction.LOWER)
+    noise = NoiseFloor(sigma_trial=0.01, sigma_pair=0.01, drift=0.0, trials=12)
+
+    def after(gain: float, floor: NoiseFloor | None) -> object:
+        pair = PairedScore(Stage.SCREEN, 0, 1, 1.0, 1.0 - gain)
+        return decide(Evidence(pairs=(pair,), noise=floor), rule)
+
+    clear, doubtful = after(0.031, noise), after(0.029, noise)
+    assert isinstance(clear, MorePairs) and clear.stage is Stage.CONFIRM and clear.pairs == rule.looks[0]
+    assert isinstance(doubtful, MorePairs) and doubtful.stage is Stage.EXTEND
+    unknown = after(0.5, None)
+    assert isinstance(unknown, MorePairs) and unknown.stage is Stage.EXTEND

@@ -91,7 +91,6 @@ def conclude(experiment: Experiment, evidence: Evidence, verdict: rules.Verdict)
     with transaction.atomic():
         if not experiment.end():
             return False
-        experiment.trials.filter(state=Trial.State.WAITING).update(state=Trial.State.CANCELLED)
         fields = {name: value for name, value in vars(verdict).items() if name not in ("kind", "stage")}
         Verdict.objects.create(
             experiment=experiment, kind=str(verdict.kind), stage=str(verdict.stage), evidence=evidence.to_json(),

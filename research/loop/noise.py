@@ -20,7 +20,11 @@ def step(project: Project) -> bool:
     missing = project.sizes.noise_pairs - len(_pairs(experiment))
     if missing > 0:  # pairs that failed are made up for, within reason
         total = experiment.trials.values("pair").distinct().count()
-        return total < 3 * project.sizes.noise_pairs and experiment.plan("noise", total + missing) > 0
+        if total >= 3 * project.sizes.noise_pairs:
+            project.pause(f"the noise floor could not be measured: {total - len(_pairs(experiment))} A/A pairs failed; "
+                          "look at their logs, then resume")  # fmt: skip
+            return True
+        return experiment.plan("noise", total + missing) > 0
     return store(experiment)
 
 

@@ -9,7 +9,7 @@ from django.db.models import Max
 
 from benchmarks.catalogue import Step
 from research.loop.memory import view_of
-from research.models import Experiment, Idea, Thread
+from research.models import Experiment, Idea, Project, Thread
 from research.researchers import RESEARCHERS
 from research.researchers.base import Draft, NothingToPropose
 
@@ -27,7 +27,7 @@ def step(thread: Thread) -> bool:
     try:
         draft = RESEARCHERS[thread.researcher].propose(view)
     except NothingToPropose as nothing:
-        if not _under_way(thread):
+        if not _under_way(thread.project):
             thread.finish(str(nothing))
         return False
     fingerprint = fingerprint_of(thread.head, draft.kind, draft.steps)
@@ -60,5 +60,7 @@ def _save(thread: Thread, number: int, draft: Draft, fingerprint: str) -> Idea:
     )  # fmt: skip
 
 
-def _under_way(thread: Thread) -> bool:
-    return thread.experiments.running().exists() or thread.merge_requests.open().exists()
+def _under_way(project: Project) -> bool:
+    """Something of any thread that may bring new ideas once it is over: `main` moves, or a technique is free again."""
+    comparing = project.experiments.running().filter(purpose=Experiment.Purpose.COMPARE)
+    return comparing.exists() or project.merge_requests.open().exists()

@@ -88,9 +88,8 @@ class Progress:
             table.add_column(column)
         for thread in self.project.threads.order_by("number"):
             table.add_row(str(thread.number), thread.head[:10], *self._now(thread))
-        bar = ProgressBar(
-            total=self.seconds, completed=min(self.seconds, self.project.wall_seconds), width=60
-        )
+        bar = Table.grid()
+        bar.add_row(ProgressBar(self.seconds, min(self.seconds, self.project.wall_seconds), width=60))
         return Group(Text(self._summary(phase), "bold"), bar, table, *self._lines)
 
     def _now(self, thread: Thread) -> tuple[str, str]:

@@ -96,14 +96,19 @@ class Experiment(models.Model):
         return not self.trials.filter(state__in=(Trial.State.WAITING, Trial.State.LEASED)).exists()
 
     def end(self) -> bool:
-        """True once: for the caller that ends it."""
-        running = Experiment.objects.running().filter(pk=self.pk)
-        return running.update(state=self.State.ENDED, ended=timezone.now()) == 1
+        """True once: for the caller that ends it. What still waits is not measured any more."""
+        return self._close(self.State.ENDED)
 
     def cancel(self) -> None:
+        self._close(self.State.CANCELLED)
+
+    def _close(self, state: State) -> bool:
         with transaction.atomic():
-            if Experiment.objects.running().filter(pk=self.pk).update(state=self.State.CANCELLED, ended=timezone.now()):
-                self.trials.filter(state=Trial.State.WAITING).update(state=Trial.State.CANCELLED)
+            running = Experiment.objects.running().filter(pk=self.pk)
+            if not running.update(state=state, ended=timezone.now()):
+                return False
+            self.trials.filter(state=Trial.State.WAITING).update(state=Trial.State.CANCELLED)
+        return True
 
 
 class TrialQuerySet(models.QuerySet["Trial"]):
@@ -127,8 +132,10 @@ class TrialQuerySet(models.QuerySet["Trial"]):
         if first is None:
             return []
         with transaction.atomic():
-            # Both arms, or the one whose sibling has ended already (a lost machine re-leases what is missing).
             trials = list(Trial.objects.waiting().filter(**first).order_by("pk"))
+            if len(trials) == 1:  # measured alone, on a quieter machine, it would have an advantage
+                trials[0].lose("the other arm of its pair ended without it; a new pair takes its place")
+                return []
             leases = [lease for trial in trials if (lease := trial.lease(machine, worker))]
             if leases:
                 Experiment.objects.filter(pk=first["experiment_id"]).update(served=timezone.now())
@@ -148,7 +155,7 @@ class Trial(models.Model):
         WAITING = "waiting"
         LEASED = "leased"
         ENDED = "ended"  # has a Result, scored or failed
-        LOST = "lost"  # no machine could finish it in MAX_ATTEMPTS leases
+        LOST = "lost"  # no machine could finish it in MAX_ATTEMPTS leases, or its pair is broken
         CANCELLED = "cancelled"
 
     class Arm(models.TextChoices):
@@ -192,6 +199,10 @@ class Trial(models.Model):
                 trial=self, machine=machine, worker=worker, generation=self.generation, granted=now,
                 expires=now + LEASE_TIME,
             )  # fmt: skip
+
+    def lose(self, why: str) -> None:
+        """Give up on a waiting trial: its pair is broken and made up for by another."""
+        Trial.objects.waiting().filter(pk=self.pk).update(state=self.State.LOST, note=why)
 
     def give_back(self, lease: Lease, why: str) -> bool:
         """End a lease without a result: the trial waits again, or is lost after MAX_ATTEMPTS leases."""

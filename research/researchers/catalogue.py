@@ -45,9 +45,7 @@ class CatalogueResearcher:
             draft = self._draft(view, arm, random_)
             if draft is not None:
                 return draft
-        raise NothingToPropose(
-            "every technique that steering allows has been tried on this head; loosen the steering"
-        )
+        raise NothingToPropose("every technique that steering allows has been tried on this head; loosen the steering")
 
     def implement(self, view: View, kind: str, steps: Sequence[Step]) -> tuple[Sources, tuple[Step, ...]]:
         if kind != "retune":
@@ -60,8 +58,10 @@ class CatalogueResearcher:
 
     def _arms(self, view: View, random_: random.Random) -> Iterator[Arm]:
         present = {step.technique for step in view.recipe}
+        running = [attempt for attempt in view.attempts if attempt.running and attempt.other_thread]
+        busy = {step.technique for attempt in running for step in attempt.steps}  # another thread finds that out
         allowed = [t for t in view.catalogue.values() if self._allowed(view, t)]
-        absent = [t for t in allowed if t.name not in present and t.name not in view.elsewhere]
+        absent = [t for t in allowed if t.name not in present | busy and t.name not in view.elsewhere]
         fresh = [t for t in absent if not view.catalogue.clash(t.name, present)]
         for technique in fresh:
             if self._tries(view, technique.name) < TRIES_A_HEAD:
@@ -93,8 +93,8 @@ class CatalogueResearcher:
 
     def _draft(self, view: View, arm: Arm, random_: random.Random) -> Draft | None:
         """The proposal for an arm, or None where it does not apply or repeats an attempt."""
-        for _ in range(4):
-            steps = tuple(self._tuned(view, name, arm, random_) for name in arm.techniques)
+        for number in range(4):
+            steps = tuple(self._tuned(view, name, arm, random_, known=number == 0) for name in arm.techniques)
             if not _repeats(view, steps):
                 break
         else:
@@ -113,7 +113,7 @@ class CatalogueResearcher:
             cost_guess=PAIRS_A_VERDICT * view.seconds_a_pair * 2,
         )
 
-    def _tuned(self, view: View, name: str, arm: Arm, random_: random.Random) -> Step:
+    def _tuned(self, view: View, name: str, arm: Arm, random_: random.Random, known: bool) -> Step:
         """Defaults on the first try ever; what worked best together with another, and first on a new head; else
         Optuna's proposal."""
         technique = view.catalogue[name]
@@ -122,7 +122,7 @@ class CatalogueResearcher:
             for lesson in view.lessons
             if len(lesson.steps) == 1 and lesson.steps[0].technique == name and lesson.effect is not None
         ]
-        first_here = self._tries(view, name) == 0
+        first_here = known and self._tries(view, name) == 0
         if arm.kind == "joint" or (arm.kind != "retune" and first_here):
             good = [pair for pair in measured if pair[1] > 0]
             tunables = max(good, key=lambda pair: pair[1])[0] if good else technique.defaults()
@@ -171,9 +171,7 @@ def _update(mean: float, sd: float, observed: Sequence[tuple[float, float]]) -> 
     return weighted / precision, precision**-0.5
 
 
-def suggest(
-    technique: Technique, measured: Sequence[tuple[dict[str, Value], float]], seed: int
-) -> dict[str, Value]:
+def suggest(technique: Technique, measured: Sequence[tuple[dict[str, Value], float]], seed: int) -> dict[str, Value]:
     """Tunables for the next try, from Optuna's TPE sampler over all past measurements."""
     import optuna  # a second of import that only the control worker pays
 
@@ -242,9 +240,7 @@ def _repeats(view: View, steps: Sequence[Step]) -> bool:
 
 def _sentence(kind: str, parts: Sequence[Technique], steps: Sequence[Step]) -> str:
     settings = "; ".join(
-        ", ".join(f"{name} = {value}" for name, value in step.tunables.items())
-        for step in steps
-        if step.tunables
+        ", ".join(f"{name} = {value}" for name, value in step.tunables.items()) for step in steps if step.tunables
     )
     where = f" ({settings})" if settings else ""
     if kind == "retune":

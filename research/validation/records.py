@@ -83,6 +83,8 @@ class Rule(Record):
     extend_sigma: the mean gain of those pairs must reach this many sigma. Sigma of a pair, not of a trial,
         because a pair is what is compared: 25 % of candidates without effect pass (three pairs), however
         strongly the two arms of a pair are correlated.
+    clear_sigma: a screening gain of that many sigma skips extension. Confirmation uses fresh pairs alone, so its
+        errors do not change; without effect 0.1 % of candidates pass here, and a large gain saves two pairs.
     looks: numbers of confirm pairs at which the evidence may be read; past the last they go on in its step.
     bar, worse_bar: e-value for the candidate, and against it, that settles the question.
     effects: standardised effects (in sigma) over which the e-value averages with equal weight.
@@ -99,6 +101,7 @@ class Rule(Record):
     screen_pairs: int = 1
     extend_pairs: int = 2
     extend_sigma: float = 0.4
+    clear_sigma: float = 3.0
     looks: tuple[int, ...] = (4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24)
     bar: float = 20.0
     worse_bar: float = 20.0

@@ -4,7 +4,7 @@ Nothing else makes a verdict. In this order:
 
     findings   a structural one: invalid, whatever the numbers say
     screen     fresh pairs; stop if the candidate looks worse
-    extend     more pairs; go on if the mean gain of all of them reaches extend_sigma
+    extend     more pairs, unless the first ones were clear; go on if the mean gain of all reaches extend_sigma
     confirm    fresh pairs only, read at the looks alone; the pairs above are never counted again, which
                removes the winner's curse from the evidence
 
@@ -72,6 +72,8 @@ def _before_confirm(evidence: Evidence, rule: Rule) -> Decision | None:
         if mean < 0:
             reason = f"{_count(screened)} gave a gain of {mean:.4g}, below 0"
             return _stopped(evidence, rule, Stage.SCREEN, mean, reason)
+        if evidence.noise is not None and mean >= rule.clear_sigma * evidence.noise.sigma_pair:
+            return None
     if extended < rule.extend_pairs:
         return MorePairs(Stage.EXTEND, rule.extend_pairs, "screening did not show it worse")
     return _after_extension(evidence, rule)

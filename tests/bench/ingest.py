@@ -105,9 +105,7 @@ def _in_a_process(arm: str) -> Turn:
         environment.pop("DATABASE_URL", None)  # the figure is that of the embedded lab
         command = [sys.executable, "-m", "tests.bench.ingest", arm]
         root = Path(__file__).parents[2]
-        done = subprocess.run(
-            command, cwd=root, env=environment, stdout=subprocess.PIPE, text=True, check=False
-        )
+        done = subprocess.run(command, cwd=root, env=environment, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         sys.exit(f"ingest: {arm} failed (exit code {done.returncode}); its error stands above")
     return Turn(**json.loads(done.stdout.splitlines()[-1]))
@@ -188,11 +186,7 @@ def ours(steps: int, steps_a_frame: int) -> Turn:
     call_command("migrate", verbosity=0)
     leases = leased_trials(TRIALS)
     by_trial = [frames_of(trial, steps, steps_a_frame) for trial in range(TRIALS)]
-    frames = [
-        (lease, frame)
-        for turn in zip(*by_trial, strict=True)
-        for lease, frame in zip(leases, turn, strict=True)
-    ]
+    frames = [(lease, frame) for turn in zip(*by_trial, strict=True) for lease, frame in zip(leases, turn, strict=True)]
 
     with Clock() as clock:
         buffer = PointBuffer(Series.objects.append, retry=(Error,), farewell=connections.close_all)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import signal
 import socket
 import threading
@@ -25,6 +26,8 @@ class Command(BaseCommand):
         parser.add_argument("--devices", default="cpu", help="`cpu` (one slot a core, at most two)")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        if not re.fullmatch(r"[\w.-]{1,64}", options["name"]):
+            raise CommandError(f"{options['name']!r} is no machine name: use letters, digits, . _ -", returncode=2)
         if options["devices"] != "cpu":
             raise CommandError(
                 "only --devices cpu is supported in this version; GPU slots come with the GPU lane"

@@ -22,7 +22,7 @@ from benchmarks.data import DataError
 from research.loop.begin import Budget, begin_project
 from research.management.embedded import choose_data, embedded_lab, ensure_data
 from research.management.progress import Progress
-from research.management.summary import summary
+from research.management.summary import closing_scores, summary
 from research.models import Experiment, Project
 from research.researchers import RESEARCHERS
 from runners.supervisor import Supervisor
@@ -95,6 +95,7 @@ class Command(BaseCommand):
         project.auto_approve = options["auto_approve"]
         project.max_wall_seconds = budget.wall_seconds
         project.save(update_fields=["auto_approve", "max_wall_seconds"])
+        project.resume()
         return project
 
 
@@ -139,8 +140,11 @@ class Run:
             number=self.project.next_experiment_number(), rule=self.project.rule,
             baseline_commit=self.project.start_commit, candidate_commit=self.project.champion,
         )  # fmt: skip
-        experiment.plan("closing", CLOSING_PAIRS)
-        self.until(experiment.is_idle, "closing")
+        planned = 0
+        while (missing := CLOSING_PAIRS - len(closing_scores(self.project)[2])) > 0 and planned < 2 * CLOSING_PAIRS:
+            planned += missing  # the first time all, then what machines lost
+            experiment.plan("closing", planned)
+            self.until(experiment.is_idle, "closing")
         experiment.end()
 
     def until(self, done: Callable[[], bool], phase: str) -> None:

@@ -1,0 +1,3 @@
+"""The toy's model."""
+
+DELTA = 1.0

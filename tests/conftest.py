@@ -1,0 +1,81 @@
+"""Fixtures that more than one file uses. tests/settings.py makes the data folder, before Django's settings load."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from benchmarks.data import data_folder
+from benchmarks.nanochat import prepare
+from tests.text import write_corpus
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+
+    from research.models import Machine, Project, Thread
+    from tests.cast import World
+
+
+@pytest.fixture(scope="session")
+def prepared_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two megabytes of text, split by the real preparation, as the data of the toy benchmark."""
+    text, root = tmp_path_factory.mktemp("text"), data_folder("toy")
+    write_corpus(text)
+    prepare.prepare(root / "text", text, lambda line: None)
+    (root / "current").write_text("text")
+    return root / "text"
+
+
+@pytest.fixture
+def toy(prepared_text: Path) -> Iterator[None]:
+    from tests.cast import toy_benchmarks
+
+    with toy_benchmarks():
+        yield
+
+
+@pytest.fixture
+def quick(db: None) -> Machine:
+    """A machine that answers at once."""
+    from research.models import Machine
+
+    return Machine.objects.create(name="quick", machine_class="quick cpu, 2 slots", slots=2)
+
+
+@pytest.fixture
+def project(db: None, toy: None) -> Project:
+    """A project with one thread."""
+    from tests.cast import begin
+
+    return begin()
+
+
+@pytest.fixture
+def thread(project: Project) -> Thread:
+    return project.threads.get()
+
+
+@pytest.fixture
+def world(quick: Machine, project: Project) -> World:
+    """The quick machine with its noise floor stored: ALPHA and BETA are worth 5 % each, DELTA does harm."""
+    from tests.cast import World, store_floor
+
+    store_floor(project, quick)
+    return World(quick, {"ALPHA": 0.05, "BETA": 0.05, "GAMMA": 0.05, "DELTA": -0.05})
+
+
+@pytest.fixture
+def reviewer(db: None) -> User:
+    from django.contrib.auth.models import User
+
+    return User.objects.create_user("rosa")
+
+
+@pytest.fixture
+def outsider(db: None) -> User:
+    from django.contrib.auth.models import User
+
+    return User.objects.create_user("otto")

@@ -1,0 +1,17 @@
+"""The settings of the tests: the lab's own, on a data folder that is made before they load and removed at exit."""
+
+import atexit
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+PREFIX = "lab-tests-"
+if not Path(os.environ.get("LAB_DATA", "")).name.startswith(PREFIX):  # a child process keeps its parent's folder
+    os.environ["LAB_DATA"] = tempfile.mkdtemp(prefix=PREFIX)
+    atexit.register(shutil.rmtree, os.environ["LAB_DATA"], ignore_errors=True)
+
+from recursive_web.settings import *  # noqa: E402, F403
+
+if database := os.environ.get("TESTS_DATABASE"):  # a child process that works on the database of a running test
+    DATABASES["default"]["NAME"] = database  # noqa: F405

@@ -1,0 +1,95 @@
+"""A benchmark's contract: the shipped ones can be read, a corrupt one fails with one line that says what to mend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import contract
+from benchmarks.contract import ContractError, load, names, parse
+
+TOY = (Path(__file__).parent / "benchmarks" / "toy" / "benchmark.toml").read_text()
+
+
+@pytest.fixture
+def toml(tmp_path: Path) -> Path:
+    (tmp_path / "toy").mkdir()
+    return tmp_path / "toy" / "benchmark.toml"
+
+
+def test_every_shipped_benchmark_keeps_its_contract() -> None:
+    assert "nanochat" in names()
+    for name in names():
+        benchmark = load(name)
+        assert benchmark.name == name and benchmark.presets and "benchmark.toml" in benchmark.protected
+        for start in benchmark.starts:
+            files = benchmark.start_files(start)
+            assert files["benchmark.toml"] == (benchmark.folder / "benchmark.toml").read_bytes() and len(files) > 1
+        assert len(benchmark.load_catalogue().CATALOGUE) > 0
+
+
+def test_what_does_not_exist_is_answered_with_what_does() -> None:
+    with pytest.raises(ContractError, match="no benchmark named 'nothing'; there are .*nanochat"):
+        load("nothing")
+    with pytest.raises(ContractError, match="no preset 'huge'; choose one of .*cpu"):
+        load("nanochat").preset("huge")
+    with pytest.raises(ContractError, match="no start 'none'; choose one of .*vanilla"):
+        load("nanochat").start_files("none")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('name = "toy"', "name = ", "not valid TOML"),
+        ('direction = "lower"', 'direction = "down"', "metric.direction is 'down'"),
+        ("[metric]", "[measure]", "'metric'"),
+        ('unit = "loss"\n', "", "'unit'"),
+        ('starts = ["plain"]\n', "", "'starts'"),
+        ('starts = ["plain"]', 'starts = "plain"', "starts must be a list of texts"),
+        ('protected = ["benchmark.toml"]', 'protected = "benchmark.toml"', "protected must be a list of texts"),
+        ('editable = ["*.py"]', "editable = [1]", "editable must be a list of texts"),
+        ("budget_seconds = 1.0\n", "", "preset quick lacks budget_seconds"),
+        ("budget_seconds = 1.0", "budget_seconds = 0", "budget_seconds > 0"),
+        ("budget_seconds = 1.0", "budget_seconds = nan", "budget_seconds > 0"),
+        ("budget_seconds = 1.0", 'budget_seconds = "7"', "budget_seconds = '7'; it must be float"),
+        ("noise_pairs = 6", "noise_pairs = 6.5", "noise_pairs = 6.5; it must be int"),
+        ("side_by_side = true", "side_by_side = 1", "side_by_side = 1; it must be bool"),
+        ('clock = "cpu"', 'clock = "moon"', "clock 'cpu' or 'wall'"),
+        ('clock = "cpu"', 'clock = "cpu"\nspeed = 3', "unknown keys speed"),
+        ("[presets.quick]", "[presets]", "benchmark.toml"),
+    ],
+)
+def test_a_corrupt_contract_is_one_clear_line(toml: Path, old: str, new: str, message: str) -> None:
+    assert TOY.count(old) == 1
+    toml.write_text(TOY.replace(old, new))
+    with pytest.raises(ContractError) as refusal:
+        parse(toml)
+    assert message in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+def test_bytes_that_are_no_text_are_one_clear_line(toml: Path) -> None:
+    toml.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ContractError, match="not valid TOML"):
+        parse(toml)
+
+
+def test_the_evaluator_hash_covers_the_protected_program_and_nothing_else(tmp_path: Path) -> None:
+    folder = tmp_path / "toy"
+    for name in ("starts/plain/train.py", "catalogue/settings.py", "evaluate.py"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("A = 1\n")
+    (folder / "benchmark.toml").write_text(TOY)
+    benchmark = parse(folder / "benchmark.toml")
+    before = benchmark.evaluator_hash()
+    for name in ("starts/plain/train.py", "catalogue/settings.py"):
+        (folder / name).write_text("A = 2\n")
+    assert benchmark.evaluator_hash() == before
+    (folder / "evaluate.py").write_text("A = 2\n")
+    assert benchmark.evaluator_hash() != before
+
+
+def test_the_table_of_failures_is_the_one_that_lessons_know() -> None:
+    from research.loop.learn import FAILURES
+
+    assert set(FAILURES) == set(contract.FAILURE_KINDS) - {"refused"}

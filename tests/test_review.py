@@ -1,0 +1,55 @@
+"""`manage.py review`: a person decides from the shell."""
+
+from __future__ import annotations
+
+from io import StringIO
+
+import pytest
+from django.contrib.auth.models import User
+from django.core.management import CommandError, call_command
+
+from research.models import AuditEntry, MergeRequest, Thread
+from tests.cast import World
+
+
+def review(*arguments: str) -> str:
+    out = StringIO()
+    call_command("review", *arguments, stdout=out)
+    return out.getvalue()
+
+
+def test_open_requests_are_listed_with_their_evidence(thread: Thread, world: World) -> None:
+    request = world.gain(thread, "alpha")
+    text = review(thread.project.name)
+    assert request.public_id in text and request.verdict.reason in text
+
+
+def test_one_approval_merges_the_stack_in_the_name_of_a_person(thread: Thread, world: World, reviewer: User) -> None:
+    world.gain(thread, "alpha")
+    upper = world.gain(thread, "beta")
+    text = review(thread.project.name, "--approve", upper.public_id, "--by", reviewer.username)
+    assert text.count("merged") == 2
+    thread.project.refresh_from_db()
+    assert thread.project.champion == upper.commit
+    assert not MergeRequest.objects.filter(decided_by_policy=True).exists()
+    assert AuditEntry.objects.filter(actor=reviewer, action="merge").count() == 2
+
+
+def test_a_rejection_needs_no_approval_of_what_lies_below(thread: Thread, world: World, reviewer: User) -> None:
+    request = world.gain(thread, "alpha")
+    assert "rejected" in review(thread.project.name, "--reject", request.public_id, "--by", reviewer.username)
+    request.refresh_from_db()
+    assert request.state == MergeRequest.State.REJECTED
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nowhere"], "no project named 'nowhere'"),
+        (["question", "--approve", "xyz", "--by", "nobody"], "there is no request 'xyz'"),
+    ],
+)
+def test_what_is_not_there_is_said_in_one_line(thread: Thread, arguments: list[str], words: str) -> None:
+    with pytest.raises(CommandError, match=words) as raised:
+        review(*arguments)
+    assert raised.value.returncode == 2
