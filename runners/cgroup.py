@@ -156,9 +156,7 @@ class CGroup:
 
     @property
     def folders(self) -> list[Path]:
-        return list(
-            dict.fromkeys(folder for folder in (self.memory, self.pids, self.cpu) if folder is not None)
-        )
+        return list(dict.fromkeys(folder for folder in (self.memory, self.pids, self.cpu) if folder is not None))
 
     def caps(self) -> tuple[int, int]:
         """(memory in bytes, processes) as the kernel states them."""

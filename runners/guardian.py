@@ -113,9 +113,7 @@ def _start(plan: dict[str, Any]) -> NoReturn:
     fence = plan["fence"]
     if fence is not None:
         if fence["landlock"]:
-            paths = {
-                name: [Path(item) for item in fence[name]] for name in ("readable", "devices", "writable")
-            }
+            paths = {name: [Path(item) for item in fence[name]] for name in ("readable", "devices", "writable")}
             landlock.restrict(**paths)
         seccomp.install(base64.b64decode(fence["seccomp"]))
     argv = plan["argv"]
@@ -168,9 +166,7 @@ def main() -> int:
     os.closerange(lab + 1, os.sysconf("SC_OPEN_MAX"))
     _watch(lab, os.pidfd_open(child))
     _, status = os.waitpid(child, 0)
-    if select.select([lab], [], [], 0)[
-        0
-    ]:  # a living lab still wants to read the counters, and removes them itself
+    if select.select([lab], [], [], 0)[0]:  # a living lab still wants to read the counters, and removes them itself
         for group in plan["cgroups"]:
             remove_cgroup(Path(group))
     if plan["temporary"]:

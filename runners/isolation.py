@@ -173,9 +173,7 @@ def _leave_daemons(box: Sandbox) -> ProbeRow:
                     os.close(fd)
     alive = sum(process_tree.start_time(pid) is not None for pid in pids)
     passed = started == _DAEMONS and len(pids) >= _DAEMONS and not alive
-    return ProbeRow(
-        "daemons_killed", passed, f"{alive} of {started} alive {seconds * 1000:.0f} ms after the order"
-    )
+    return ProbeRow("daemons_killed", passed, f"{alive} of {started} alive {seconds * 1000:.0f} ms after the order")
 
 
 def _caps(box: Sandbox) -> list[ProbeRow]:

@@ -183,7 +183,5 @@ def install(filter_bytes: bytes) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     no_new_privileges, set_seccomp, mode_filter = 38, 22, 2
     loaded = _Program(len(filter_bytes) // 8, filter_bytes)
-    if libc.prctl(no_new_privileges, 1, 0, 0, 0) or libc.prctl(
-        set_seccomp, mode_filter, ctypes.byref(loaded), 0, 0
-    ):
+    if libc.prctl(no_new_privileges, 1, 0, 0, 0) or libc.prctl(set_seccomp, mode_filter, ctypes.byref(loaded), 0, 0):
         raise OSError(ctypes.get_errno(), "the kernel refused the seccomp filter")

@@ -1,4 +1,4 @@
-"""Candidates as trees of files: an honest one, and toy cheats that must gain nothing. Played against the real harness."""
+"""Candidates as trees of files: an honest one, and toy cheats that must gain nothing."""
 
 from __future__ import annotations
 

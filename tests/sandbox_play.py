@@ -74,9 +74,7 @@ class Step:
 
 
 @contextmanager
-def step(
-    box: Sandbox, do: str, tree: bytes = b"", fds: dict[str, int] | None = None, **args: Any
-) -> Iterator[Step]:
+def step(box: Sandbox, do: str, tree: bytes = b"", fds: dict[str, int] | None = None, **args: Any) -> Iterator[Step]:
     """Start `do` of sandbox_inside/attack.py; the box is reset afterwards, whatever happened."""
     read, write = os.pipe()
     log_read, log_write = os.pipe()

@@ -70,7 +70,7 @@ def test_without_bubblewrap_one_line_says_what_to_do_and_the_level_is_lower(tmp_
     """bwrap is hidden in a mount namespace of the command's own."""
     data = tmp_path / "lab"
     prepare(data, tmp_path / "text")
-    hide = "mount --bind /dev/null $(command -v bwrap) && exec \"$@\""
+    hide = 'mount --bind /dev/null $(command -v bwrap) && exec "$@"'
     command = [sys.executable, "-m", "benchmarks.nanochat", "train", "--preset", "smoke", "--json"]
     run = subprocess.run(
         ["unshare", "--mount", "sh", "-c", hide, "sh", *command],

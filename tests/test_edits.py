@@ -132,3 +132,9 @@ def test_an_edit_leaves_every_other_line_alone(body: list[str]) -> None:
     source = "\n".join(["def f(x, y):", *lines, "    return z"]) + "\n"
     edited = edits.before(source, "z = 0", "w = 1", inside="f")
     assert [line for line in edited.splitlines() if line != "    w = 1"] == source.splitlines()
+
+
+def test_a_comment_right_above_an_anchor_can_go_with_it() -> None:
+    source = "def f():\n    # kept\n    a = 1\n    # two lines\n    # of it\n    b = a\n    return b\n"
+    assert edits.without_comment(source, "b = ...", "f") == "def f():\n    # kept\n    a = 1\n    b = a\n    return b\n"
+    assert edits.without_comment(source, "return b", "f") == source

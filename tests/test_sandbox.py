@@ -87,6 +87,7 @@ def test_two_threads_can_wait_for_two_steps(box: Sandbox) -> None:
     assert exits == [Exit(None, signal.SIGKILL)]
 
 
+@pytest.mark.torch
 def test_torch_is_there_without_an_import_and_a_step_starts_at_once(torch_box: Sandbox) -> None:
     starts, resets = [], []
     for _ in range(20):

@@ -108,9 +108,7 @@ def test_a_hidden_file_and_an_inherited_descriptor_on_it_are_out_of_reach(tmp_pa
 
 def test_keys_in_the_environment_of_the_lab_stay_there(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", secrets.token_hex())
-    with Sandbox.start(
-        4, inside=INSIDE, limits=SMALL, environment={"TRITON_CACHE_DIR": "/scratch/t"}
-    ) as other:
+    with Sandbox.start(4, inside=INSIDE, limits=SMALL, environment={"TRITON_CACHE_DIR": "/scratch/t"}) as other:
         inside = play(other, "look")[1]["environment"]
     assert "OPENAI_API_KEY" not in inside
     assert inside["TRITON_CACHE_DIR"] == "/scratch/t"
@@ -188,9 +186,7 @@ def test_an_ordinary_user_gets_level_2_and_is_told_why() -> None:
 def test_without_bubblewrap_landlock_holds_the_files_and_one_line_says_so() -> None:
     need(ROOT and landlock.abi() >= landlock.NEEDED_ABI, "root and Landlock (Linux 6.7)")
     program = find_bwrap()
-    hide = (
-        ["unshare", "-m", "sh", "-c", f'mount --bind /dev/null {program}; exec "$@"', "sh"] if program else []
-    )
+    hide = ["unshare", "-m", "sh", "-c", f'mount --bind /dev/null {program}; exec "$@"', "sh"] if program else []
     with tempfile.TemporaryDirectory() as place:
         folder = _copy_of_the_runners(Path(place))
         lab = _start_lab(folder, sys.executable, 6, stay=False, before=hide)
@@ -212,9 +208,7 @@ def test_without_any_fence_the_level_is_0() -> None:
 def test_a_row_that_was_not_measured_counts_as_failed() -> None:
     rows = tuple(ProbeRow(name, True, "") for name in sorted(FENCE_ROWS | FULL_ROWS | {"host_processes"}))
     assert level_of(rows) == 3
-    assert [level_of(tuple(row for row in rows if row.name != name)) for name in FULL_ROWS] == [2] * len(
-        FULL_ROWS
-    )
+    assert [level_of(tuple(row for row in rows if row.name != name)) for name in FULL_ROWS] == [2] * len(FULL_ROWS)
     assert level_of(tuple(row for row in rows if row.name != "wall_clock")) == 0
     assert level_of((*rows, ProbeRow("zygote_signals", False, ""))) == 1
 

@@ -38,8 +38,7 @@ def pairs(stage, gains, direction=Direction.LOWER):
     sign = -1 if direction is Direction.LOWER else 1
     first_seed = 1000 * list(Stage).index(stage)
     return tuple(
-        PairedScore(stage, place, first_seed + place, 3.0, 3.0 + sign * gain)
-        for place, gain in enumerate(gains)
+        PairedScore(stage, place, first_seed + place, 3.0, 3.0 + sign * gain) for place, gain in enumerate(gains)
     )
 
 
@@ -78,9 +77,7 @@ def test_a_candidate_that_screens_no_worse_is_extended_without_a_noise_floor():
     assert (halfway.stage, halfway.pairs) == (Stage.EXTEND, 2)
 
 
-@pytest.mark.parametrize(
-    "extend, goes_on", [([0.41, 0.41], True), ([0.38, 0.38], False), ([-0.9, 0.2], False)]
-)
+@pytest.mark.parametrize("extend, goes_on", [([0.41, 0.41], True), ([0.38, 0.38], False), ([-0.9, 0.2], False)])
 def test_extension_needs_a_mean_gain_of_four_tenths_of_a_pair_sigma(extend, goes_on):
     step = decide(evidence(screen=[0.4], extend=extend), RULE)
     if goes_on:
@@ -364,9 +361,7 @@ def test_a_campaign_of_200_candidates_makes_few_false_improvements():
     assert false / len(outcomes) <= 1.5, "0.6 measured over 100 campaigns"
     assert true / real >= 0.6, "0.72 measured"
     assert sum(outcome.kept_by_one_seed_false for outcome in outcomes) > 50 * max(false, 1)
-    claimed, realised = (
-        sum(getattr(outcome, name) for outcome in outcomes) for name in ("claimed", "realised")
-    )
+    claimed, realised = (sum(getattr(outcome, name) for outcome in outcomes) for name in ("claimed", "realised"))
     assert claimed / realised == pytest.approx(1.0, abs=0.12), "shrunk gains promise what was gained"
     assert np.mean([outcome.trials for outcome in outcomes]) < 1_700
 

@@ -78,17 +78,12 @@ def test_streams_are_weighed_together_as_they_are_alone():
 def test_without_an_effect_the_bar_is_rarely_reached_and_a_peeking_t_test_often():
     streams = null_streams()
     peeking = np.min(
-        [
-            scipy.stats.ttest_1samp(streams[:, :n], 0, axis=1, alternative="greater").pvalue
-            for n in RULE.looks
-        ],
+        [scipy.stats.ttest_1samp(streams[:, :n], 0, axis=1, alternative="greater").pvalue for n in RULE.looks],
         axis=0,
     )
     crossed = np.mean(highest_e(streams) >= RULE.bar)
     assert crossed <= 0.05
-    assert np.mean(highest_e(streams, range(2, 25)) >= RULE.bar) <= 0.05, (
-        "looks at every pair are paid for too"
-    )
+    assert np.mean(highest_e(streams, range(2, 25)) >= RULE.bar) <= 0.05, "looks at every pair are paid for too"
     assert np.mean(peeking < 0.05) > 3 * crossed and np.mean(peeking < 0.05) > 0.12
 
 
@@ -121,9 +116,7 @@ def test_the_interval_excludes_zero_exactly_when_the_e_value_reaches_the_bar(gai
         assert (interval[0] > 0) == (e_value > RULE.bar)
 
 
-@pytest.mark.parametrize(
-    "gains, interval", [([], None), ([1.0], None), ([0.0] * 8, (0.0, 0.0)), ([0.5] * 8, None)]
-)
+@pytest.mark.parametrize("gains, interval", [([], None), ([1.0], None), ([0.0] * 8, (0.0, 0.0)), ([0.5] * 8, None)])
 def test_pairs_that_bound_nothing_have_no_interval(gains, interval):
     assert stats.anytime_interval(gains, RULE.level, RULE.effects) == interval
 

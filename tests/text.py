@@ -5,7 +5,28 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-SYLLABLES = "ba ce di fo gu ha je ki lo mu na pe qui ro su ta ve wi xo zy".split()
+SYLLABLES = [
+    "ba",
+    "ce",
+    "di",
+    "fo",
+    "gu",
+    "ha",
+    "je",
+    "ki",
+    "lo",
+    "mu",
+    "na",
+    "pe",
+    "qui",
+    "ro",
+    "su",
+    "ta",
+    "ve",
+    "wi",
+    "xo",
+    "zy",
+]
 
 
 def write_corpus(folder: Path, files: int = 120, size: int = 17_000, seed: int = 5) -> None:

@@ -17,12 +17,7 @@ def summary(project: Project) -> dict[str, Any]:
     results = Result.objects.filter(trial__project=project)
     start, champion, pairs = closing_scores(project)
     verdicts = Verdict.objects.filter(experiment__project=project).values("kind").annotate(n=Count("pk"))
-    sizes = project.sizes
-    timed = [
-        row
-        for row in results.values_list("seconds", flat=True)
-        if "train_wall" in row and "total_wall" in row
-    ]
+    timed = [row for row in results.values_list("seconds", flat=True) if "train_wall" in row and "total_wall" in row]
     gaps = idle_gaps(project, project.created)
     slots = max([result.machine.slots for result in results.select_related("machine")[:1]], default=1)
     lower = project.contract.metric.lower_is_better
@@ -44,7 +39,7 @@ def summary(project: Project) -> dict[str, Any]:
         "budgeted_share": _share(sum(row["train_wall"] for row in timed), slots * project.wall_seconds),
         "idle_median_s": round(median(gaps), 3) if gaps else None,
         "idle_max_s": round(max(gaps), 3) if gaps else None,
-        "beyond_budget_median_s": _median([row["total_wall"] - sizes.budget_seconds for row in timed]),
+        "beyond_budget_median_s": _median([row["total_wall"] - row["train_wall"] for row in timed]),
         "isolation_level": min(results.values_list("isolation_level", flat=True), default=None),
         "researchers": sorted(set(project.threads.values_list("researcher", flat=True))),
         "data_id": project.data_id,
@@ -57,9 +52,7 @@ def closing_scores(project: Project) -> tuple[float | None, float | None, list[l
     if experiment is None:
         return None, None, []
     rows: dict[int, dict[str, float]] = {}
-    for trial in (
-        experiment.trials.filter(result__score__isnull=False).select_related("result").order_by("pair")
-    ):
+    for trial in experiment.trials.filter(result__score__isnull=False).select_related("result").order_by("pair"):
         rows.setdefault(trial.pair, {})[trial.arm] = trial.result.value
     pairs = [[row["baseline"], row["candidate"]] for row in rows.values() if len(row) == 2]
     if not pairs:

@@ -52,9 +52,7 @@ def _check_path(path: str, allowed: list[re.Pattern[str]], guarded: list[re.Patt
     if not any(pattern.fullmatch(path) for pattern in allowed):
         return structural("outside_editable", "is outside the editable paths")
     if _fold(parts[-1]) in HOOK_NAMES or parts[-1].endswith(".pth"):
-        return Finding(
-            "startup_hook", Severity.REVIEW, f"{path!r} is run by Python without an import", (path,)
-        )
+        return Finding("startup_hook", Severity.REVIEW, f"{path!r} is run by Python without an import", (path,))
     return None
 
 
@@ -75,22 +73,16 @@ REVIEWED: Mapping[str, str] = {
     **dict.fromkeys(("subprocess", "multiprocessing", "torch.multiprocessing", "pty"), "process"),
     **dict.fromkeys(("os.system", "os.popen", "os.fork", "os.forkpty", "os.kill", "os.killpg"), "process"),
     **dict.fromkeys((f"os.exec{end}" for end in ("l", "le", "lp", "lpe", "v", "ve", "vp", "vpe")), "process"),
-    **dict.fromkeys(
-        (f"os.spawn{end}" for end in ("l", "le", "lp", "lpe", "v", "ve", "vp", "vpe")), "process"
-    ),
+    **dict.fromkeys((f"os.spawn{end}" for end in ("l", "le", "lp", "lpe", "v", "ve", "vp", "vpe")), "process"),
     **dict.fromkeys(("os.posix_spawn", "os.posix_spawnp", "os._exit", "os.abort", "os.dup2"), "process"),
-    **dict.fromkeys(
-        ("socket", "ssl", "http", "urllib", "urllib3", "requests", "httpx", "aiohttp"), "network"
-    ),
+    **dict.fromkeys(("socket", "ssl", "http", "urllib", "urllib3", "requests", "httpx", "aiohttp"), "network"),
     **dict.fromkeys(("ftplib", "smtplib", "xmlrpc", "torch.hub", "huggingface_hub", "websockets"), "network"),
     **dict.fromkeys(("threading", "_thread", "concurrent.futures", "asyncio"), "threads"),
     **dict.fromkeys(("signal", "atexit", "weakref.finalize"), "exit_hooks"),
     **dict.fromkeys(("importlib", "runpy", "imp", "pkgutil", "sys.modules", "sys.meta_path"), "dynamic_code"),
     **dict.fromkeys(("sys.path_hooks", "exec", "eval", "compile", "__import__", "builtins"), "dynamic_code"),
     **dict.fromkeys(("marshal", "pickle", "dill", "cloudpickle", "shelve"), "pickle"),
-    **dict.fromkeys(
-        ("sys._getframe", "sys._current_frames", "sys.settrace", "sys.setprofile"), "introspection"
-    ),
+    **dict.fromkeys(("sys._getframe", "sys._current_frames", "sys.settrace", "sys.setprofile"), "introspection"),
     **dict.fromkeys(("inspect.currentframe", "inspect.stack", "inspect.getouterframes"), "introspection"),
     **dict.fromkeys(("inspect._getframe", "inspect.getinnerframes", "inspect.trace"), "introspection"),
     **dict.fromkeys(("gc.get_objects", "gc.get_referrers", "gc.get_referents"), "introspection"),
@@ -144,9 +136,7 @@ def lint(path: str, source: str) -> list[Finding]:
             tree = ast.parse(source, path)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return [Finding("syntax", Severity.STRUCTURAL, f"{path} is not valid Python: {error}", (path,))]
-    lines = re.split(
-        "\r\n|\r|\n", source
-    )  # as the parser counts; splitlines() would let a form feed shift them
+    lines = re.split("\r\n|\r|\n", source)  # as the parser counts; splitlines() would let a form feed shift them
     seen: dict[tuple[str, Severity], set[int]] = {}
     for kind, severity, line in _observe(tree, lines):
         seen.setdefault((kind, severity), set()).add(line)
@@ -259,6 +249,4 @@ def _dotted(node: ast.expr, names: Mapping[str, str]) -> str | None:
 
 
 def _quote(path: str, lines: list[str], numbers: set[int]) -> tuple[str, ...]:
-    return tuple(
-        f"{path}:{number}: {lines[number - 1].strip()[:160]}" for number in sorted(numbers)[:LINES_SHOWN]
-    )
+    return tuple(f"{path}:{number}: {lines[number - 1].strip()[:160]}" for number in sorted(numbers)[:LINES_SHOWN])

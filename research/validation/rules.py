@@ -144,9 +144,7 @@ def _confirm(evidence: Evidence, rule: Rule, noise: NoiseFloor) -> MorePairs | V
         return MorePairs(Stage.CONFIRM, rule.next_look(count), reason)
     detectable = noise.minimum_detectable_effect(rule)
     if reading.interval and max(map(abs, reading.interval)) <= detectable:
-        reason = (
-            f"{weighed}: its interval lies within {detectable:.4g}, the smallest gain this rule can confirm"
-        )
+        reason = f"{weighed}: its interval lies within {detectable:.4g}, the smallest gain this rule can confirm"
         return _confirmed(VerdictKind.NO_DIFFERENCE, reading, rule, bar, reason)
     reason = f"{weighed} has e-value {reading.e_value:.4g}, below the bar of {bar:.4g}: {stop}"
     return _confirmed(VerdictKind.INCONCLUSIVE, reading, rule, bar, reason)

@@ -92,9 +92,7 @@ def _log_integral(a: Array, count: int) -> Array:
     return log_integral
 
 
-def anytime_interval(
-    differences: ArrayLike, level: float, effects: Sequence[float]
-) -> tuple[float, float] | None:
+def anytime_interval(differences: ArrayLike, level: float, effects: Sequence[float]) -> tuple[float, float] | None:
     """The gains that the pairs do not rule out, at every look at once; None where they bound nothing yet.
 
     Inverts the two one-sided e-processes of `e_values`, for the candidate and against it: a gain m is ruled

@@ -28,9 +28,7 @@ def look() -> dict[str, object]:
         "scratch": sorted(os.listdir(inside_call.scratch)),
         "path": sys.path[:2],
         "modules": [name for name in ("torch", "numpy", "inside_call") if name in sys.modules],
-        "fds": sorted(
-            int(name) for name in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{name}")
-        ),
+        "fds": sorted(int(name) for name in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{name}")),
         "named": inside_call.fds,
         "stdin": os.readlink("/proc/self/fd/0"),
         "environment": dict(os.environ),

@@ -29,9 +29,7 @@ class Command(BaseCommand):
         if not re.fullmatch(r"[\w.-]{1,64}", options["name"]):
             raise CommandError(f"{options['name']!r} is no machine name: use letters, digits, . _ -", returncode=2)
         if options["devices"] != "cpu":
-            raise CommandError(
-                "only --devices cpu is supported in this version; GPU slots come with the GPU lane"
-            )
+            raise CommandError("only --devices cpu is supported in this version; GPU slots come with the GPU lane")
         cpus = cores()[:2]
         model = processor()
         lab = Lab(options["name"], f"cpu: {model}, {len(cpus)} slots", len(cpus), {"processor": model})
@@ -41,9 +39,7 @@ class Command(BaseCommand):
         except SandboxBroken as broken:
             raise CommandError(str(broken)) from broken
         self.stderr.write(f"isolation level {isolation.level} ({isolation.name})")
-        consumer = machine_queue(options["name"], worker.wake.set).create_consumer(
-            **consumer_options(workers=1)
-        )
+        consumer = machine_queue(options["name"], worker.wake.set).create_consumer(**consumer_options(workers=1))
         consumer.start()
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda *_: worker.stop())

@@ -44,16 +44,10 @@ class Command(BaseCommand):
         parser.add_argument("--start", default="vanilla")
         parser.add_argument("--researcher", default="catalogue", choices=sorted(RESEARCHERS))
         parser.add_argument("--threads", type=int, default=2, help="lines of inquiry side by side")
-        parser.add_argument(
-            "--minutes", type=float, default=25, help="wall time of the search, over all starts"
-        )
+        parser.add_argument("--minutes", type=float, default=25, help="wall time of the search, over all starts")
         parser.add_argument("--max-trials", type=int, help="stop after so many trials")
-        parser.add_argument(
-            "--max-device-seconds", type=float, help="stop after so many seconds of device time"
-        )
-        parser.add_argument(
-            "--auto-approve", action="store_true", help="merge confirmed gains without a person"
-        )
+        parser.add_argument("--max-device-seconds", type=float, help="stop after so many seconds of device time")
+        parser.add_argument("--auto-approve", action="store_true", help="merge confirmed gains without a person")
         parser.add_argument("--data", help="the data folder (default: $LAB_DATA or ./data)")
         parser.add_argument("--json", action="store_true", help="print only the JSON object on stdout")
 
@@ -102,9 +96,7 @@ class Command(BaseCommand):
 class Run:
     """The phases of a campaign: search, drain, closing measurement. Each can be resumed."""
 
-    def __init__(
-        self, project: Project, supervisor: Supervisor, stopping: threading.Event, progress: Progress
-    ) -> None:
+    def __init__(self, project: Project, supervisor: Supervisor, stopping: threading.Event, progress: Progress) -> None:
         self.project, self.supervisor, self.stopping, self.progress = project, supervisor, stopping, progress
         self._last = time.monotonic()
 
