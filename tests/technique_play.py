@@ -89,6 +89,7 @@ def loaded(sources: Sources) -> Iterator[Tree]:
             exec(compile(sources[f"{name}.py"], f"{name}.py", "exec"), modules[name].__dict__)
         yield Tree(modules["model"], modules["optim"], modules["train"], harness)
     finally:
+        torch.set_flush_denormal(False)  # a mode of the whole process, which a technique may have set
         for name, module in before.items():
             if module is None:
                 sys.modules.pop(name, None)
