@@ -26,7 +26,7 @@ START = {path.name: path.read_text() for path in Path("benchmarks/nanochat/start
 SEED = 3
 LENGTH = 128
 VOCABULARY = 256
-CLOCK = (0.01, 0.03, 0.1, 0.25, 0.45, 0.65, 0.8, 0.87, 0.92, 0.945, 0.96, 0.97, 0.98, 1.0)  # after each step
+CLOCK = (0.01, 0.03, 0.1, 0.25, 0.45, 0.65, 0.8, 0.87, 0.91, 0.93, 0.945, 0.962, 0.972, 0.98, 1.0)  # after each step
 TEXT = torch.randint(97, 117, (20_000,), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
 ROWS = torch.randint(0, VOCABULARY, (3, LENGTH), generator=torch.Generator().manual_seed(2))
 
