@@ -34,8 +34,8 @@ def begin(name: str = "question", threads: int = 1, budget: Budget | None = None
 
 def store_floor(project: Project, machine: Machine) -> NoiseFloor:
     return NoiseFloor.objects.create(
-        benchmark=project.benchmark, preset=project.preset, start=project.start, data_id=project.data_id,
-        machine_class=machine.machine_class, sigma_trial=SIGMA, sigma_pair=1.4 * SIGMA, drift=0.0, trials=12,
+        machine_class=machine.machine_class, **project.noise_key,
+        sigma_trial=SIGMA, sigma_pair=1.4 * SIGMA, drift=0.0, trials=12,
     )  # fmt: skip
 
 

@@ -83,6 +83,18 @@ def test_the_policy_of_a_project_approves_without_a_person(thread: Thread, world
     assert champion() == request.commit == thread.head
 
 
+def test_the_policy_leaves_a_finding_to_a_person(thread: Thread, world: World, reviewer: User) -> None:
+    Project.objects.update(auto_approve=True)
+    focus(thread, "alpha")
+    verdict = world.until_verdict(thread)
+    verdict.experiment.findings.create(kind="network", severity="review", message="train.py imports socket")
+    go(thread)
+    request = thread.merge_requests.get()
+    assert request.state == State.OPEN and champion() == thread.project.start_commit
+    request.approve(request.commit, reviewer)
+    assert champion() == request.commit
+
+
 def test_a_thread_without_gains_follows_main(thread: Thread, second: Thread, world: World) -> None:
     request = world.gain(thread, "alpha")
     request.approve(request.commit)

@@ -60,7 +60,9 @@ def begin_project(
     repository = Repository.create(project.repository_path, files, message, project.created)
     root = repository.root_commit()
     with transaction.atomic():
-        Project.objects.filter(pk=project.pk, start_commit="").update(start_commit=root, champion=root)
+        Project.objects.filter(pk=project.pk, start_commit="").update(
+            start_commit=root, start_tree=repository.tree_of(root), champion=root
+        )
         for number, researcher in enumerate(researchers, start=1):
             Thread.objects.get_or_create(
                 project=project, number=number, defaults={"researcher": researcher, "head": root}

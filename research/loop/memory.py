@@ -70,10 +70,7 @@ def noise_floor(project: Project) -> NoiseFloor | None:
     latest = Result.objects.filter(trial__project=project).order_by("-pk").first()
     if latest is None:
         return None
-    return NoiseFloor.objects.filter(
-        benchmark=project.benchmark, preset=project.preset, start=project.start, data_id=project.data_id,
-        machine_class=latest.machine_class,
-    ).first()  # fmt: skip
+    return NoiseFloor.objects.filter(machine_class=latest.machine_class, **project.noise_key).first()
 
 
 def _copy(sources: dict[str, str]) -> Sources:

@@ -65,11 +65,15 @@ def end_combination(thread: Thread) -> bool:
 
 
 def approve_by_policy(thread: Thread) -> bool:
-    """Where the project says so, approve the newest request whose stack stands on `main`."""
+    """Where the project says so, approve the newest request whose stack stands on `main`.
+
+    A finding that asks for a person's look is never approved by policy, nor what stacks on it.
+    """
     if not thread.project.auto_approve:
         return False
     for request in thread.merge_requests.open().order_by("-pk"):
-        if request.stack()[0].base == thread.project.champion:
+        stack = request.stack()
+        if stack[0].base == thread.project.champion and not any(part.needs_a_look for part in stack):
             try:
                 request.approve(request.commit)
             except NotMergeable:

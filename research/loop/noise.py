@@ -34,9 +34,7 @@ def key_of(project: Project) -> str:
 
 def begin(project: Project) -> bool:
     """Plan the A/A pairs: both arms are the start."""
-    stored = NoiseFloor.objects.filter(
-        benchmark=project.benchmark, preset=project.preset, start=project.start, data_id=project.data_id
-    )
+    stored = NoiseFloor.objects.filter(**project.noise_key)
     if stored.exists() and not Result.objects.filter(trial__project=project).exists():
         return False  # the first result tells the machine class; a stored floor may fit it
     experiment, new = Experiment.objects.get_or_create(
@@ -61,8 +59,7 @@ def store(experiment: Experiment) -> bool:
         if not experiment.end():
             return False
         NoiseFloor.objects.update_or_create(
-            benchmark=project.benchmark, preset=project.preset, start=project.start, data_id=project.data_id,
-            machine_class=latest.machine_class,
+            machine_class=latest.machine_class, **project.noise_key,
             defaults={
                 "sigma_trial": floor.sigma_trial, "sigma_pair": floor.sigma_pair, "drift": floor.drift,
                 "trials": floor.trials,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +40,8 @@ def embedded_lab() -> Iterator[Supervisor]:
     """Migrate, then run control and a worker of this machine until the context is left."""
     try:
         with only_one(Path(settings.DATA_DIR)):
+            for leftover in ("worktrees", "scratch"):  # of processes that were killed
+                shutil.rmtree(Path(settings.DATA_DIR) / leftover, ignore_errors=True)
             call_command("migrate", verbosity=0, interactive=False)
             with Supervisor(Path(settings.DATA_DIR) / "logs") as supervisor:
                 supervisor.add("control", "control")

@@ -82,7 +82,7 @@ class NoiseFloor(models.Model):
 
     benchmark = models.CharField(max_length=40)
     preset = models.CharField(max_length=40)
-    start = models.CharField(max_length=40)
+    start_tree = models.CharField(max_length=40, help_text="git's hash of the code that was measured")
     data_id = models.CharField(max_length=64)
     machine_class = models.CharField(max_length=120)
     sigma_trial = models.FloatField()
@@ -94,7 +94,7 @@ class NoiseFloor(models.Model):
     class Meta:
         constraints = [
             models.UniqueConstraint(
-                fields=["benchmark", "preset", "start", "data_id", "machine_class"], name="one_noise_floor"
+                fields=["benchmark", "preset", "start_tree", "data_id", "machine_class"], name="one_noise_floor"
             )
         ]
 

@@ -11,6 +11,7 @@ from research.models.candidate import Candidate
 from research.models.ids import new_id
 from research.models.project import Project, Thread
 from research.models.verdict import Verdict
+from research.validation.records import Severity
 
 
 class NotMergeable(Exception):
@@ -58,6 +59,11 @@ class MergeRequest(models.Model):
             chain.append(at)
             at = at.parent  # type: ignore[assignment]
         return chain[::-1]
+
+    @property
+    def needs_a_look(self) -> bool:
+        """An integrity finding asks for a person."""
+        return self.verdict.experiment.findings.filter(severity=str(Severity.REVIEW)).exists()
 
     def approve(self, commit: str, by: models.Model | None = None) -> list[MergeRequest]:
         """Merge this request and its open ancestors: `main` moves to its commit. `by=None` is the project's policy.

@@ -48,6 +48,7 @@ class Project(models.Model):
     state = models.CharField(max_length=12, choices=State, default=State.ACTIVE)
     state_reason = models.TextField(blank=True)
     start_commit = models.CharField(max_length=40, blank=True)
+    start_tree = models.CharField(max_length=40, blank=True, help_text="git's hash of the start's content")
     champion = models.CharField(max_length=40, blank=True, help_text="the commit `main` stands on")
     auto_approve = models.BooleanField(default=False, help_text="policy: approve confirmed gains without a person")
     single_person = models.BooleanField(default=False, help_text="whoever steers may also approve; shown")
@@ -78,6 +79,16 @@ class Project(models.Model):
     def data_path(self) -> Path:
         """Where the benchmark's text lies; never inside a mount of a sandbox."""
         return Path(settings.DATA_DIR) / "datasets" / self.benchmark / self.data_id[:16]
+
+    @property
+    def noise_key(self) -> dict[str, str]:
+        """What a noise floor must have been measured on to hold here, but for the class of machine."""
+        return {
+            "benchmark": self.benchmark,
+            "preset": self.preset,
+            "start_tree": self.start_tree,
+            "data_id": self.data_id,
+        }
 
     @property
     def is_running(self) -> bool:
