@@ -7,7 +7,7 @@ import hmac
 import secrets
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.db import models
@@ -81,7 +81,7 @@ class Project(models.Model):
         return Path(settings.DATA_DIR) / "datasets" / self.benchmark / self.data_id[:16]
 
     @property
-    def noise_key(self) -> dict[str, str]:
+    def noise_key(self) -> dict[str, Any]:
         """What a noise floor must have been measured on to hold here, but for the class of machine."""
         return {
             "benchmark": self.benchmark,
