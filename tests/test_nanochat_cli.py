@@ -38,9 +38,7 @@ def test_what_is_missing_is_said_in_one_line(tmp_path: Path) -> None:
     data = tmp_path / "lab"
     unprepared = call(data, "train", "--preset", "smoke")
     assert unprepared.returncode == 2 and unprepared.stdout == ""
-    assert unprepared.stderr.strip() == (
-        "error: nanochat has no data yet: run `python -m benchmarks.nanochat prepare`"
-    )
+    assert unprepared.stderr.strip() == ("error: nanochat has no data yet: run `python -m benchmarks.nanochat prepare`")
     prepare(data, tmp_path / "text")
     for arguments, words in (
         (["train", "--tree", str(tmp_path)], "holds no train.py"),
