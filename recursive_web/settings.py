@@ -51,7 +51,7 @@ def _database(url: str) -> dict[str, object]:
             "NAME": _private_folder(DATA_DIR) / "lab.sqlite3",
             "TEST": {"NAME": DATA_DIR / "test.sqlite3"},
             # IMMEDIATE and a long busy time-out: read-then-write transactions of several processes
-            # failed in 60 % of the cases under Django's default (deferred), and never here.
+            # fail at once under Django's default (deferred) when another has written in between.
             "OPTIONS": {
                 "transaction_mode": "IMMEDIATE",
                 "timeout": 20,
