@@ -3,11 +3,13 @@
 from research.models.artifact import Artifact
 from research.models.audit import AuditEntry
 from research.models.candidate import Candidate, Diff
+from research.models.event import Event, Feed
 from research.models.experiment import Experiment, Result, Trial
 from research.models.idea import Idea
 from research.models.lesson import Lesson
 from research.models.machine import Lease, Machine, NoiseFloor
 from research.models.merge_request import MergeRequest, NotMergeable
+from research.models.people import Membership, Preferences, Role, SignInLink
 from research.models.project import Project, Thread
 from research.models.series import Chunk, Series
 from research.models.verdict import Finding, Verdict
@@ -18,18 +20,24 @@ __all__ = [
     "Candidate",
     "Chunk",
     "Diff",
+    "Event",
     "Experiment",
+    "Feed",
     "Finding",
     "Idea",
     "Lease",
     "Lesson",
     "Machine",
+    "Membership",
     "MergeRequest",
     "NoiseFloor",
     "NotMergeable",
+    "Preferences",
     "Project",
     "Result",
+    "Role",
     "Series",
+    "SignInLink",
     "Thread",
     "Trial",
     "Verdict",

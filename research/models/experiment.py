@@ -39,12 +39,14 @@ class Experiment(models.Model):
         COMPARE = "compare"
         NOISE = "noise"
         CLOSING = "closing"
+        REPLICATE = "replicate"  # more pairs for an experiment that has its verdict
 
     public_id = models.CharField(max_length=16, unique=True, default=new_id, editable=False)
     key = models.CharField(max_length=80, unique=True, help_text="makes planning idempotent")
     project = models.ForeignKey(Project, models.CASCADE, related_name="experiments")
     thread = models.ForeignKey(Thread, models.CASCADE, null=True, blank=True, related_name="experiments")
     candidate = models.OneToOneField(Candidate, models.CASCADE, null=True, blank=True, related_name="experiment")
+    original = models.ForeignKey("self", models.CASCADE, null=True, blank=True, related_name="replicates")
     purpose = models.CharField(max_length=12, choices=Purpose, default=Purpose.COMPARE)
     number = models.PositiveIntegerField()
     baseline_commit = models.CharField(max_length=40)
@@ -243,6 +245,7 @@ class Result(models.Model):
     machine_class = models.CharField(max_length=120)
     log = models.ForeignKey("Artifact", models.SET_NULL, null=True, blank=True, related_name="+")
     losses = models.ForeignKey("Artifact", models.SET_NULL, null=True, blank=True, related_name="+")
+    sample = models.TextField(blank=True, help_text="what the trained model writes; data, never markup")
     created = models.DateTimeField(default=timezone.now)
 
     class Meta:

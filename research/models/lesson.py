@@ -17,6 +17,7 @@ class Lesson(models.Model):
         HARM = "harm"
         FAILURE = "failure"  # the code crashed, hung, ran out of memory ...
         INVALID = "invalid"  # an integrity finding
+        REJECTED = "rejected"  # a person's reason: a dead end until the lesson is retracted
         CONFLICT = "conflict"  # two changes that cannot stand together
 
     project = models.ForeignKey(Project, models.CASCADE, related_name="lessons")

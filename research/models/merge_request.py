@@ -30,6 +30,7 @@ class MergeRequest(models.Model):
         OPEN = "open"
         MERGED = "merged"
         REJECTED = "rejected"
+        RETURNED = "returned"  # a reviewer asked for changes
         STALE = "stale"  # `main` moved elsewhere: the gain is measured again on it
 
     public_id = models.CharField(max_length=16, unique=True, default=new_id, editable=False)

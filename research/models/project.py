@@ -58,6 +58,7 @@ class Project(models.Model):
     wall_seconds = models.FloatField(default=0, help_text="time the search has been running, over all starts")
     experiments_begun = models.PositiveIntegerField(default=0)
     seed_key = models.CharField(max_length=64, default=new_seed_key, editable=False)
+    started_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.SET_NULL, null=True, blank=True, related_name="+")
     created = models.DateTimeField(default=timezone.now)
 
     def __str__(self) -> str:
@@ -151,6 +152,10 @@ class Thread(models.Model):
     state = models.CharField(max_length=12, choices=State, default=State.ACTIVE)
     note = models.TextField(blank=True, help_text="what the thread was last told, or why it halted")
     directives = models.JSONField(default=dict, blank=True, help_text="focus and forbid, by technique or file")
+    steered_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.SET_NULL, null=True, blank=True, related_name="+",
+        help_text="who started it or gave the newest steering: may not approve its requests",
+    )  # fmt: skip
     held_by = models.CharField(max_length=40, blank=True)
     held_until = models.DateTimeField(null=True, blank=True)
     created = models.DateTimeField(default=timezone.now)

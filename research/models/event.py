@@ -1,0 +1,133 @@
+"""Event: what happened, one row each, in one order for the whole lab. Pages live on it.
+
+`seq` is given out by a counter row that is locked in the same transaction, so numbers become visible in order and
+without holes on every database: a reader that has seen 41 asks for what is above 41 and misses nothing. (An automatic
+id is drawn before the commit; a tail by it skips rows on PostgreSQL.)
+"""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.db import models, transaction
+from django.db.models import F
+from django.utils import timezone
+
+from research.models.experiment import Experiment
+from research.models.project import Project, Thread
+
+
+class Feed(models.Model):
+    """The counter behind `Event.seq`: one row."""
+
+    seq = models.BigIntegerField(default=0)
+
+    def __str__(self) -> str:
+        return f"{self.seq} events"
+
+
+class EventQuerySet(models.QuerySet["Event"]):
+    def after(self, seq: int) -> EventQuerySet:
+        return self.filter(seq__gt=seq).order_by("seq")
+
+    def notable(self) -> EventQuerySet:
+        """What a person reads: without the start and end of every trial."""
+        return self.exclude(kind__in=QUIET)
+
+    def head(self) -> int:
+        """The newest number; 0 before the first event."""
+        return Feed.objects.filter(pk=1).values_list("seq", flat=True).first() or 0
+
+
+class Event(models.Model):
+    class Kind(models.TextChoices):
+        TRIAL_STARTED = "trial_started"
+        TRIAL_ENDED = "trial_ended"
+        IDEA = "idea"
+        REFUSED = "refused"
+        EXPERIMENT = "experiment"
+        VERDICT = "verdict"
+        HEAD = "head"  # a thread's head moved
+        REQUEST = "request"  # a merge request was opened
+        MERGED = "merged"
+        REJECTED = "rejected"
+        RETURNED = "returned"  # changes were requested
+        STALE = "stale"
+        MORE_SEEDS = "more_seeds"
+        STEERED = "steered"
+        OBEYED = "obeyed"  # the researcher's first idea under new steering
+        HALTED = "halted"
+        STATE = "state"  # a thread or project was paused, resumed, finished, exhausted
+        NOISE = "noise"
+        LESSON = "lesson"
+        MACHINE = "machine"
+        NOTE = "note"
+
+    seq = models.BigIntegerField(primary_key=True)
+    at = models.DateTimeField(default=timezone.now)
+    kind = models.CharField(max_length=16, choices=Kind)
+    project = models.ForeignKey(Project, models.CASCADE, null=True, related_name="events")
+    thread = models.ForeignKey(Thread, models.CASCADE, null=True, related_name="events")
+    experiment = models.ForeignKey(Experiment, models.CASCADE, null=True, related_name="events")
+    actor = models.ForeignKey(settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="+")
+    text = models.TextField(blank=True)
+
+    objects = EventQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["seq"]
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.text}"
+
+    @classmethod
+    def record(
+        cls,
+        kind: str,
+        text: str = "",
+        *,
+        project: Project | None = None,
+        thread: Thread | None = None,
+        experiment: Experiment | None = None,
+        actor: models.Model | None = None,
+    ) -> Event:
+        """Append one event, in the transaction of the change that it tells of. Thread and experiment name the rest."""
+        if experiment is not None:
+            thread = thread or experiment.thread
+            project = project or experiment.project
+        if thread is not None:
+            project = project or thread.project
+        with transaction.atomic():
+            if not Feed.objects.filter(pk=1).update(seq=F("seq") + 1):
+                Feed.objects.create(pk=1, seq=1)
+            return cls.objects.create(
+                seq=Feed.objects.values_list("seq", flat=True).get(pk=1), kind=kind, text=text, project=project,
+                thread=thread, experiment=experiment, actor=actor,
+            )  # fmt: skip
+
+    @property
+    def topics(self) -> set[str]:
+        """Every topic that this event rings for; the ids in them are public."""
+        found = {"lab"}
+        if self.project is not None:
+            found.add(f"project:{self.project.public_id}")
+        if self.thread is not None:
+            found.add(f"thread:{self.thread.public_id}")
+        if self.experiment is not None:
+            found.add(f"experiment:{self.experiment.public_id}")
+        if self.kind in REVIEW:
+            found.add("review")
+        if self.kind in MACHINES:
+            found.add("machines")
+        return found
+
+
+QUIET = (Event.Kind.TRIAL_STARTED, Event.Kind.TRIAL_ENDED)
+MACHINES = (*QUIET, Event.Kind.MACHINE)
+REVIEW = (
+    Event.Kind.REQUEST,
+    Event.Kind.MERGED,
+    Event.Kind.REJECTED,
+    Event.Kind.RETURNED,
+    Event.Kind.STALE,
+    Event.Kind.MORE_SEEDS,
+)
