@@ -1,6 +1,6 @@
-"""Mounts the admin; the pages of the lab join it in `research.urls`."""
+"""Mounts the pages of the lab and the admin."""
 
 from django.contrib import admin
-from django.urls import path
+from django.urls import include, path
 
-urlpatterns = [path("admin/", admin.site.urls)]
+urlpatterns = [path("admin/", admin.site.urls), path("", include("research.urls"))]
