@@ -7,6 +7,7 @@ sense; a start holds no trace of one that is not applied. `apply` returns new so
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from benchmarks.edits import DoesNotApply
@@ -84,9 +85,33 @@ class Catalogue(Mapping[str, Technique]):
                 raise DoesNotApply(f"{step.technique}: {error}") from error
         return sources
 
+    def labels(self, sources: Sources) -> dict[str, frozenset[str]]:
+        """What steering may call each technique: its name, its family, the files of `sources` that it changes."""
+        return {
+            name: frozenset({name, technique.family, *self._files(technique, sources)})
+            for name, technique in self._by_name.items()
+        }
+
+    def _files(self, technique: Technique, sources: Sources) -> list[str]:
+        try:
+            changed = changed_files(sources, technique.apply(dict(sources), technique.defaults()))
+            return [path for path in changed if path in sources]
+        except DoesNotApply:
+            return []
+
     def clash(self, name: str, recipe: Iterable[str]) -> str | None:
         """The technique of `recipe` that excludes `name`, if any."""
         for other in recipe:
             if other == name or other in self[name].excludes or (other in self and name in self[other].excludes):
                 return other
         return None
+
+
+def changed_files(before: Sources, after: Sources) -> list[str]:
+    """Paths that differ, in order."""
+    return sorted(path for path in before.keys() | after.keys() if before.get(path) != after.get(path))
+
+
+def allows(labels: AbstractSet[str], focus: AbstractSet[str], forbid: AbstractSet[str]) -> bool:
+    """Whether steering lets a technique with these labels be proposed."""
+    return not labels & forbid and (not focus or bool(labels & focus))

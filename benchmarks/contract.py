@@ -13,6 +13,7 @@ import math
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
@@ -82,6 +83,10 @@ class Benchmark:
     def load_catalogue(self) -> ModuleType:
         return importlib.import_module(self.catalogue)
 
+    def labels(self, start: str) -> Mapping[str, frozenset[str]]:
+        """What steering may call each technique of the catalogue. Kept: it costs 8 ms a technique to find out."""
+        return _labels(self.folder, self.catalogue, start)
+
     def evaluator_hash(self) -> str:
         """sha256 over the protected program (every Python file of the folder that is neither start nor catalogue)."""
         digest = hashlib.sha256()
@@ -90,6 +95,14 @@ class Benchmark:
             if not inner.startswith(("starts/", "catalogue/")):
                 digest.update(inner.encode() + b"\0" + path.read_bytes() + b"\0")
         return digest.hexdigest()
+
+
+@lru_cache(maxsize=16)
+def _labels(folder: Path, catalogue: str, start: str) -> Mapping[str, frozenset[str]]:
+    root = folder / "starts" / start
+    sources = {path.relative_to(root).as_posix(): path.read_text("utf-8") for path in root.rglob("*.py")}
+    labels: Mapping[str, frozenset[str]] = importlib.import_module(catalogue).CATALOGUE.labels(sources)
+    return labels
 
 
 @dataclass(frozen=True)
@@ -105,6 +118,7 @@ class Assignment:
     data: Path
     reference: Path | None = None  # stored per-token losses of an earlier trial, for targeted audits
     keep_losses: Path | None = None
+    wants_sample: bool = False  # let the trained model show something, where the benchmark knows how
 
 
 @dataclass(frozen=True)
@@ -148,6 +162,7 @@ class Outcome:
     seconds: dict[str, float] = field(default_factory=dict)  # wall and CPU seconds of each phase
     hashes: dict[str, str] = field(default_factory=dict)
     log: str = ""
+    sample: str = ""  # what the trained model writes; data, never markup
 
 
 PointSink = Callable[[str, Any, Any], None]  # (metric, steps int64 [n], values float64 [n])

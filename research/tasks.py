@@ -7,7 +7,7 @@ from datetime import timedelta
 from django.db import close_old_connections
 from django.utils import timezone
 
-from research.loop.advance import advance_project_until_idle, advance_until_idle
+from research.loop.advance import advance_project_until_idle, advance_until_idle, let_go_of_the_dead
 from research.models import Machine, Project, Series, Thread, Trial
 from runners.queues import control, machine_bell
 
@@ -40,6 +40,7 @@ def sweep() -> None:
     """Return trials of silent workers and ring for all that can go on. A lost ring costs one sweep interval."""
     close_old_connections()
     Trial.objects.return_expired()
+    let_go_of_the_dead()
     for series in Series.objects.compactable()[:COMPACT_A_SWEEP]:
         series.compact()
     live = (Project.State.ACTIVE, Project.State.EXHAUSTED)

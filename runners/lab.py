@@ -45,8 +45,7 @@ class Lab:
         )  # fmt: skip
 
     def report_isolation(self, level: int, rows: list[dict[str, Any]]) -> None:
-        Machine.objects.filter(pk=self.machine.pk).update(isolation_level=level, isolation=rows)
-        self.machine.refresh_from_db()
+        self.machine.attach(level, rows)
 
     def take_over(self) -> None:
         """Give back what an earlier worker of this machine held: two of them never run at once on one machine."""
@@ -94,6 +93,7 @@ class Lab:
             machine_class=self.machine.machine_class,
             log=Artifact.store(log) if log else None,
             losses=stored,
+            sample=outcome.sample,
         )
         if losses:
             losses.unlink(missing_ok=True)
@@ -124,6 +124,9 @@ class Lab:
             split=trial.split,
             data=project.data_path,
             reference=parent.losses.path if parent and parent.losses else None,
+            wants_sample=not Result.objects.filter(
+                trial__project=project, trial__commit=trial.commit, score__isnull=False
+            ).exists(),
             keep_losses=None if mine else _scratch(f"losses-{trial.public_id}-{lease.generation}.npy"),
         )
         return Work(lease, trial, task, project.sizes.side_by_side, not mine)

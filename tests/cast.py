@@ -13,11 +13,28 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
+
+from django.contrib.auth.models import User
 
 from benchmarks import contract
 from research.loop.advance import advance, advance_project_until_idle, advance_until_idle
 from research.loop.begin import Budget, begin_project
-from research.models import Experiment, Idea, Lease, Machine, MergeRequest, NoiseFloor, Project, Thread, Trial, Verdict
+from research.loop.memory import steps_of as steps_of
+from research.models import (
+    Experiment,
+    Idea,
+    Lease,
+    Machine,
+    Membership,
+    MergeRequest,
+    NoiseFloor,
+    Project,
+    Role,
+    Thread,
+    Trial,
+    Verdict,
+)
 from research.repository import Repository
 
 TOY = Path(__file__).parent / "benchmarks"
@@ -25,11 +42,20 @@ SIGMA = 0.001
 ROUNDS = 60
 
 
-def begin(name: str = "question", threads: int = 1, budget: Budget | None = None, **options: bool) -> Project:
+def begin(name: str = "question", threads: int = 1, budget: Budget | None = None, **options: Any) -> Project:
+    """A project on the toy; options: auto_approve, started_by, single_person."""
     return begin_project(
         name, "toy", "quick", "plain", ["catalogue"] * threads, budget or Budget(),
-        auto_approve=options.get("auto_approve", False),
+        **{"auto_approve": False, **options},
     )  # fmt: skip
+
+
+def person(name: str, role: Role | None, project: Project | None = None) -> User:
+    """Somebody with a role in a project, or in all of them; or with none."""
+    user = User.objects.create_user(name)
+    if role is not None:
+        Membership.objects.create(user=user, project=project, role=role)
+    return user
 
 
 def store_floor(project: Project, machine: Machine) -> NoiseFloor:
@@ -61,13 +87,17 @@ class World:
 
     machine: Machine
     gains: dict[str, float] = field(default_factory=dict)
+    worth: dict[str, Callable[[float], float]] = field(default_factory=dict)  # where the value itself matters
     failure: Callable[[Trial], str] = lambda trial: ""
     played: list[Trial] = field(default_factory=list)
 
     def score(self, trial: Trial) -> float:
-        changed = {name for name, value in constants(trial.project, trial.commit).items() if value != 1}
+        changed = {name: value for name, value in constants(trial.project, trial.commit).items() if value != 1}
         noise = random.Random(f"{trial.seed}/{trial.arm}").gauss(0, SIGMA)
-        return 1.0 - sum(gain for name, gain in self.gains.items() if name in changed) + noise
+        return 1.0 - sum(self._gain(name, value) for name, value in changed.items()) + noise
+
+    def _gain(self, name: str, value: float) -> float:
+        return self.worth[name](value) if name in self.worth else self.gains.get(name, 0.0)
 
     def finish(self, lease: Lease) -> bool:
         trial = Trial.objects.select_related("project").get(pk=lease.trial_id)

@@ -69,13 +69,25 @@ def world(quick: Machine, project: Project) -> World:
 
 @pytest.fixture
 def reviewer(db: None) -> User:
-    from django.contrib.auth.models import User
+    """Rosa may approve and reject in every project."""
+    from research.models import Role
+    from tests.cast import person
 
-    return User.objects.create_user("rosa")
+    return person("rosa", Role.REVIEWER)
+
+
+@pytest.fixture
+def member(db: None) -> User:
+    """Mia may start and steer, not approve."""
+    from research.models import Role
+    from tests.cast import person
+
+    return person("mia", Role.MEMBER)
 
 
 @pytest.fixture
 def outsider(db: None) -> User:
-    from django.contrib.auth.models import User
+    """Otto has an account and no role."""
+    from tests.cast import person
 
-    return User.objects.create_user("otto")
+    return person("otto", None)

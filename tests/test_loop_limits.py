@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from datetime import timedelta
 
 import pytest
 from django.utils import timezone
 
-from research.loop.advance import advance_project_until_idle, advance_until_idle
+from research.loop.advance import HOST, advance_project_until_idle, advance_until_idle, let_go_of_the_dead
 from research.models import Experiment, Lesson, MergeRequest, Project, Thread, Trial, Verdict
 from tests.cast import World, focus, go, repository_of, running
 
@@ -97,6 +99,25 @@ def test_only_one_worker_advances_a_thread_at_a_time(
     assert go(thread) == 0
     Thread.objects.filter(pk=thread.pk).update(held_until=timezone.now() - timedelta(seconds=1))
     assert go(thread) > 0, "the hold of a dead worker ends by itself"
+
+
+def test_a_thread_held_by_a_killed_process_of_this_host_is_free_at_the_next_sweep(
+    thread: Thread, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("research.loop.advance.HOLD_PATIENCE", 0.1)
+    child = subprocess.Popen(["true"])
+    child.wait()
+    assert thread.hold(f"{HOST}-{child.pid}-1")
+    assert go(thread) == 0
+    let_go_of_the_dead()
+    thread.refresh_from_db()
+    assert thread.held_by == "" and go(thread) > 0
+    for living in (f"{HOST}-{os.getpid()}-1", "another host-1-1"):
+        assert thread.hold(living)
+        let_go_of_the_dead()
+        thread.refresh_from_db()
+        assert thread.held_by == living
+        thread.let_go(living)
 
 
 def test_a_thread_with_nothing_left_to_propose_finishes_and_says_why(thread: Thread, world: World) -> None:

@@ -155,6 +155,14 @@ def test_a_pair_whose_baseline_failed_is_made_up_for(thread: Thread, world: Worl
     assert verdict.experiment.trials.filter(stage="confirm").count() == 10
 
 
+def test_a_pair_that_ran_out_of_time_in_both_arms_says_nothing_of_the_candidate(thread: Thread, world: World) -> None:
+    world.failure = lambda trial: "timeout" if (trial.stage, trial.pair) == ("screen", 0) else ""
+    focus(thread, "alpha")
+    verdict = world.until_verdict(thread)
+    assert verdict.kind == "improved" and not verdict.experiment.findings.filter(severity="structural").exists()
+    assert verdict.experiment.trials.filter(stage="screen").count() == 4
+
+
 def test_an_experiment_that_machines_keep_losing_is_given_up(thread: Thread, world: World) -> None:
     world.failure = lambda trial: "crash" if trial.arm == "baseline" else ""
     focus(thread, "alpha")

@@ -8,7 +8,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 
-from research.models import AuditEntry, MergeRequest, Thread
+from research.models import AuditEntry, Experiment, MergeRequest, Thread
 from tests.cast import World
 
 
@@ -40,6 +40,23 @@ def test_a_rejection_needs_no_approval_of_what_lies_below(thread: Thread, world:
     assert "rejected" in review(thread.project.name, "--reject", request.public_id, "--by", reviewer.username)
     request.refresh_from_db()
     assert request.state == MergeRequest.State.REJECTED
+
+
+def test_changes_and_more_seeds_are_asked_for_from_the_shell(thread: Thread, world: World, reviewer: User) -> None:
+    request = world.gain(thread, "alpha")
+    asked = review(thread.project.name, "--more-seeds", request.public_id, "--pairs", "3", "--by", "rosa")
+    assert asked == f"experiment 2 measures 3 more pairs of {request.commit[:10]}\n"
+    assert Experiment.objects.get(purpose="replicate").trials.count() == 6
+    review(thread.project.name, "--request-changes", request.public_id, "--by", "rosa", "--reason", "smaller")
+    request.refresh_from_db()
+    assert (request.state, request.reason) == (MergeRequest.State.RETURNED, "smaller")
+
+
+def test_who_may_not_decide_is_told_so_in_one_line(thread: Thread, world: World, outsider: User) -> None:
+    request = world.gain(thread, "alpha")
+    with pytest.raises(CommandError, match="only a reviewer of question may approve") as raised:
+        review(thread.project.name, "--approve", request.public_id, "--by", outsider.username)
+    assert raised.value.returncode == 2
 
 
 @pytest.mark.parametrize(

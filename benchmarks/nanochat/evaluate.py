@@ -181,9 +181,12 @@ class Evaluator:
         """Prefix truncation and re-scoring in a fresh process; every mismatch is a finding."""
         request = {
             "op": "audit", "targeted": task.preset.audit_targeted, "random": task.preset.audit_random,
-            "seed": int.from_bytes(os.urandom(8), "big"),
+            "seed": int.from_bytes(os.urandom(8), "big"), "sample": task.wants_sample,
         }  # fmt: skip
         reply = self._forward(task, box, weights, request, outcome, "audit")
+        if task.wants_sample:
+            outcome.sample = reply["sample"]
+            outcome.seconds["sample_wall"] = reply["sample_seconds"]
         for part, kind, meaning in (
             ("targeted", "future_leak", "scores change when the text after a position is cut off"),
             ("random", "future_leak", "scores change when the text after a position is cut off"),

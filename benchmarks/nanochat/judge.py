@@ -6,6 +6,9 @@ it audits causality: positions where the candidate beats its reference most, and
 process with everything after them cut off; the scores must agree. A shuffled 5 % of the rows is scored again there too,
 so that nothing can depend on order or on what was asked before.
 
+When the score and the audit are done, the judge may let the model write a little, for people to read: it draws bytes
+from the scores it gets. That counts for nothing.
+
 Conversation with the worker, over one seqpacket socket: JSON requests with the candidate's stream attached, JSON
 replies. What this does not catch: a dependence on future text below TOLERANCE nats.
 """
@@ -18,6 +21,7 @@ import os
 import socket
 import struct
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +34,11 @@ TOLERANCE = 1e-3  # nats; float32 re-orderings of an honest model stay near 1e-5
 CUT = 16  # truncated prefixes are rounded up to this length; the tail is replaced by random bytes
 RESCORED_SHARE = 0.05
 GROUP = 32  # rows asked at once
+PROMPT = b"It was a "  # of no text in particular
+SAMPLE_BYTES, SAMPLE_SEED, TEMPERATURE = 160, 7, 0.8
+SAMPLE_SECONDS = 1.5  # a slow model writes less
+SHORTEST = 40  # bytes worth showing
+WINDOW = 64  # bytes the model sees of what it has written; half the cost of 128
 
 Floats = NDArray[np.float32]
 
@@ -109,6 +118,32 @@ class Candidate:
         self.socket.close()
 
 
+def sample(candidate: Candidate) -> dict[str, Any]:
+    """What the model writes after PROMPT in the time it has, as readable text; empty where that is next to nothing."""
+    began, random, written = time.monotonic(), np.random.default_rng(SAMPLE_SEED), bytearray(PROMPT)
+    try:
+        while len(written) < len(PROMPT) + SAMPLE_BYTES:
+            if (left := began + SAMPLE_SECONDS - time.monotonic()) <= 0:
+                break
+            candidate.socket.settimeout(left)
+            seen = written[-WINDOW:]
+            tokens = np.zeros((1, -(-len(seen) // CUT) * CUT), dtype=np.uint8)  # lengths that the audit asks for too
+            tokens[0, : len(seen)] = np.frombuffer(seen, dtype=np.uint8)
+            scores = log_softmax(candidate.ask(tokens)[0, len(seen) - 1] / TEMPERATURE)
+            chances = np.exp(scores.astype(np.float64))
+            written.append(int(random.choice(VOCABULARY, p=chances / chances.sum())))
+    except Refusal:  # it is asked nothing more, and its score stands
+        pass
+    enough = len(written) >= len(PROMPT) + SHORTEST
+    return {"sample": readable(bytes(written)) if enough else "", "sample_seconds": time.monotonic() - began}
+
+
+def readable(content: bytes) -> str:
+    """As text without anything that is no character of a page: control codes, direction marks, broken bytes."""
+    text = content.decode("utf-8", "replace")
+    return "".join(letter for letter in text if letter == "\n" or letter.isprintable())
+
+
 class Judge:
     def __init__(self, data: Path) -> None:
         self.data = data
@@ -142,6 +177,8 @@ class Judge:
             "tolerance": TOLERANCE,
         }
         self.sheet = None
+        if request.get("sample"):
+            report |= sample(candidate)
         return report
 
     def _truncated(

@@ -15,15 +15,18 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import threading
 import time
 import traceback
+from pathlib import Path
 
 from research.loop import implement, judge, learn, measure, merge, noise, propose
 from research.models import Project, Thread
 
 log = logging.getLogger("lab.loop")
 
+HOST = socket.gethostname()[:20]
 HOLD_PATIENCE = 2.0  # seconds a second ring waits for the first to finish
 
 
@@ -48,7 +51,7 @@ def advance(thread: Thread) -> str | None:
 
 def advance_until_idle(pk: int) -> int:
     """Advance a thread until nothing is left to do. Returns the number of steps; exclusive per thread."""
-    owner = f"{os.getpid()}-{threading.get_ident()}"
+    owner = f"{HOST}-{os.getpid()}-{threading.get_native_id()}"
     if not _hold(pk, owner):
         return 0
     steps = 0
@@ -69,10 +72,19 @@ def advance_until_idle(pk: int) -> int:
     return steps
 
 
+def let_go_of_the_dead() -> None:
+    """Free threads that a control process of this host held when it was killed, without waiting for the hold to end."""
+    for thread in Thread.objects.filter(held_by__startswith=f"{HOST}-"):
+        pid = thread.held_by.removeprefix(f"{HOST}-").partition("-")[0]
+        if not Path(f"/proc/{pid}").exists():
+            thread.let_go(thread.held_by)
+
+
 def advance_project_until_idle(pk: int) -> None:
-    """What belongs to the project and to no thread: its noise floor and its budget."""
+    """What belongs to the project and to no thread: its noise floor, its replicates and its budget."""
     project = Project.objects.get(pk=pk)
     noise.step(project)
+    judge.replicates(project)
     measure.enforce_budget(project)
 
 

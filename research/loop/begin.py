@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from django.contrib.auth.models import User
 from django.db import transaction
+from django.db.models import Max
 
 from benchmarks.contract import Benchmark, load
 from benchmarks.data import data_id
-from research.models import Project, Thread
+from research.models import AuditEntry, Event, Membership, Project, Role, Thread
 from research.repository import Repository
+from research.researchers import RESEARCHERS
 from research.validation.rules import Direction, Rule
 
 
@@ -39,11 +42,16 @@ def begin_project(
     researchers: list[str],
     budget: Budget,
     auto_approve: bool,
+    started_by: User | None = None,
+    single_person: bool = False,
+    question: str = "",
 ) -> Project:
     """Create the project and its threads, one per entry of `researchers`; the existing one where the name is taken.
 
-    Raises ContractError or DataError with one line where benchmark, preset, start or data are not there.
+    Raises ContractError or DataError with one line where benchmark, preset, start or data are not there, and
+    NotAllowed where the person who starts it may not.
     """
+    Membership.require(started_by, None, Role.MEMBER, "start a project")
     contract = load(benchmark)
     rule = rule_for(contract, preset)
     files = contract.start_files(start)
@@ -53,19 +61,45 @@ def begin_project(
             "benchmark": benchmark, "preset": preset, "start": start, "data_id": data_id(benchmark),
             "rule": rule.to_json(), "auto_approve": auto_approve, "max_trials": budget.trials,
             "max_device_seconds": budget.device_seconds, "max_wall_seconds": budget.wall_seconds,
-            "question": f"Which changes to `{start}` improve {contract.metric.name} on {benchmark} {preset}?",
+            "question": question
+            or f"Which changes to `{start}` improve {contract.metric.name} on {benchmark} {preset}?",
+            "started_by": started_by, "single_person": single_person,
         },
     )  # fmt: skip
     message = f"Start {start} of {benchmark}"
     repository = Repository.create(project.repository_path, files, message, project.created)
     root = repository.root_commit()
     with transaction.atomic():
-        Project.objects.filter(pk=project.pk, start_commit="").update(
-            start_commit=root, start_tree=repository.tree_of(root), champion=root
-        )
+        unborn = Project.objects.filter(pk=project.pk, start_commit="")
+        if unborn.update(start_commit=root, start_tree=repository.tree_of(root), champion=root):
+            Event.record(Event.Kind.STATE, f"the project began{_by(started_by)}", project=project, actor=started_by)
+            if started_by is not None:
+                AuditEntry.record(started_by, "start", project)
         for number, researcher in enumerate(researchers, start=1):
-            Thread.objects.get_or_create(
-                project=project, number=number, defaults={"researcher": researcher, "head": root}
-            )
+            if not project.threads.filter(number=number).exists():
+                _begin_thread(project, number, researcher, root, project.started_by)
     project.refresh_from_db()
     return project
+
+
+def add_thread(project: Project, researcher: str, by: User) -> Thread:
+    """One more line of inquiry, from where `main` stands. Raises ValueError where there is no such researcher."""
+    Membership.require(by, project, Role.MEMBER, "add a thread")
+    if researcher not in RESEARCHERS:
+        raise ValueError(f"there is no researcher {researcher!r}; there are {', '.join(RESEARCHERS)}")
+    with transaction.atomic():
+        project = Project.objects.select_for_update().get(pk=project.pk)
+        number = (project.threads.aggregate(last=Max("number"))["last"] or 0) + 1
+        AuditEntry.record(by, "add thread", project, thread=number, researcher=researcher)
+        return _begin_thread(project, number, researcher, project.champion, by)
+
+
+def _begin_thread(project: Project, number: int, researcher: str, head: str, by: User | None) -> Thread:
+    thread = Thread.objects.create(project=project, number=number, researcher=researcher, head=head, steered_by=by)
+    words = f"thread {number} began{_by(by)}, with researcher {researcher}"
+    Event.record(Event.Kind.STATE, words, thread=thread, actor=by)
+    return thread
+
+
+def _by(person: User | None) -> str:
+    return f" by {person}" if person else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from benchmarks.edits import DoesNotApply
 from research.loop.commit import commit_candidate
 from research.loop.memory import steps_of, view_of
-from research.models import Idea, Thread
+from research.models import Thread
 from research.researchers import RESEARCHERS
 
 
@@ -13,8 +13,7 @@ def step(thread: Thread) -> bool:
     """Implement the oldest proposed idea on the thread's head, unless an experiment of the thread is under way."""
     if thread.experiments.running().exists() or thread.waiting_candidate:
         return False
-    ready = thread.ideas.filter(state=Idea.State.PROPOSED).exclude(kind=Idea.Kind.COMBINATION)  # merging makes those
-    idea = ready.order_by("number").first()
+    idea = thread.ideas.ahead().order_by("number").first()
     if idea is None:
         return False
     view = view_of(thread, idea.number)

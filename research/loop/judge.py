@@ -7,17 +7,46 @@ import math
 from django.db import transaction
 
 from research.loop.memory import noise_floor
-from research.models import Experiment, Finding, Result, Thread, Trial, Verdict
+from research.models import Event, Experiment, Finding, Project, Result, Thread, Trial, Verdict
 from research.validation import rules
-from research.validation.effects import relative_gain
-from research.validation.rules import Evidence, MorePairs, PairedScore, Rule, Severity, Stage, WaitForNoise
+from research.validation.effects import RelativeGain, relative_gain
+from research.validation.rules import Evidence, MorePairs, Rule, Severity, Stage, VerdictKind, WaitForNoise
 
+MACHINE_FAILURES = ("timeout", "out_of_memory", "disk_full")
 BROKEN_PAIRS = 3  # pairs lost to machines before an experiment is given up
+SAID = {
+    VerdictKind.IMPROVED: "improved by",
+    VerdictKind.WORSE: "is worse by",
+    VerdictKind.NO_DIFFERENCE: "made no difference:",
+    VerdictKind.INCONCLUSIVE: "could not tell:",
+    VerdictKind.INVALID: "is invalid:",
+}
 
 
 def step(thread: Thread) -> bool:
     """Judge one experiment of the thread that can be judged. True where rows changed."""
     return any(judge(experiment) for experiment in thread.experiments.running().order_by("pk"))
+
+
+def replicates(project: Project) -> bool:
+    """End a replicate whose pairs are complete, with the verdict of its own pairs. True where rows changed."""
+    running = project.experiments.running().filter(purpose=Experiment.Purpose.REPLICATE)
+    return any(judge_replicate(experiment) for experiment in running.order_by("pk"))
+
+
+def judge_replicate(experiment: Experiment) -> bool:
+    record_observations(experiment)
+    evidence, rule = gather(experiment), Rule.from_json(experiment.rule)
+    if not experiment.is_idle() and not evidence.structural:
+        return False
+    broken = broken_pairs(experiment, Stage.CONFIRM)
+    missing = experiment.wanted_pairs - len(evidence.pairs)
+    if missing > 0 and not evidence.structural:
+        if broken > BROKEN_PAIRS:
+            return conclude(experiment, evidence, _given_up(evidence, rule, broken))
+        return experiment.plan(str(Stage.CONFIRM), experiment.wanted_pairs + broken) > 0
+    decision = rules.settle(evidence, rule)
+    return not isinstance(decision, WaitForNoise) and conclude(experiment, evidence, decision)
 
 
 def judge(experiment: Experiment) -> bool:
@@ -46,29 +75,14 @@ def gather(experiment: Experiment) -> Evidence:
     findings = tuple(
         rules.Finding(f.kind, Severity(f.severity), f.message, tuple(f.evidence)) for f in experiment.findings.all()
     )
-    return Evidence(pairs=complete_pairs(experiment), noise=noise, findings=findings)
-
-
-def complete_pairs(experiment: Experiment) -> tuple[PairedScore, ...]:
-    rows: dict[tuple[str, int], dict[str, Trial]] = {}
-    trials = experiment.trials.filter(result__score__isnull=False).select_related("result")
-    for trial in trials.order_by("pk"):
-        rows.setdefault((trial.stage, trial.pair), {})[trial.arm] = trial
-    return tuple(
-        PairedScore(
-            Stage(stage), pair, arms[Trial.Arm.BASELINE].seed,
-            arms[Trial.Arm.BASELINE].result.value, arms[Trial.Arm.CANDIDATE].result.value,
-        )
-        for (stage, pair), arms in rows.items()
-        if len(arms) == 2
-    )  # fmt: skip
+    return Evidence(pairs=experiment.complete_pairs(), noise=noise, findings=findings)
 
 
 def broken_pairs(experiment: Experiment, stage: str) -> int:
     """Pairs of a stage that ended without two scores (a machine's fault: a candidate's failure is a finding)."""
     over = experiment.trials.filter(stage=stage, state__in=(Trial.State.ENDED, Trial.State.LOST))
     pairs = set(over.values_list("pair", flat=True))
-    return len(pairs) - sum(pair.stage == stage for pair in complete_pairs(experiment))
+    return len(pairs) - sum(pair.stage == stage for pair in experiment.complete_pairs())
 
 
 def record_observations(experiment: Experiment) -> None:
@@ -76,7 +90,7 @@ def record_observations(experiment: Experiment) -> None:
     results = Result.objects.filter(trial__experiment=experiment, trial__arm=Trial.Arm.CANDIDATE)
     for result in results.select_related("trial"):
         seen = list(result.observations)
-        if result.failure:
+        if result.failure and not _shared_by_its_pair(result):
             seen.append({"kind": result.failure, "severity": "structural", "message": result.message, "evidence": ()})
         for observation in seen:
             Finding.objects.get_or_create(
@@ -86,18 +100,48 @@ def record_observations(experiment: Experiment) -> None:
             )  # fmt: skip
 
 
+def _shared_by_its_pair(result: Result) -> bool:
+    """A machine can run out of time, memory or disk by itself: such a failure counts once the baseline came through."""
+    if result.failure not in MACHINE_FAILURES:
+        return False
+    mine = result.trial
+    other = Trial.objects.filter(experiment=mine.experiment_id, stage=mine.stage, pair=mine.pair).exclude(pk=mine.pk)
+    came_through = other.filter(state=Trial.State.ENDED).exclude(result__failure__in=MACHINE_FAILURES)
+    return not came_through.exists()
+
+
 def conclude(experiment: Experiment, evidence: Evidence, verdict: rules.Verdict) -> bool:
     """Store the verdict. Once, however often it is called."""
     with transaction.atomic():
         if not experiment.end():
             return False
         fields = {name: value for name, value in vars(verdict).items() if name not in ("kind", "stage")}
+        relative = relative_gain(evidence, Rule.from_json(experiment.rule))
         Verdict.objects.create(
             experiment=experiment, kind=str(verdict.kind), stage=str(verdict.stage), evidence=evidence.to_json(),
-            relative=relative_gain(evidence, Rule.from_json(experiment.rule)).mean,
-            **{name: _finite(value) for name, value in fields.items()},
+            relative=relative.mean, **{name: _finite(value) for name, value in fields.items()},
         )  # fmt: skip
+        thread = experiment.original.thread if experiment.original else experiment.thread
+        Event.record(Event.Kind.VERDICT, sentence(experiment, verdict, relative), experiment=experiment, thread=thread)
     return True
+
+
+def sentence(experiment: Experiment, verdict: rules.Verdict, gain: RelativeGain) -> str:
+    """The verdict as one line of the feed."""
+    what = experiment.original or experiment
+    again = f" again, over {verdict.pairs} fresh pairs," if experiment.original else ""
+    about = f": {experiment.subject.idea.name}" if experiment.subject else ""
+    return f"Experiment {what.number}{again} {SAID[verdict.kind]} {_size(verdict, gain)}{about}"
+
+
+def _size(verdict: rules.Verdict, gain: RelativeGain) -> str:
+    if verdict.kind == VerdictKind.INVALID:
+        return verdict.reason[:120]
+    if gain.mean is None or gain.error is None:
+        return "nothing was measured"
+    signed = verdict.kind not in (VerdictKind.IMPROVED, VerdictKind.WORSE)
+    mean = f"{gain.mean:+.1%}" if signed else f"{abs(gain.mean):.1%}"
+    return f"{mean} ± {gain.error:.1%}".replace("%", " %")
 
 
 def _given_up(evidence: Evidence, rule: Rule, broken: int) -> rules.Verdict:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from django.db import transaction
+
 from research.loop.memory import recipe_of
-from research.models import Lesson, Thread, Verdict
+from research.models import Event, Lesson, Thread, Verdict
 from research.validation.effects import relative_gain
 from research.validation.rules import Evidence, Rule, VerdictKind
 
@@ -29,15 +31,22 @@ def learn(verdict: Verdict) -> Lesson:
     base = [step.technique for step in recipe_of(experiment.project, experiment.baseline_commit)]
     latest = experiment.trials.filter(result__isnull=False).select_related("result").last()
     kind = kind_of(verdict)
-    return Lesson.objects.get_or_create(
-        experiment=experiment,
-        defaults={
-            "project": experiment.project, "thread": experiment.thread, "kind": kind,
-            "text": sentence(verdict, kind, effect, error), "techniques": candidate.idea.steps,
-            "base": experiment.baseline_commit, "recipe": base, "effect": effect, "error": error, "pairs": pairs,
-            "machine_class": latest.result.machine_class if latest else "",
-        },
-    )[0]  # fmt: skip
+    with transaction.atomic():
+        lesson, new = Lesson.objects.get_or_create(
+            experiment=experiment,
+            defaults={
+                "project": experiment.project, "thread": experiment.thread, "kind": kind,
+                "text": sentence(verdict, kind, effect, error), "techniques": candidate.idea.steps,
+                "base": experiment.baseline_commit, "recipe": base, "effect": effect, "error": error, "pairs": pairs,
+                "machine_class": latest.result.machine_class if latest else "",
+            },
+        )  # fmt: skip
+        if new:
+            words = (
+                f"lesson of experiment {experiment.number}: {Lesson.Kind(kind).label.lower()}, {candidate.idea.name}"
+            )
+            Event.record(Event.Kind.LESSON, words, experiment=experiment)
+    return lesson
 
 
 def kind_of(verdict: Verdict) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.db import transaction
 from django.db.models import Sum
 
-from research.models import Candidate, Experiment, Finding, Project, Result, Thread
+from research.models import Candidate, Event, Experiment, Finding, Project, Result, Thread
 from research.repository import Repository
 from research.validation import integrity
 from research.validation.rules import Finding as Observation
@@ -26,11 +26,15 @@ def open_experiment(candidate: Candidate, baseline: str) -> Experiment:
     project, key = candidate.project, f"candidate-{candidate.public_id}"
     findings = static_findings(candidate)
     with transaction.atomic():
-        experiment = Experiment.objects.filter(key=key).first() or Experiment.objects.create(
-            key=key, project=project, thread=candidate.thread, candidate=candidate,
-            number=project.next_experiment_number(), baseline_commit=baseline, candidate_commit=candidate.commit,
-            rule=project.rule,
-        )  # fmt: skip
+        experiment = Experiment.objects.filter(key=key).first()
+        if experiment is None:
+            experiment = Experiment.objects.create(
+                key=key, project=project, thread=candidate.thread, candidate=candidate,
+                number=project.next_experiment_number(), baseline_commit=baseline, candidate_commit=candidate.commit,
+                rule=project.rule,
+            )  # fmt: skip
+            words = f"experiment {experiment.number} began: {candidate.idea.name}"
+            Event.record(Event.Kind.EXPERIMENT, words, experiment=experiment)
         rule = Rule.from_json(experiment.rule)
         first = Stage.SCREEN if rule.screen_pairs else Stage.CONFIRM
         experiment.plan(str(first), rule.screen_pairs or rule.looks[0])

@@ -10,13 +10,12 @@ from __future__ import annotations
 import hashlib
 
 from django.db import transaction
-from django.db.models import Max
 
 from benchmarks.catalogue import Step
 from benchmarks.edits import DoesNotApply
 from research.loop.commit import adopt_commit, commit_candidate, message_of
 from research.loop.memory import catalogue_of, recipe_of, sources_of, steps_of
-from research.models import Idea, Lesson, MergeRequest, NotMergeable, Thread, Verdict
+from research.models import Event, Idea, Lesson, MergeRequest, NotMergeable, Thread, Verdict
 from research.repository import MAIN, Conflict, Repository
 from research.validation.rules import VerdictKind
 
@@ -44,12 +43,9 @@ def open_request(thread: Thread) -> bool:
     candidate = experiment.candidate
     assert candidate is not None
     old = thread.head if candidate.idea.kind == Idea.Kind.COMBINATION else experiment.baseline_commit
-    thread.advance_head(old, candidate.commit, f"head moved: {verdict.reason}")
-    MergeRequest.objects.create(
-        project=thread.project, thread=thread, candidate=candidate, verdict=verdict,
-        parent=MergeRequest.objects.filter(project=thread.project, commit=experiment.baseline_commit).first(),
-        base=experiment.baseline_commit, commit=candidate.commit,
-    )  # fmt: skip
+    with transaction.atomic():
+        thread.advance_head(old, candidate.commit, verdict.reason)
+        MergeRequest.open_for(verdict, thread)
     return True
 
 
@@ -98,7 +94,9 @@ def catch_up(thread: Thread) -> bool:
     if _on_main(thread) or thread.experiments.running().exists() or thread.waiting_candidate:
         return False
     if below := _open_below(thread):
-        return thread.advance_head(thread.head, below.commit, "the head was rejected; the gain below it still stands")
+        return thread.advance_head(
+            thread.head, below.commit, "the head was turned down; the gain below it still stands"
+        )
     repository = Repository(thread.project.repository_path)
     champion = thread.project.champion
     if repository.is_ancestor(thread.head, champion):
@@ -110,16 +108,17 @@ def catch_up(thread: Thread) -> bool:
 
 def combine(thread: Thread, repository: Repository, champion: str) -> bool:
     """Make the thread's own gains, merged onto `main`, a candidate that is measured against `main`."""
-    steps = _own_steps(thread, champion)
+    turned_down = _turned_down_below(thread, repository)
+    steps = _own_steps(thread, champion, turned_down)
+    if turned_down and not steps:
+        return thread.advance_head(thread.head, champion, "the head was turned down; nothing else of its own is open")
     idea = _combination_idea(thread, champion, steps)
     if idea.state != Idea.State.PROPOSED:  # measured or refused before: `main` it is
         return thread.advance_head(thread.head, champion, idea.refusal or "its gains were measured on main already")
     recipe = (*recipe_of(thread.project, champion), *steps)
-    rejected = thread.merge_requests.filter(state=MergeRequest.State.REJECTED).values_list("commit", flat=True)
-    tainted = any(repository.is_ancestor(commit, thread.head) for commit in rejected)
     try:
-        if tainted:
-            raise Conflict(["(a rejected change below it)"])
+        if turned_down:
+            raise Conflict(["(a change below it was turned down)"])
         commit = repository.merge(champion, thread.head, message_of(idea), idea.created)
         candidate = adopt_commit(idea, champion, commit, recipe)
     except Conflict as conflict:
@@ -144,6 +143,7 @@ def refuse(idea: Idea, champion: str, why: str) -> None:
             project=idea.project, thread=idea.thread, kind=Lesson.Kind.CONFLICT, text=why,
             techniques=idea.steps, base=champion,
         )  # fmt: skip
+        Event.record(Event.Kind.LESSON, f"lesson: these do not stand together, {idea.name}", thread=idea.thread)
 
 
 def sync_refs(thread: Thread) -> bool:
@@ -166,16 +166,24 @@ def _on_main(thread: Thread) -> bool:
 
 
 def _open_below(thread: Thread) -> MergeRequest | None:
-    """The open request right below a rejected head."""
-    rejected = thread.merge_requests.filter(commit=thread.head, state=MergeRequest.State.REJECTED)
-    return MergeRequest.objects.open().filter(children__in=rejected).first()
+    """The open request right below a head that was turned down."""
+    return (
+        MergeRequest.objects.open()
+        .filter(children__in=thread.merge_requests.turned_down().filter(commit=thread.head))
+        .first()
+    )
 
 
-def _own_steps(thread: Thread, champion: str) -> tuple[Step, ...]:
-    """Techniques of the head that `main` lacks, without those of rejected requests."""
+def _turned_down_below(thread: Thread, repository: Repository) -> list[MergeRequest]:
+    """Requests that a person turned down and that the head still stands on. One tried again since is not among them."""
+    found = thread.merge_requests.turned_down().select_related("candidate__idea")
+    return [request for request in found if repository.is_ancestor(request.commit, thread.head)]
+
+
+def _own_steps(thread: Thread, champion: str, turned_down: list[MergeRequest]) -> tuple[Step, ...]:
+    """Techniques of the head that `main` lacks, without those that were turned down."""
     there = {step.technique for step in recipe_of(thread.project, champion)}
-    rejected = thread.merge_requests.filter(state=MergeRequest.State.REJECTED).select_related("candidate__idea")
-    refused = {step.technique for request in rejected for step in steps_of(request.candidate.idea.steps)}
+    refused = {step.technique for request in turned_down for step in steps_of(request.candidate.idea.steps)}
     return tuple(
         step for step in recipe_of(thread.project, thread.head)
         if step.technique not in there and step.technique not in refused
@@ -193,9 +201,9 @@ def _combination_idea(thread: Thread, champion: str, steps: tuple[Step, ...]) ->
         return known
     gains = Lesson.objects.filter(thread=thread, kind=Lesson.Kind.GAIN, effect__isnull=False)
     names = ", ".join(step.technique for step in steps) or "nothing that main lacks"
-    return Idea.objects.create(
-        thread=thread, number=(thread.ideas.aggregate(last=Max("number"))["last"] or 0) + 1,
-        kind=Idea.Kind.COMBINATION, researcher=thread.researcher, fingerprint=fingerprint,
+    return Idea.add(
+        thread, Idea.next_number(thread), kind=Idea.Kind.COMBINATION, fingerprint=fingerprint,
+        title=f"{names} of thread {thread.number} on main"[:160],
         hypothesis=f"The gains of {thread} ({names}) add to those of main.",
         expected_effect=max((lesson.effect or 0 for lesson in gains), default=0.0) / 2,
         steps=[step.to_json() for step in steps],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.db import transaction
 
 from research.loop.memory import noise_floor
-from research.models import Experiment, NoiseFloor, Project, Result, Trial
+from research.models import Event, Experiment, NoiseFloor, Project, Result, Trial
 
 
 def step(project: Project) -> bool:
@@ -37,15 +37,20 @@ def begin(project: Project) -> bool:
     stored = NoiseFloor.objects.filter(**project.noise_key)
     if stored.exists() and not Result.objects.filter(trial__project=project).exists():
         return False  # the first result tells the machine class; a stored floor may fit it
-    experiment, new = Experiment.objects.get_or_create(
-        key=key_of(project),
-        defaults={
-            "project": project, "purpose": Experiment.Purpose.NOISE, "rule": project.rule,
-            "number": project.next_experiment_number(), "baseline_commit": project.start_commit,
-            "candidate_commit": project.start_commit,
-        },
-    )  # fmt: skip
-    experiment.plan("noise", project.sizes.noise_pairs)
+    pairs = project.sizes.noise_pairs
+    with transaction.atomic():
+        experiment, new = Experiment.objects.get_or_create(
+            key=key_of(project),
+            defaults={
+                "project": project, "purpose": Experiment.Purpose.NOISE, "rule": project.rule,
+                "number": project.next_experiment_number(), "baseline_commit": project.start_commit,
+                "candidate_commit": project.start_commit,
+            },
+        )  # fmt: skip
+        experiment.plan("noise", pairs)
+        if new:
+            words = f"measuring noise: {pairs} pairs of the start against itself"
+            Event.record(Event.Kind.NOISE, words, experiment=experiment)
     return new
 
 
@@ -65,6 +70,10 @@ def store(experiment: Experiment) -> bool:
                 "trials": floor.trials,
             },
         )  # fmt: skip
+        metric, level = project.contract.metric, sum(a + b for a, b in pairs) / (2 * len(pairs))
+        share = f" ({floor.sigma_pair / level:.2%})".replace("%", " %") if level else ""
+        words = f"noise measured: two trials of the same code differ by {floor.sigma_pair:.2g} {metric.unit}{share}"
+        Event.record(Event.Kind.NOISE, words, experiment=experiment)
     return True
 
 

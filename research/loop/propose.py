@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 
-from django.db.models import Max
+from django.db import transaction
 
 from benchmarks.catalogue import Step
 from research.loop.memory import view_of
-from research.models import Experiment, Idea, Project, Thread
+from research.models import Experiment, Idea, MergeRequest, Project, Thread
 from research.researchers import RESEARCHERS
 from research.researchers.base import Draft, NothingToPropose
 
@@ -19,10 +19,9 @@ REFUSALS_IN_A_ROW = 5
 
 def step(thread: Thread) -> bool:
     """Propose one idea if too few are ready. True where a row was written."""
-    ready = thread.ideas.filter(state=Idea.State.PROPOSED).exclude(kind=Idea.Kind.COMBINATION)
-    if ready.count() >= AHEAD:
+    if thread.ideas.ahead().count() >= AHEAD or _waits_for_its_head(thread):
         return False
-    number = (thread.ideas.aggregate(last=Max("number"))["last"] or 0) + 1
+    number = Idea.next_number(thread)
     view = view_of(thread, number)
     try:
         draft = RESEARCHERS[thread.researcher].propose(view)
@@ -30,8 +29,9 @@ def step(thread: Thread) -> bool:
         if not _under_way(thread.project):
             thread.finish(str(nothing))
         return False
-    fingerprint = fingerprint_of(thread.head, draft.kind, draft.steps)
-    idea = _save(thread, number, draft, fingerprint)
+    idea = _save(thread, number, draft)
+    if idea is None:  # somebody steered meanwhile
+        return True
     if earlier := duplicate_of(thread, idea):
         idea.refuse(f"the same change on the same head was tried in {earlier}", earlier)
         recent = thread.ideas.order_by("-number").values_list("state", flat=True)[:REFUSALS_IN_A_ROW]
@@ -52,12 +52,28 @@ def duplicate_of(thread: Thread, idea: Idea) -> Experiment | None:
     return Experiment.objects.refusing_repeats().filter(candidate__idea__in=twins).first()
 
 
-def _save(thread: Thread, number: int, draft: Draft, fingerprint: str) -> Idea:
-    return Idea.objects.create(
-        thread=thread, number=number, kind=draft.kind, researcher=thread.researcher, hypothesis=draft.hypothesis,
-        expected_effect=draft.expected_effect, cost_guess=draft.cost_guess, fingerprint=fingerprint,
-        steps=[step.to_json() for step in draft.steps], tags=list(draft.tags),
-    )  # fmt: skip
+def _save(thread: Thread, number: int, draft: Draft) -> Idea | None:
+    """Keep the idea, unless the thread was steered while it was made. The first one under new steering says so."""
+    with transaction.atomic():
+        fresh = Thread.objects.select_for_update().get(pk=thread.pk)
+        if fresh.directives != thread.directives:
+            return None
+        idea = Idea.add(
+            thread, number, kind=draft.kind, title=draft.title, hypothesis=draft.hypothesis, tags=list(draft.tags),
+            expected_effect=draft.expected_effect, cost_guess=draft.cost_guess, files=list(draft.files),
+            steps=[step.to_json() for step in draft.steps],
+            fingerprint=fingerprint_of(thread.head, draft.kind, draft.steps),
+        )  # fmt: skip
+        fresh.obeyed(idea.name, idea.techniques)
+    return idea
+
+
+def _waits_for_its_head(thread: Thread) -> bool:
+    """To try again what was sent back, the thread first has to leave it; what runs on it ends before that."""
+    if not thread.directives.get("try"):
+        return False
+    left = thread.merge_requests.filter(commit=thread.head)
+    return left.exclude(state__in=(MergeRequest.State.OPEN, MergeRequest.State.MERGED)).exists()
 
 
 def _under_way(project: Project) -> bool:

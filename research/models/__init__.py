@@ -8,10 +8,12 @@ from research.models.experiment import Experiment, Result, Trial
 from research.models.idea import Idea
 from research.models.lesson import Lesson
 from research.models.machine import Lease, Machine, NoiseFloor
-from research.models.merge_request import MergeRequest, NotMergeable
+from research.models.merge_request import MergeRequest
 from research.models.people import Membership, Preferences, Role, SignInLink
-from research.models.project import Project, Thread
+from research.models.project import Project
+from research.models.refusals import NotAllowed, NotMergeable
 from research.models.series import Chunk, Series
+from research.models.thread import SteeringLabel, Thread
 from research.models.verdict import Finding, Verdict
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "Membership",
     "MergeRequest",
     "NoiseFloor",
+    "NotAllowed",
     "NotMergeable",
     "Preferences",
     "Project",
@@ -38,6 +41,7 @@ __all__ = [
     "Role",
     "Series",
     "SignInLink",
+    "SteeringLabel",
     "Thread",
     "Trial",
     "Verdict",

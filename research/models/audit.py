@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from django.conf import settings
 from django.db import models
 from django.utils import timezone
 
-from research.models.project import Project
+if TYPE_CHECKING:
+    from research.models.project import Project
 
 
 class AuditEntry(models.Model):
     actor = models.ForeignKey(settings.AUTH_USER_MODEL, models.SET_NULL, null=True, blank=True)
     action = models.CharField(max_length=40)
-    project = models.ForeignKey(Project, models.CASCADE, null=True, related_name="audit")
+    project = models.ForeignKey("Project", models.CASCADE, null=True, related_name="audit")
     detail = models.JSONField(default=dict)
     at = models.DateTimeField(default=timezone.now)
 
@@ -20,5 +23,5 @@ class AuditEntry(models.Model):
         return f"{self.at:%Y-%m-%d %H:%M} {self.actor or 'policy'}: {self.action}"
 
     @classmethod
-    def record(cls, actor: models.Model | None, action: str, project: Project, **detail: object) -> AuditEntry:
+    def record(cls, actor: models.Model | None, action: str, project: Project | None, **detail: object) -> AuditEntry:
         return cls.objects.create(actor=actor, action=action, project=project, detail=detail)

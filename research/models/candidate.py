@@ -7,7 +7,8 @@ from django.utils import timezone
 
 from research.models.idea import Idea
 from research.models.ids import new_id
-from research.models.project import Project, Thread
+from research.models.project import Project
+from research.models.thread import Thread
 
 
 class Candidate(models.Model):

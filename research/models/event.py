@@ -7,13 +7,16 @@ id is drawn before the commit; a tail by it skips rows on PostgreSQL.)
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from django.conf import settings
-from django.db import models, transaction
-from django.db.models import F
+from django.db import connection, models, transaction
 from django.utils import timezone
 
-from research.models.experiment import Experiment
-from research.models.project import Project, Thread
+if TYPE_CHECKING:
+    from research.models.experiment import Experiment
+    from research.models.project import Project
+    from research.models.thread import Thread
 
 
 class Feed(models.Model):
@@ -65,9 +68,9 @@ class Event(models.Model):
     seq = models.BigIntegerField(primary_key=True)
     at = models.DateTimeField(default=timezone.now)
     kind = models.CharField(max_length=16, choices=Kind)
-    project = models.ForeignKey(Project, models.CASCADE, null=True, related_name="events")
-    thread = models.ForeignKey(Thread, models.CASCADE, null=True, related_name="events")
-    experiment = models.ForeignKey(Experiment, models.CASCADE, null=True, related_name="events")
+    project = models.ForeignKey("Project", models.CASCADE, null=True, related_name="events")
+    thread = models.ForeignKey("Thread", models.CASCADE, null=True, related_name="events")
+    experiment = models.ForeignKey("Experiment", models.CASCADE, null=True, related_name="events")
     actor = models.ForeignKey(settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="+")
     text = models.TextField(blank=True)
 
@@ -91,17 +94,14 @@ class Event(models.Model):
         actor: models.Model | None = None,
     ) -> Event:
         """Append one event, in the transaction of the change that it tells of. Thread and experiment name the rest."""
-        if experiment is not None:
-            thread = thread or experiment.thread
-            project = project or experiment.project
-        if thread is not None:
-            project = project or thread.project
-        with transaction.atomic():
-            if not Feed.objects.filter(pk=1).update(seq=F("seq") + 1):
-                Feed.objects.create(pk=1, seq=1)
+        thread_id = thread.pk if thread else experiment.thread_id if experiment else None
+        project_id = project.pk if project else experiment.project_id if experiment else None
+        if thread is not None and project_id is None:
+            project_id = thread.project_id
+        with transaction.atomic(savepoint=False):
             return cls.objects.create(
-                seq=Feed.objects.values_list("seq", flat=True).get(pk=1), kind=kind, text=text, project=project,
-                thread=thread, experiment=experiment, actor=actor,
+                seq=_next_seq(), kind=kind, text=text, project_id=project_id, thread_id=thread_id,
+                experiment=experiment, actor=actor,
             )  # fmt: skip
 
     @property
@@ -119,6 +119,15 @@ class Event(models.Model):
         if self.kind in MACHINES:
             found.add("machines")
         return found
+
+
+def _next_seq() -> int:
+    """Count on; the row stays locked until the transaction ends. One statement: an event costs half as much so."""
+    with connection.cursor() as cursor:
+        table = connection.ops.quote_name(Feed._meta.db_table)
+        cursor.execute(f"UPDATE {table} SET seq = seq + 1 WHERE id = 1 RETURNING seq")
+        row = cursor.fetchone()
+    return row[0] if row else Feed.objects.create(pk=1, seq=1).seq
 
 
 QUIET = (Event.Kind.TRIAL_STARTED, Event.Kind.TRIAL_ENDED)

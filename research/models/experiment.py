@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from django.contrib.auth.models import User
 from django.db import models, transaction
 from django.db.models import F, Q
 from django.utils import timezone
 
+from research.models.audit import AuditEntry
 from research.models.candidate import Candidate
+from research.models.event import Event
 from research.models.ids import new_id
 from research.models.machine import LEASE_TIME, Lease, Machine
-from research.models.project import Project, Thread
-from research.validation.records import VerdictKind
+from research.models.people import Membership, Role
+from research.models.project import Project
+from research.models.refusals import NotMergeable
+from research.models.thread import Thread
+from research.validation import rules
+from research.validation.records import Evidence, PairedScore, Pooled, Rule, Stage, VerdictKind
 
 MAX_ATTEMPTS = 4
+MOST_SEEDS = 24  # pairs that may be asked for at once
 
 
 class ExperimentQuerySet(models.QuerySet["Experiment"]):
@@ -52,6 +60,7 @@ class Experiment(models.Model):
     baseline_commit = models.CharField(max_length=40)
     candidate_commit = models.CharField(max_length=40)
     rule = models.JSONField(help_text="frozen before the first trial")
+    wanted_pairs = models.PositiveIntegerField(default=0, help_text="of a replicate: what a person asked for")
     state = models.CharField(max_length=12, choices=State, default=State.RUNNING)
     served = models.DateTimeField(null=True, blank=True, help_text="when a machine last took a pair of it")
     created = models.DateTimeField(default=timezone.now)
@@ -64,6 +73,11 @@ class Experiment(models.Model):
 
     def __str__(self) -> str:
         return f"experiment {self.number} of {self.project.name}"
+
+    @property
+    def subject(self) -> Candidate | None:
+        """What is compared: a replicate compares the candidate of its original."""
+        return self.original.candidate if self.original else self.candidate
 
     def split_of(self, stage: str) -> str:
         """The validation split that scores a stage: what confirms is not what screened."""
@@ -102,7 +116,68 @@ class Experiment(models.Model):
         return self._close(self.State.ENDED)
 
     def cancel(self) -> None:
-        self._close(self.State.CANCELLED)
+        with transaction.atomic():
+            if self._close(self.State.CANCELLED):
+                Event.record(Event.Kind.EXPERIMENT, f"experiment {self.number} was cancelled", experiment=self)
+
+    def complete_pairs(self) -> tuple[PairedScore, ...]:
+        """The pairs with two scores, in the order they were planned."""
+        rows: dict[tuple[str, int], dict[str, Trial]] = {}
+        trials = self.trials.filter(result__score__isnull=False).select_related("result").order_by("pk")
+        for trial in trials:
+            rows.setdefault((trial.stage, trial.pair), {})[trial.arm] = trial
+        return tuple(
+            PairedScore(
+                Stage(stage), pair, arms[Trial.Arm.BASELINE].seed,
+                arms[Trial.Arm.BASELINE].result.value, arms[Trial.Arm.CANDIDATE].result.value,
+            )
+            for (stage, pair), arms in rows.items()
+            if len(arms) == 2
+        )  # fmt: skip
+
+    def more_seeds(self, by: User, pairs: int = 4) -> Experiment:
+        """Measure so many more pairs of an experiment that has its verdict, as an experiment of their own.
+
+        Neither the verdict nor a merge depends on what comes out; `pooled` says what all pairs say together.
+        """
+        original = self.original or self
+        Membership.require(by, self.project, Role.MEMBER, "ask for more seeds")
+        if not 2 <= pairs <= MOST_SEEDS:
+            raise NotMergeable(f"ask for 2 to {MOST_SEEDS} pairs at a time")
+        with transaction.atomic():
+            Experiment.objects.select_for_update().get(pk=original.pk)
+            if not Experiment.objects.filter(pk=original.pk, verdict__isnull=False).exists():
+                raise NotMergeable("it has no verdict yet; the pairs it needs come by themselves")
+            if original.replicates.running().exists():
+                raise NotMergeable("more pairs of it are being measured already")
+            if self.project.state == Project.State.FINISHED:
+                raise NotMergeable("the project is finished; resume it first")
+            replicate = Experiment.objects.create(
+                key=f"replicate-{original.public_id}-{original.replicates.count() + 1}", project=self.project,
+                original=original, purpose=self.Purpose.REPLICATE, number=self.project.next_experiment_number(),
+                baseline_commit=original.baseline_commit, candidate_commit=original.candidate_commit,
+                rule=original.rule, wanted_pairs=pairs,
+            )  # fmt: skip
+            replicate.plan(str(Stage.CONFIRM), pairs)
+            AuditEntry.record(by, "more seeds", self.project, experiment=original.number, pairs=pairs)
+            words = f"{by} asked for {pairs} more pairs of experiment {original.number}"
+            Event.record(Event.Kind.MORE_SEEDS, words, thread=original.thread, experiment=original, actor=by)
+        return replicate
+
+    def pooled(self) -> Pooled | None:
+        """What the confirm pairs of this experiment and of all its replicates say together; None without any."""
+        return rules.pool(self._evidence(), Rule.from_json(self.rule))
+
+    def pairs_to_decide(self) -> int | None:
+        """How many more pairs would probably settle it; 0 where they have; None where no affordable number would."""
+        return rules.pairs_to_decide(self._evidence(), Rule.from_json(self.rule))
+
+    def _evidence(self) -> list[Evidence]:
+        """The frozen evidence of the original and of its replicates, in order."""
+        original = self.original or self
+        parts = Experiment.objects.filter(Q(pk=original.pk) | Q(original=original), verdict__isnull=False)
+        found = parts.order_by("number").values_list("verdict__evidence", flat=True)
+        return [Evidence.from_json(evidence) for evidence in found]
 
     def _close(self, state: State) -> bool:
         with transaction.atomic():
@@ -189,6 +264,10 @@ class Trial(models.Model):
     def __str__(self) -> str:
         return f"{self.stage} {self.pair} {self.arm} of experiment {self.experiment_id}"
 
+    @property
+    def name(self) -> str:
+        return f"{self.stage} pair {self.pair + 1}, {self.arm}"
+
     def lease(self, machine: Machine, worker: str) -> Lease | None:
         """Claim by conditional update; None where somebody else was faster."""
         now = timezone.now()
@@ -197,6 +276,7 @@ class Trial(models.Model):
             if not mine.update(state=self.State.LEASED, generation=F("generation") + 1):
                 return None
             self.refresh_from_db(fields=["state", "generation"])
+            self._tell_of(Event.Kind.TRIAL_STARTED, f"{self.name}: on {machine.name}")
             return Lease.objects.create(
                 trial=self, machine=machine, worker=worker, generation=self.generation, granted=now,
                 expires=now + LEASE_TIME,
@@ -204,7 +284,9 @@ class Trial(models.Model):
 
     def lose(self, why: str) -> None:
         """Give up on a waiting trial: its pair is broken and made up for by another."""
-        Trial.objects.waiting().filter(pk=self.pk).update(state=self.State.LOST, note=why)
+        with transaction.atomic():
+            if Trial.objects.waiting().filter(pk=self.pk).update(state=self.State.LOST, note=why):
+                self._tell_of(Event.Kind.TRIAL_ENDED, f"{self.name}: lost, {why}")
 
     def give_back(self, lease: Lease, why: str) -> bool:
         """End a lease without a result: the trial waits again, or is lost after MAX_ATTEMPTS leases."""
@@ -215,6 +297,7 @@ class Trial(models.Model):
             if Experiment.objects.filter(pk=self.experiment_id).exclude(state=Experiment.State.RUNNING).exists():
                 again = self.State.CANCELLED
             Trial.objects.filter(pk=self.pk, generation=lease.generation).update(state=again, note=why)
+            self._tell_of(Event.Kind.TRIAL_ENDED, f"{self.name}: {again.value}, {why}")
         return True
 
     def finish(self, lease: Lease, **result: object) -> bool:
@@ -222,9 +305,13 @@ class Trial(models.Model):
         with transaction.atomic():
             if not lease.release():
                 return False
-            Result.objects.create(trial=self, generation=lease.generation, **result)
+            outcome = Result.objects.create(trial=self, generation=lease.generation, **result)
             Trial.objects.filter(pk=self.pk).update(state=self.State.ENDED, ended=timezone.now())
+            self._tell_of(Event.Kind.TRIAL_ENDED, f"{self.name}: {outcome}")
         return True
+
+    def _tell_of(self, kind: str, text: str) -> None:
+        Event.record(kind, text, experiment=self.experiment)
 
 
 class Result(models.Model):

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from django.db import models
+from typing import Any
+
+from django.db import models, transaction
+from django.db.models import Max
 from django.utils import timezone
 
+from research.models.event import Event
 from research.models.ids import new_id
-from research.models.project import Project, Thread
+from research.models.project import Project
+from research.models.thread import Thread
+
+
+class IdeaQuerySet(models.QuerySet["Idea"]):
+    def ahead(self) -> IdeaQuerySet:
+        """Made by a researcher and not implemented yet; combinations are made by merging."""
+        return self.filter(state=Idea.State.PROPOSED).exclude(kind=Idea.Kind.COMBINATION)
 
 
 class Idea(models.Model):
@@ -26,16 +37,20 @@ class Idea(models.Model):
     number = models.PositiveIntegerField()
     kind = models.CharField(max_length=12, choices=Kind)
     researcher = models.CharField(max_length=40)
+    title = models.CharField(max_length=160, blank=True, help_text="what is changed, in a few words")
     hypothesis = models.TextField()
     expected_effect = models.FloatField(help_text="relative gain in the metric, positive is better")
     cost_guess = models.FloatField(default=0, help_text="device-seconds until a verdict")
     steps = models.JSONField(help_text='the techniques to apply, in order: [{"technique", "tunables"}]')
+    files = models.JSONField(default=list, blank=True, help_text="paths that it changes")
     tags = models.JSONField(default=list, blank=True)
     fingerprint = models.CharField(max_length=64, db_index=True)
     state = models.CharField(max_length=12, choices=State, default=State.PROPOSED)
     refusal = models.TextField(blank=True)
     pointer = models.ForeignKey("Experiment", models.SET_NULL, null=True, blank=True, related_name="+")
     created = models.DateTimeField(default=timezone.now)
+
+    objects = IdeaQuerySet.as_manager()
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["thread", "number"], name="idea_number")]
@@ -47,9 +62,36 @@ class Idea(models.Model):
     def project(self) -> Project:
         return self.thread.project
 
-    def refuse(self, why: str, pointer: models.Model | None = None) -> None:
-        self.state, self.refusal, self.pointer = self.State.REFUSED, why, pointer  # type: ignore[assignment]
-        self.save(update_fields=["state", "refusal", "pointer"])
+    @property
+    def techniques(self) -> list[str]:
+        return [str(step["technique"]) for step in self.steps]
+
+    @classmethod
+    def next_number(cls, thread: Thread) -> int:
+        return (thread.ideas.aggregate(last=Max("number"))["last"] or 0) + 1
+
+    @classmethod
+    def add(cls, thread: Thread, number: int, **fields: Any) -> Idea:
+        """Save a new idea of a thread."""
+        with transaction.atomic():
+            idea = cls.objects.create(thread=thread, number=number, researcher=thread.researcher, **fields)
+            Event.record(Event.Kind.IDEA, f"idea {number}: {idea.name}", thread=thread)
+        return idea
+
+    @property
+    def name(self) -> str:
+        """A few words for lists; old ideas have only their sentence."""
+        return self.title or self.hypothesis
+
+    def refuse(self, why: str, pointer: models.Model | None = None) -> bool:
+        """Once, and only before it is implemented."""
+        with transaction.atomic():
+            mine = Idea.objects.filter(pk=self.pk, state=self.State.PROPOSED)
+            refused = mine.update(state=self.State.REFUSED, refusal=why, pointer=pointer) == 1
+            if refused:
+                Event.record(Event.Kind.REFUSED, f"idea {self.number} refused: {why}", thread=self.thread)
+        self.refresh_from_db(fields=["state", "refusal", "pointer"])
+        return refused
 
     def implemented(self) -> None:
         Idea.objects.filter(pk=self.pk, state=self.State.PROPOSED).update(state=self.State.IMPLEMENTED)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from django.db import models
+from django.contrib.auth.models import User
+from django.db import models, transaction
 from django.utils import timezone
 
+from research.models.audit import AuditEntry
+from research.models.event import Event
 from research.models.experiment import Experiment
-from research.models.project import Project, Thread
+from research.models.people import Membership, Role
+from research.models.project import Project
+from research.models.thread import Thread
 
 
 class Lesson(models.Model):
@@ -23,6 +28,10 @@ class Lesson(models.Model):
     project = models.ForeignKey(Project, models.CASCADE, related_name="lessons")
     thread = models.ForeignKey(Thread, models.CASCADE, related_name="lessons")
     experiment = models.OneToOneField(Experiment, models.CASCADE, null=True, blank=True, related_name="lesson")
+    request = models.ForeignKey(
+        "MergeRequest", models.CASCADE, null=True, blank=True, related_name="lessons",
+        help_text="what a person rejected",
+    )  # fmt: skip
     kind = models.CharField(max_length=12, choices=Kind)
     text = models.TextField()
     techniques = models.JSONField(help_text='[{"technique", "tunables"}] that the change added')
@@ -37,3 +46,26 @@ class Lesson(models.Model):
 
     def __str__(self) -> str:
         return self.text
+
+    def retract(self, by: User) -> None:
+        """Let it count for nothing any more. A dead end is open again."""
+        self._keep(by, retracted=True, act="retract a lesson")
+
+    def restore(self, by: User) -> None:
+        self._keep(by, retracted=False, act="restore a lesson")
+
+    def _keep(self, by: User, retracted: bool, act: str) -> None:
+        role = Role.REVIEWER if self.kind == self.Kind.REJECTED else Role.MEMBER
+        Membership.require(by, self.project, role, act)
+        with transaction.atomic():
+            other = Lesson.objects.filter(pk=self.pk, retracted=not retracted)
+            if other.update(retracted=retracted):
+                AuditEntry.record(by, act, self.project, lesson=self.pk)
+                words = "a lesson was retracted" if retracted else "a lesson counts again"
+                thread, experiment = self.thread, self.experiment
+                text = f"{words} by {by}: {self.text}"
+                Event.record(Event.Kind.LESSON, text, thread=thread, experiment=experiment, actor=by)
+                if retracted and self.kind == self.Kind.REJECTED:
+                    for finished in self.project.threads.all():
+                        finished.wake("a dead end is open again")
+        self.refresh_from_db(fields=["retracted"])

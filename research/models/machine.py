@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
 
-from django.db import models
+from django.db import models, transaction
 from django.db.models import Q
 from django.utils import timezone
 
+from research.models.event import Event
 from research.models.ids import new_id
 
 LEASE_TIME = timedelta(seconds=15)
@@ -29,13 +31,52 @@ class Machine(models.Model):
     def __str__(self) -> str:
         return self.name
 
+    def attach(self, level: int, rows: list[dict[str, Any]]) -> None:
+        """A worker begins here; what an attack on its sandbox showed stands on every result from now on."""
+        with transaction.atomic():
+            Machine.objects.filter(pk=self.pk).update(isolation_level=level, isolation=rows)
+            words = f"{self.name} attached: isolation {level} of 3, {self.slots} slot{'s' * (self.slots != 1)}"
+            Event.record(Event.Kind.MACHINE, words)
+        self.refresh_from_db()
+
     def beat(self) -> None:
         Machine.objects.filter(pk=self.pk).update(seen=timezone.now())
+
+
+class IdleGap(NamedTuple):
+    """A machine stood still although the next pair was waiting already."""
+
+    machine_id: int
+    start: datetime
+    end: datetime
+
+    @property
+    def seconds(self) -> float:
+        return (self.end - self.start) / timedelta(seconds=1)
 
 
 class LeaseQuerySet(models.QuerySet["Lease"]):
     def open(self) -> LeaseQuerySet:
         return self.filter(released__isnull=True)
+
+    def since(self, moment: datetime) -> LeaseQuerySet:
+        """Held at some time after that moment."""
+        return self.filter(Q(released__isnull=True) | Q(released__gt=moment))
+
+    def idle_gaps(self) -> list[IdleGap]:
+        """Between the end of what a machine held and its next lease, as far as that trial existed already."""
+        ends: dict[int, datetime | None] = {}
+        gaps = []
+        rows = self.order_by("granted").values_list("machine_id", "granted", "released", "trial__created")
+        for machine, granted, released, created in rows:
+            end = ends.get(machine)
+            if end is not None and max(end, created) < granted:
+                gaps.append(IdleGap(machine, max(end, created), granted))
+            if machine not in ends or released is None:
+                ends[machine] = released  # None: something runs, so nothing stands still
+            elif end is not None:
+                ends[machine] = max(end, released)
+        return gaps
 
     def expired(self) -> LeaseQuerySet:
         return self.open().filter(expires__lt=timezone.now())

@@ -1,26 +1,37 @@
-"""MergeRequest: the request that an improved candidate become the champion."""
+"""MergeRequest: the request that an improved candidate become the champion. What a person can make of it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from django.conf import settings
+from django.contrib.auth.models import User
 from django.db import models, transaction
 from django.utils import timezone
 
 from research.models.audit import AuditEntry
 from research.models.candidate import Candidate
+from research.models.event import Event
+from research.models.experiment import Experiment
 from research.models.ids import new_id
-from research.models.project import Project, Thread
+from research.models.lesson import Lesson
+from research.models.people import Membership, Role
+from research.models.project import Project
+from research.models.refusals import NotAllowed, NotMergeable
+from research.models.thread import Thread
 from research.models.verdict import Verdict
 from research.validation.records import Severity
 
-
-class NotMergeable(Exception):
-    """An approval that cannot be: stale, decided already, bound to another commit. The text says what to do."""
+MAIN_MOVED = "main has moved since this was measured; it will be measured again on main"
 
 
 class MergeRequestQuerySet(models.QuerySet["MergeRequest"]):
     def open(self) -> MergeRequestQuerySet:
         return self.filter(state=MergeRequest.State.OPEN)
+
+    def turned_down(self) -> MergeRequestQuerySet:
+        """By a person: the thread stands on them no longer."""
+        return self.filter(state__in=(MergeRequest.State.REJECTED, MergeRequest.State.RETURNED))
 
 
 class MergeRequest(models.Model):
@@ -66,43 +77,134 @@ class MergeRequest(models.Model):
         """An integrity finding asks for a person."""
         return self.verdict.experiment.findings.filter(severity=str(Severity.REVIEW)).exists()
 
-    def approve(self, commit: str, by: models.Model | None = None) -> list[MergeRequest]:
+    @classmethod
+    def open_for(cls, verdict: Verdict, thread: Thread) -> MergeRequest:
+        """Open the request of a confirmed gain, on top of the one it stacks on."""
+        experiment = verdict.experiment
+        assert experiment.candidate is not None
+        below = cls.objects.filter(project=thread.project, commit=experiment.baseline_commit).first()
+        with transaction.atomic():
+            request = cls.objects.create(
+                project=thread.project, thread=thread, candidate=experiment.candidate, verdict=verdict, parent=below,
+                base=experiment.baseline_commit, commit=experiment.candidate.commit,
+            )  # fmt: skip
+            request._tell_of(Event.Kind.REQUEST, "waits for a review")
+        return request
+
+    def may_approve(self, user: User) -> None:
+        """Raises NotMergeable with the reason where this person cannot approve it now, with all it stacks on."""
+        chain = self._undecided("approved")
+        if chain[0].base != self.project.champion:
+            raise NotMergeable(MAIN_MOVED)
+        self._is_no_judge_in_own_cause(user, chain)
+
+    def approve(self, commit: str, by: User | None = None) -> list[MergeRequest]:
         """Merge this request and its open ancestors: `main` moves to its commit. `by=None` is the project's policy.
 
-        Raises NotMergeable where the approval names another commit or `main` has moved since the measurement.
+        Raises NotMergeable where the approval names another commit, `main` has moved since the measurement, or the
+        person may not. Open requests that do not stand on the new `main` become stale.
         """
         if commit != self.commit:
             raise NotMergeable(f"the approval names {commit[:10]}, the request is {self.commit[:10]}; look again")
-        chain = self.stack()
-        if not chain:
-            raise NotMergeable(f"the request is {self.state}; only an open one can be approved")
+        chain = self._undecided("approved")
+        if by is not None:
+            self._is_no_judge_in_own_cause(by, chain)
         with transaction.atomic():
             if not self.project.move_champion(old=chain[0].base, new=self.commit):
-                raise NotMergeable("main has moved since this was measured; it will be measured again on main")
+                raise NotMergeable(MAIN_MOVED)
             for request in chain:
                 if not request._decide(self.State.MERGED, by, ""):
                     raise NotMergeable("somebody decided this request a moment ago; reload")
                 AuditEntry.record(by, "merge", request.project, commit=request.commit, request=request.public_id)
+                request._tell_of(Event.Kind.MERGED, f"merged by {by or 'policy'}", by)
+            self._leave_the_others_behind()
         self.refresh_from_db()
         return chain
 
-    def reject(self, by: models.Model | None, reason: str) -> None:
-        """Reject, with a reason. Requests stacked on it lose their base: they are measured again on `main`."""
+    def reject(self, by: User | None, reason: str) -> None:
+        """Reject, with a reason that becomes a dead end: its techniques are not proposed again in this project.
+
+        Requests stacked on it lose their base: they are measured again on `main`.
+        """
+        who, words = by or "policy", reason.strip() or "no reason given"
+        idea = self.candidate.idea
         with transaction.atomic():
-            if not self._decide(self.State.REJECTED, by, reason):
-                raise NotMergeable(f"the request is {self.state}; only an open one can be rejected")
+            self._turn_down(self.State.REJECTED, by, reason, "reject it")
             AuditEntry.record(by, "reject", self.project, commit=self.commit, reason=reason)
-            for child in self.children.filter(state=self.State.OPEN):
-                child.make_stale("the request below it was rejected")
+            self._tell_of(Event.Kind.REJECTED, f"rejected by {who}: {words}", by)
+            Lesson.objects.create(
+                project=self.project, thread=self.thread, request=self, kind=Lesson.Kind.REJECTED,
+                text=f"Rejected by {who}: {words} ({idea.name})", techniques=idea.steps, base=self.base,
+            )  # fmt: skip
+            for thread in self.project.threads.all():
+                thread.drop_ahead(f"rejected by {who}: {words}", set(idea.techniques))
         self.refresh_from_db()
 
-    def make_stale(self, reason: str) -> None:
-        MergeRequest.objects.open().filter(pk=self.pk).update(state=self.State.STALE, reason=reason)
-        for child in self.children.filter(state=self.State.OPEN):
-            child.make_stale(reason)
+    def request_changes(self, by: User | None, note: str) -> None:
+        """Send it back: no dead end, but the thread tries one of its techniques again, once, with other settings."""
+        who, words = by or "policy", note.strip() or "no note"
+        with transaction.atomic():
+            self._turn_down(self.State.RETURNED, by, note, "request changes")
+            AuditEntry.record(by, "request changes", self.project, commit=self.commit, note=note)
+            self._tell_of(Event.Kind.RETURNED, f"changes requested by {who}: {words}", by)
+            self.thread.try_again(self.candidate.idea.techniques, f"changes were requested: {words}")
+        self.refresh_from_db()
 
-    def _decide(self, state: State, by: models.Model | None, reason: str) -> bool:
+    def more_seeds(self, by: User, pairs: int = 4) -> Experiment:
+        """More pairs before anybody decides. The request stays as it is."""
+        self._undecided("measured further")
+        return self.verdict.experiment.more_seeds(by, pairs)
+
+    def make_stale(self, reason: str) -> None:
+        with transaction.atomic():
+            mine = MergeRequest.objects.open().filter(pk=self.pk)
+            if mine.update(state=self.State.STALE, reason=reason):
+                self._tell_of(Event.Kind.STALE, f"stale: {reason}")
+            for child in self.children.filter(state=self.State.OPEN):
+                child.make_stale(reason)
+
+    def _undecided(self, act: str) -> list[MergeRequest]:
+        chain = self.stack()
+        if not chain:
+            raise NotMergeable(f"the request is {self.state}; only an open one can be {act}")
+        return chain
+
+    def _is_no_judge_in_own_cause(self, user: User, chain: Sequence[MergeRequest]) -> None:
+        Membership.require(user, self.project, Role.REVIEWER, "approve")
+        if self.project.single_person:
+            return
+        if self.project.started_by_id == user.pk:
+            raise NotAllowed("you started this project; somebody else has to approve its merges")
+        own = Thread.objects.filter(pk__in={request.thread_id for request in chain}, steered_by=user).first()
+        if own is not None:
+            raise NotAllowed(f"you started or steered thread {own.number} last; somebody else has to approve its gains")
+
+    def _turn_down(self, state: State, by: User | None, reason: str, act: str) -> None:
+        Membership.require(by, self.project, Role.REVIEWER, act)
+        if not self._decide(state, by, reason):
+            self.refresh_from_db(fields=["state"])
+            raise NotMergeable(f"the request is {self.state}; only an open one can be {state.value}")
+        for child in self.children.filter(state=self.State.OPEN):
+            child.make_stale(f"the request below it was {state.value}")
+        self.thread.wake(f"a request of it was {state.value}")
+
+    def _leave_the_others_behind(self) -> None:
+        """Whatever does not stand on the new `main`, of resting threads too. Finished ones may have ideas on it."""
+        for other in MergeRequest.objects.open().filter(project=self.project).order_by("pk"):
+            other.refresh_from_db()
+            chain = other.stack()
+            if chain and chain[0].base != self.commit:
+                other.make_stale("main moved; the gain is measured again on it")
+        for thread in self.project.threads.all():
+            thread.wake("main moved")
+
+    def _decide(self, state: State, by: User | None, reason: str) -> bool:
         undecided = MergeRequest.objects.open().filter(pk=self.pk)
         return undecided.update(
             state=state, decided_by=by, decided_by_policy=by is None, decided=timezone.now(), reason=reason
         ) == 1  # fmt: skip
+
+    def _tell_of(self, kind: str, what: str, by: User | None = None) -> None:
+        """One line of the feed: what happened, and to which change."""
+        text = f"{self.commit[:7]} {what}: {self.candidate.idea.name}"
+        Event.record(kind, text, thread=self.thread, experiment=self.verdict.experiment, actor=by)

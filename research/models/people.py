@@ -5,14 +5,20 @@ from __future__ import annotations
 import hashlib
 import secrets
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
+from django.apps import apps
 from django.conf import settings
 from django.contrib.auth.models import AbstractUser
-from django.db import models
+from django.db import models, transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from research.models.project import Project
+from research.models.audit import AuditEntry
+from research.models.refusals import NotAllowed
+
+if TYPE_CHECKING:
+    from research.models.project import Project
 
 LINK_LIFE = timedelta(hours=12)
 
@@ -30,7 +36,7 @@ class Membership(models.Model):
     """A person's role in one project, or in all of them (`project` empty)."""
 
     user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="memberships")
-    project = models.ForeignKey(Project, models.CASCADE, null=True, blank=True, related_name="memberships")
+    project = models.ForeignKey("Project", models.CASCADE, null=True, blank=True, related_name="memberships")
     role = models.PositiveSmallIntegerField(choices=Role, default=Role.VIEWER)
 
     class Meta:
@@ -54,14 +60,34 @@ class Membership(models.Model):
         return max(roles, default=0)
 
     @classmethod
+    def require(cls, user: AbstractUser | None, project: Project | None, role: Role, act: str) -> None:
+        """Raises NotAllowed where the person's role is too low. `None` stands for the lab itself: it may."""
+        if user is not None and cls.role_of(user, project) < role:
+            raise NotAllowed(
+                f"only a {role.label} of {project or 'the lab'} may {act}; an admin can give you that role"
+            )
+
+    @classmethod
     def projects_of(cls, user: AbstractUser) -> models.QuerySet[Project]:
         """The projects that a person may see."""
+        projects: models.QuerySet[Project] = apps.get_model("research", "Project").objects.all()
         if not user.is_active:
-            return Project.objects.none()
+            return projects.none()
         mine = cls.objects.filter(user=user.pk)
         if user.is_superuser or mine.filter(project=None).exists():
-            return Project.objects.all()
-        return Project.objects.filter(pk__in=mine.values("project"))
+            return projects
+        return projects.filter(pk__in=mine.values("project"))
+
+    @classmethod
+    def give(cls, by: AbstractUser, user: AbstractUser, project: Project | None, role: int) -> None:
+        """Set a person's role in a project, or in all of them (`None`); 0 takes it away. ADMIN of it alone may."""
+        cls.require(by, project, Role.ADMIN, "change who is a member")
+        with transaction.atomic():
+            if role:
+                cls.objects.update_or_create(user=user, project=project, defaults={"role": role})
+            else:
+                cls.objects.filter(user=user, project=project).delete()
+            AuditEntry.record(by, "member", project, user=user.get_username(), role=role)
 
 
 class Preferences(models.Model):

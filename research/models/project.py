@@ -1,27 +1,27 @@
-"""Project and Thread: one question over one benchmark, and its lines of inquiry."""
+"""Project: one question over one benchmark, with its rule of evidence and its budget."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 import secrets
-from datetime import timedelta
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.conf import settings
-from django.db import models
-from django.db.models import F, Q
+from django.contrib.auth.models import User
+from django.db import models, transaction
+from django.db.models import F
 from django.utils import timezone
 
 from benchmarks.contract import Benchmark, Preset, load
+from research.models.audit import AuditEntry
+from research.models.event import Event
 from research.models.ids import new_id
+from research.models.people import Membership, Role
 
-if TYPE_CHECKING:
-    from research.models.candidate import Candidate
-
-# How long one control thread may hold a research thread between two signs of life.
-ADVANCE_HOLD = timedelta(seconds=20)
+BUDGETS = ("max_trials", "max_device_seconds", "max_wall_seconds")
 
 
 def new_seed_key() -> str:
@@ -92,6 +92,11 @@ class Project(models.Model):
         }
 
     @property
+    def labels(self) -> Mapping[str, frozenset[str]]:
+        """What steering may call each technique: its name, its family, the files it changes."""
+        return self.contract.labels(self.start)
+
+    @property
     def is_running(self) -> bool:
         return self.state == self.State.ACTIVE
 
@@ -112,97 +117,59 @@ class Project(models.Model):
         self.refresh_from_db(fields=["champion"])
         return moved == 1
 
-    def pause(self, reason: str = "") -> None:
-        self._change({self.State.ACTIVE}, self.State.PAUSED, reason)
+    def pause(self, reason: str = "", by: User | None = None) -> None:
+        self._act(by, "pause", {self.State.ACTIVE}, self.State.PAUSED, reason)
 
-    def resume(self) -> None:
-        self._change({self.State.PAUSED, self.State.EXHAUSTED}, self.State.ACTIVE, "")
+    def resume(self, by: User | None = None) -> None:
+        """Go on. A spent budget stops it again at the next look, so raise that first."""
+        idle = {self.State.PAUSED, self.State.EXHAUSTED, self.State.FINISHED}
+        self._act(by, "resume", idle, self.State.ACTIVE, "")
 
     def exhaust(self, reason: str) -> None:
-        self._change({self.State.ACTIVE}, self.State.EXHAUSTED, reason)
+        self._act(None, "", {self.State.ACTIVE}, self.State.EXHAUSTED, reason)
 
-    def finish(self) -> None:
-        self._change({self.State.ACTIVE, self.State.PAUSED, self.State.EXHAUSTED}, self.State.FINISHED, "")
+    def finish(self, by: User | None = None) -> None:
+        before = {self.State.ACTIVE, self.State.PAUSED, self.State.EXHAUSTED}
+        self._act(by, "finish", before, self.State.FINISHED, "")
 
-    def _change(self, before: set[State], after: State, reason: str) -> None:
-        Project.objects.filter(pk=self.pk, state__in=before).update(state=after, state_reason=reason)
+    def set_budget(self, by: User, **limits: float | None) -> None:
+        """Set one or more of max_trials, max_device_seconds and max_wall_seconds; None lifts a limit.
+
+        An exhausted project goes on, until the next look finds the new budget spent too.
+        """
+        Membership.require(by, self, Role.MEMBER, "set its budget")
+        if unknown := sorted(set(limits) - set(BUDGETS)):
+            raise ValueError(f"there is no budget {', '.join(unknown)}; there are {', '.join(BUDGETS)}")
+        if any(limit is not None and not limit > 0 for limit in limits.values()):
+            raise ValueError("a budget must be above 0; leave it empty for none")
+        with transaction.atomic():
+            Project.objects.filter(pk=self.pk).update(**limits)
+            AuditEntry.record(by, "budget", self, **limits)
+            words = ", ".join(f"{_limit(name, value)}" for name, value in limits.items())
+            Event.record(Event.Kind.STATE, f"budget set by {by}: {words}", project=self, actor=by)
+            self._change({self.State.EXHAUSTED}, self.State.ACTIVE, "")
+        self.refresh_from_db(fields=list(limits))
+
+    def _act(self, by: User | None, act: str, before: set[State], after: State, reason: str) -> None:
+        """A change of state, in somebody's name where there is one. Nothing is written where it changes nothing."""
+        Membership.require(by, self, Role.MEMBER, f"{act} it")
+        with transaction.atomic():
+            if self._change(before, after, reason, by) and by is not None:
+                AuditEntry.record(by, act, self, reason=reason)
+
+    def _change(self, before: set[State], after: State, reason: str, by: User | None = None) -> bool:
+        with transaction.atomic():
+            mine = Project.objects.filter(pk=self.pk, state__in=before)
+            changed = mine.update(state=after, state_reason=reason) == 1
+            if changed:
+                words = (
+                    f"the project is {after.value}" + (f" by {by}" if by else "") + (f": {reason}" if reason else "")
+                )
+                Event.record(Event.Kind.STATE, words, project=self, actor=by)
         self.refresh_from_db(fields=["state", "state_reason"])
+        return changed
 
 
-class ThreadQuerySet(models.QuerySet["Thread"]):
-    def advanceable(self) -> ThreadQuerySet:
-        live = (Project.State.ACTIVE, Project.State.EXHAUSTED)
-        return self.filter(state=Thread.State.ACTIVE, project__state__in=live)
-
-
-class Thread(models.Model):
-    """One line of inquiry in a project: a git branch, a researcher, a head, experiments one after another."""
-
-    class State(models.TextChoices):
-        ACTIVE = "active"
-        PAUSED = "paused"
-        HALTED = "halted"  # a step failed; `note` holds the traceback
-        FINISHED = "finished"  # its researcher has nothing left to propose
-
-    public_id = models.CharField(max_length=16, unique=True, default=new_id, editable=False)
-    project = models.ForeignKey(Project, models.CASCADE, related_name="threads")
-    number = models.PositiveIntegerField()
-    researcher = models.CharField(max_length=40)
-    head = models.CharField(max_length=40)
-    state = models.CharField(max_length=12, choices=State, default=State.ACTIVE)
-    note = models.TextField(blank=True, help_text="what the thread was last told, or why it halted")
-    directives = models.JSONField(default=dict, blank=True, help_text="focus and forbid, by technique or file")
-    steered_by = models.ForeignKey(
-        settings.AUTH_USER_MODEL, models.SET_NULL, null=True, blank=True, related_name="+",
-        help_text="who started it or gave the newest steering: may not approve its requests",
-    )  # fmt: skip
-    held_by = models.CharField(max_length=40, blank=True)
-    held_until = models.DateTimeField(null=True, blank=True)
-    created = models.DateTimeField(default=timezone.now)
-
-    objects = ThreadQuerySet.as_manager()
-
-    class Meta:
-        constraints = [models.UniqueConstraint(fields=["project", "number"], name="thread_number")]
-
-    def __str__(self) -> str:
-        return f"{self.project.name}/thread-{self.number}"
-
-    @property
-    def branch(self) -> str:
-        return f"refs/heads/thread-{self.number}"
-
-    @property
-    def waiting_candidate(self) -> Candidate | None:
-        """An implemented idea that has no experiment yet."""
-        return self.candidates.filter(experiment__isnull=True).order_by("pk").first()
-
-    def hold(self, owner: str) -> bool:
-        """Take the exclusive, expiring right to advance this thread."""
-        now = timezone.now()
-        free = Q(held_until__isnull=True) | Q(held_until__lt=now) | Q(held_by=owner)
-        return Thread.objects.filter(free, pk=self.pk).update(held_by=owner, held_until=now + ADVANCE_HOLD) == 1
-
-    def let_go(self, owner: str) -> None:
-        Thread.objects.filter(pk=self.pk, held_by=owner).update(held_by="", held_until=None)
-
-    def advance_head(self, old: str, new: str, note: str = "") -> bool:
-        moved = Thread.objects.filter(pk=self.pk, head=old).update(head=new, note=note)
-        self.refresh_from_db(fields=["head", "note"])
-        return moved == 1
-
-    def tell(self, note: str) -> None:
-        Thread.objects.filter(pk=self.pk).update(note=note)
-
-    def halt(self, traceback: str) -> None:
-        Thread.objects.filter(pk=self.pk).update(state=self.State.HALTED, note=traceback)
-
-    def finish(self, note: str) -> None:
-        Thread.objects.filter(pk=self.pk, state=self.State.ACTIVE).update(state=self.State.FINISHED, note=note)
-
-    def pause(self) -> None:
-        Thread.objects.filter(pk=self.pk, state=self.State.ACTIVE).update(state=self.State.PAUSED)
-
-    def resume(self) -> None:
-        idle = (self.State.PAUSED, self.State.HALTED, self.State.FINISHED)
-        Thread.objects.filter(pk=self.pk, state__in=idle).update(state=self.State.ACTIVE, note="")
+def _limit(name: str, value: float | None) -> str:
+    what = name.removeprefix("max_").replace("_", " ")
+    return f"no limit of {what}" if value is None else f"{value:g} {what}"

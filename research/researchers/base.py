@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from benchmarks.catalogue import Catalogue, Sources, Step
+from benchmarks.catalogue import Catalogue, Sources, Step, Technique, allows
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class LessonView:
     pairs: int
     text: str
     retune: bool = False
+    replaced: Step | None = None  # of a retune: the setting that it was measured against
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Directives:
 
     focus: frozenset[str] = frozenset()
     forbid: frozenset[str] = frozenset()
+    again: frozenset[str] = frozenset()  # techniques to try once more, with other settings
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,19 @@ class View:
     seconds_a_pair: float
     directives: Directives = field(default_factory=Directives)
     elsewhere: Mapping[str, str] = field(default_factory=dict)  # technique -> thread that has it confirmed
+    sent_back: Sequence[tuple[Step, ...]] = ()  # changes that a person wanted different: never again just so
+    labels: Mapping[str, frozenset[str]] = field(default_factory=dict)  # what steering calls each technique
+
+    def allows(self, technique: Technique) -> bool:
+        """Whether steering allows it, and no person has rejected it."""
+        labels = self.labels.get(technique.name, frozenset({technique.name, technique.family}))
+        return technique.name not in self.dead_ends and allows(labels, self.directives.focus, self.directives.forbid)
+
+    @property
+    def dead_ends(self) -> frozenset[str]:
+        """Techniques that a person rejected, whatever their settings; until the lesson is retracted."""
+        rejected = [lesson for lesson in self.lessons if lesson.kind == "rejected"]
+        return frozenset(step.technique for lesson in rejected for step in lesson.steps)
 
 
 @dataclass(frozen=True)
@@ -71,6 +86,8 @@ class Draft:
     steps: tuple[Step, ...]
     tags: tuple[str, ...]
     cost_guess: float  # device-seconds until a verdict
+    title: str = ""  # what is changed, in a few words
+    files: tuple[str, ...] = ()  # paths that it changes
 
 
 class NothingToPropose(Exception):

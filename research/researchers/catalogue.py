@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.catalogue import Sources, Step, Technique, Tunable, Value
+from benchmarks.catalogue import Sources, Step, Technique, Tunable, Value, changed_files
 from benchmarks.edits import DoesNotApply
 from research.researchers.base import Draft, LessonView, NothingToPropose, View
 
@@ -33,6 +33,7 @@ class Arm:
     techniques: tuple[str, ...]
     drawn: float
     expected: float
+    again: bool = False  # a person asked for it, with other settings
 
 
 class CatalogueResearcher:
@@ -41,7 +42,8 @@ class CatalogueResearcher:
     def propose(self, view: View) -> Draft:
         """The arm with the best draw that applies to the head and is no repetition."""
         random_ = random.Random(view.seed)
-        for arm in sorted(self._arms(view, random_), key=lambda arm: arm.drawn, reverse=True):
+        arms = sorted(self._arms(view, random_), key=lambda arm: (arm.again, arm.drawn), reverse=True)
+        for arm in arms:
             draft = self._draft(view, arm, random_)
             if draft is not None:
                 return draft
@@ -60,7 +62,7 @@ class CatalogueResearcher:
         present = {step.technique for step in view.recipe}
         running = [attempt for attempt in view.attempts if attempt.running and attempt.other_thread]
         busy = {step.technique for attempt in running for step in attempt.steps}  # another thread finds that out
-        allowed = [t for t in view.catalogue.values() if self._allowed(view, t)]
+        allowed = [t for t in view.catalogue.values() if view.allows(t)]
         absent = [t for t in allowed if t.name not in present | busy and t.name not in view.elsewhere]
         fresh = [t for t in absent if not view.catalogue.clash(t.name, present)]
         for technique in fresh:
@@ -73,6 +75,11 @@ class CatalogueResearcher:
                 tries = self._tries(view, technique.name)
                 yield Arm("retune", (technique.name,), random_.gauss(mean, sd) / (1 + 0.2 * tries), mean)
         yield from self._joint_arms(view, fresh, random_)
+        for technique in allowed:
+            if technique.name in view.directives.again and technique.tunables:
+                mean, sd = posterior(technique, view.lessons)
+                kind = "retune" if technique.name in present else "technique"
+                yield Arm(kind, (technique.name,), random_.gauss(mean, sd), mean, again=True)
 
     def _joint_arms(self, view: View, fresh: list[Technique], random_: random.Random) -> Iterator[Arm]:
         """Two near misses together: each alone fell short of the bar."""
@@ -100,7 +107,7 @@ class CatalogueResearcher:
         else:
             return None
         try:
-            self.implement(view, arm.kind, steps)
+            sources, _ = self.implement(view, arm.kind, steps)
         except DoesNotApply:
             return None
         parts = [view.catalogue[name] for name in arm.techniques]
@@ -109,7 +116,9 @@ class CatalogueResearcher:
             hypothesis=_sentence(arm.kind, parts, steps),
             expected_effect=arm.expected,
             steps=steps,
+            title=_title(arm.kind, parts),
             tags=tuple(sorted({part.family for part in parts})),
+            files=tuple(changed_files(view.sources, sources)),
             cost_guess=PAIRS_A_VERDICT * view.seconds_a_pair * 2,
         )
 
@@ -117,23 +126,13 @@ class CatalogueResearcher:
         """Defaults on the first try ever; what worked best together with another, and first on a new head; else
         Optuna's proposal."""
         technique = view.catalogue[name]
-        measured = [
-            (dict(lesson.steps[0].tunables), lesson.effect)
-            for lesson in view.lessons
-            if len(lesson.steps) == 1 and lesson.steps[0].technique == name and lesson.effect is not None
-        ]
-        first_here = known and self._tries(view, name) == 0
+        measured = effects(technique, view.lessons)
+        first_here = known and not arm.again and self._tries(view, name) == 0
         if arm.kind == "joint" or (arm.kind != "retune" and first_here):
             good = [pair for pair in measured if pair[1] > 0]
             tunables = max(good, key=lambda pair: pair[1])[0] if good else technique.defaults()
             return Step(name, {t.name: tunables.get(t.name, t.default) for t in technique.tunables})
         return Step(name, suggest(technique, measured, random_.randrange(1 << 30)))
-
-    def _allowed(self, view: View, technique: Technique) -> bool:
-        labels = {technique.name, technique.family}
-        if labels & view.directives.forbid:
-            return False
-        return not view.directives.focus or bool(labels & view.directives.focus)
 
     def _tries(self, view: View, name: str) -> int:
         return sum(
@@ -146,6 +145,26 @@ def posterior(technique: Technique, lessons: Sequence[LessonView]) -> tuple[floa
     """Mean and sd of a technique's relative gain after what has been measured."""
     observed = _observations(technique.name, lessons, retune=False)
     return _update(technique.prior_gain, technique.prior_sd, observed)
+
+
+def effects(technique: Technique, lessons: Sequence[LessonView]) -> list[tuple[dict[str, Value], float]]:
+    """(tunables, gain over a head without the technique) of each setting measured, on one scale for the sampler.
+
+    A retune is measured against the setting that it replaces: that one's gain is added to its own. It is what the
+    nearest setting measured so far showed; before any, what the technique is believed to be worth.
+    """
+    found: list[tuple[dict[str, Value], float]] = []
+    for lesson in lessons:
+        if len(lesson.steps) != 1 or lesson.steps[0].technique != technique.name or lesson.effect is None:
+            continue
+        level = 0.0
+        if lesson.retune:
+            level = posterior(technique, lessons)[0]
+            if found and lesson.replaced is not None:
+                old = lesson.replaced
+                level = min(found, key=lambda pair: distance(technique, old, Step(old.technique, pair[0])))[1]
+        found.append((dict(lesson.steps[0].tunables), level + lesson.effect))
+    return found
 
 
 def _observations(name: str, lessons: Sequence[LessonView], retune: bool) -> list[tuple[float, float]]:
@@ -227,15 +246,22 @@ NEAR = 0.08  # settings closer than this are a near duplicate
 
 
 def _repeats(view: View, steps: Sequence[Step]) -> bool:
-    """Tried on this head already (by any thread), with the same or nearly the same tunables; or being tried now."""
-    wanted = {step.technique: step for step in steps}
-    for attempt in view.attempts:
-        tried = {step.technique: step for step in attempt.steps}
-        if set(tried) != set(wanted) or (attempt.base != view.head and not attempt.running):
-            continue
-        if all(distance(view.catalogue[name], wanted[name], tried[name]) < NEAR for name in wanted):
-            return True
-    return False
+    """Tried on this head already (by any thread), with the same or nearly the same tunables; or being tried now; or
+    sent back by a person on whatever head."""
+    here = [attempt.steps for attempt in view.attempts if attempt.base == view.head or attempt.running]
+    return any(_is_near(view, steps, tried) for tried in (*here, *view.sent_back))
+
+
+def _is_near(view: View, steps: Sequence[Step], others: Sequence[Step]) -> bool:
+    wanted, tried = {step.technique: step for step in steps}, {step.technique: step for step in others}
+    if set(tried) != set(wanted):
+        return False
+    return all(distance(view.catalogue[name], wanted[name], tried[name]) < NEAR for name in wanted)
+
+
+def _title(kind: str, parts: Sequence[Technique]) -> str:
+    titles = " and ".join(part.title for part in parts)
+    return (f"other settings of {titles}" if kind == "retune" else titles)[:160]
 
 
 def _sentence(kind: str, parts: Sequence[Technique], steps: Sequence[Step]) -> str:

@@ -262,6 +262,24 @@ class Verdict(Record):
     reason: str
 
 
+@dataclass(frozen=True)
+class Pooled(Record):
+    """What the confirm pairs of an experiment and of its replicates say together.
+
+    effect, low, high: mean gain and its anytime interval in metric units; relative: effect as a share of the
+    baselines' mean score. bar: what the e-value has to reach, as in the verdict.
+    """
+
+    pairs: int
+    effect: float
+    relative: float
+    low: float | None
+    high: float | None
+    e_value: float
+    e_against: float
+    bar: float
+
+
 def _encode(value: Any) -> Any:
     if isinstance(value, Record):
         return value.to_json()

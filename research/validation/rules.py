@@ -10,8 +10,12 @@ Nothing else makes a verdict. In this order:
 
 A stop before confirm is inconclusive, never `worse`. The newest complete look decides: earlier looks are not
 replayed, so an experiment whose person asked for more pairs continues the same e-process.
+
+A replicate is measured after a verdict: `settle` reads its pairs alone, once; `pool` reads them with those of the
+original. Neither changes the original verdict.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from research.validation.records import (
@@ -21,6 +25,7 @@ from research.validation.records import (
     MorePairs,
     NoiseFloor,
     PairedScore,
+    Pooled,
     Rule,
     Severity,
     Stage,
@@ -36,6 +41,7 @@ __all__ = [
     "MorePairs",
     "NoiseFloor",
     "PairedScore",
+    "Pooled",
     "Rule",
     "Severity",
     "Stage",
@@ -43,6 +49,9 @@ __all__ = [
     "VerdictKind",
     "WaitForNoise",
     "decide",
+    "pairs_to_decide",
+    "pool",
+    "settle",
 ]
 
 Decision = MorePairs | WaitForNoise | Verdict
@@ -57,6 +66,57 @@ def decide(evidence: Evidence, rule: Rule) -> Decision:
     if evidence.noise is None or evidence.noise.trials < rule.noise_trials:
         return _wait(evidence, rule)
     return _confirm(evidence, rule, evidence.noise)
+
+
+def settle(evidence: Evidence, rule: Rule) -> WaitForNoise | Verdict:
+    """The verdict on as many confirm pairs as there are; none are asked for. At least one is needed."""
+    if evidence.structural:
+        return _invalid(evidence, rule)
+    if evidence.noise is None or evidence.noise.trials < rule.noise_trials:
+        return _wait(evidence, rule)
+    gains = evidence.gains(rule.direction, Stage.CONFIRM)
+    reading = _read(gains, rule, evidence.noise)
+    bar = rule.bar if evidence.bar is None else evidence.bar
+    stop = f"{_count(len(gains))} were asked for"
+    return _settled(reading, rule, bar) or _unsettled(reading, rule, evidence.noise, bar, stop)
+
+
+def pool(parts: Sequence[Evidence], rule: Rule) -> Pooled | None:
+    """All confirm pairs of an experiment and its replicates, as one e-process; None without pairs or where invalid.
+
+    Whether more pairs were measured may depend on what the earlier ones said, for an e-process holds at every stopping
+    time and may be continued from there: the pairs are fresh seeds of the same two commits.
+    """
+    from research.validation import stats
+
+    pairs = [pair for part in parts for pair in part.pairs if pair.stage is Stage.CONFIRM]
+    gains = [gain for part in parts for gain in part.gains(rule.direction, Stage.CONFIRM)]
+    if not gains or any(part.structural for part in parts):
+        return None
+    effect, level = sum(gains) / len(gains), sum(pair.baseline for pair in pairs) / len(pairs)
+    low, high = stats.anytime_interval(gains, rule.level, rule.effects) or (None, None)
+    bars = [part.bar for part in parts if part.bar is not None]
+    return Pooled(
+        pairs=len(gains), effect=effect, relative=effect / level if level else 0.0, low=low, high=high,
+        e_value=stats.e_value(gains, rule.effects), e_against=stats.e_value([-gain for gain in gains], rule.effects),
+        bar=bars[0] if bars else rule.bar,
+    )  # fmt: skip
+
+
+def pairs_to_decide(parts: Sequence[Evidence], rule: Rule, most: int = 48) -> int | None:
+    """How many more pairs would probably settle it, either way, if gains stay as they are; None above `most`."""
+    from research.validation import stats
+
+    pooled = pool(parts, rule)
+    if pooled is None:
+        return None
+    gains = [gain for part in parts for gain in part.gains(rule.direction, Stage.CONFIRM)]
+    sigma = max((part.noise.sigma_pair for part in parts if part.noise), default=0.0)
+    if pooled.e_value >= pooled.bar or pooled.e_against >= rule.worse_bar:
+        return 0
+    bar, sign = (pooled.bar, 1) if pooled.effect > 0 else (rule.worse_bar, -1)
+    needed = stats.pairs_needed([sign * gain for gain in gains], sigma, rule.effects, bar, most)
+    return max(needed - len(gains), 1) if needed else None
 
 
 def _before_confirm(evidence: Evidence, rule: Rule) -> Decision | None:
@@ -131,23 +191,38 @@ def _confirm(evidence: Evidence, rule: Rule, noise: NoiseFloor) -> MorePairs | V
         return MorePairs(Stage.CONFIRM, look, f"the next look is at {_count(look)}")
     reading = _read(gains, rule, noise)
     bar = rule.bar if evidence.bar is None else evidence.bar
-    weighed = f"a mean gain of {reading.mean:.4g} over {_count(count)}"
-    if reading.e_value >= bar:
-        reason = f"{weighed} has e-value {reading.e_value:.4g}, at or above the bar of {bar:.4g}"
-        return _confirmed(VerdictKind.IMPROVED, reading, rule, bar, reason)
-    if reading.e_against >= rule.worse_bar:
-        reason = f"{weighed} has e-value {reading.e_against:.4g} against it, at or above {rule.worse_bar:.4g}"
-        return _confirmed(VerdictKind.WORSE, reading, rule, bar, reason)
+    if settled := _settled(reading, rule, bar):
+        return settled
     stop = _stop_reason(reading, rule, noise, evidence.wanted)
     if stop is None:
-        reason = f"{weighed} has e-value {reading.e_value:.4g}, below the bar of {bar:.4g}"
+        reason = f"{_weighed(reading)} has e-value {reading.e_value:.4g}, below the bar of {bar:.4g}"
         return MorePairs(Stage.CONFIRM, rule.next_look(count), reason)
+    return _unsettled(reading, rule, noise, bar, stop)
+
+
+def _settled(reading: _Reading, rule: Rule, bar: float) -> Verdict | None:
+    """The verdict that one of the two e-values has reached."""
+    if reading.e_value >= bar:
+        reason = f"{_weighed(reading)} has e-value {reading.e_value:.4g}, at or above the bar of {bar:.4g}"
+        return _confirmed(VerdictKind.IMPROVED, reading, rule, bar, reason)
+    if reading.e_against >= rule.worse_bar:
+        against = f"has e-value {reading.e_against:.4g} against it, at or above {rule.worse_bar:.4g}"
+        return _confirmed(VerdictKind.WORSE, reading, rule, bar, f"{_weighed(reading)} {against}")
+    return None
+
+
+def _unsettled(reading: _Reading, rule: Rule, noise: NoiseFloor, bar: float, stop: str) -> Verdict:
+    """The verdict where measuring stops before the question is settled."""
     detectable = noise.minimum_detectable_effect(rule)
     if reading.interval and max(map(abs, reading.interval)) <= detectable:
-        reason = f"{weighed}: its interval lies within {detectable:.4g}, the smallest gain this rule can confirm"
-        return _confirmed(VerdictKind.NO_DIFFERENCE, reading, rule, bar, reason)
-    reason = f"{weighed} has e-value {reading.e_value:.4g}, below the bar of {bar:.4g}: {stop}"
+        within = f"its interval lies within {detectable:.4g}, the smallest gain this rule can confirm"
+        return _confirmed(VerdictKind.NO_DIFFERENCE, reading, rule, bar, f"{_weighed(reading)}: {within}")
+    reason = f"{_weighed(reading)} has e-value {reading.e_value:.4g}, below the bar of {bar:.4g}: {stop}"
     return _confirmed(VerdictKind.INCONCLUSIVE, reading, rule, bar, reason)
+
+
+def _weighed(reading: _Reading) -> str:
+    return f"a mean gain of {reading.mean:.4g} over {_count(reading.pairs)}"
 
 
 def _stop_reason(reading: _Reading, rule: Rule, noise: NoiseFloor, wanted: int) -> str | None:

@@ -117,6 +117,22 @@ def anytime_interval(differences: ArrayLike, level: float, effects: Sequence[flo
     return mean - half, mean + half
 
 
+def pairs_needed(
+    differences: ArrayLike, sigma_pair: float, effects: Sequence[float], bar: float, most: int
+) -> int | None:
+    """How many pairs in all the e-value needs to reach the bar, should the mean stay what it is; None above `most`.
+
+    A plan, not evidence. The sd is that of the pairs or the noise floor's, whichever is larger.
+    """
+    data = np.asarray(differences, dtype=float)
+    mean, sd = float(data.mean()), max(sigma_pair, float(data.std()))
+    if mean <= 0:
+        return None
+    u = mean / math.hypot(mean, sd)
+    counts = range(max(len(data), 2), most + 1)
+    return next((count for count in counts if _log_e(u, count, effects) >= math.log(bar)), None)
+
+
 def shrink(differences: ArrayLike, sigma_pair: float, tau: float) -> float:
     """The gain to expect from these pairs: mean * T^2 / (T^2 + s^2 / n), T = tau sigma_pair.
 

@@ -1,0 +1,233 @@
+"""Thread: one line of inquiry in a project. How it moves, how it is steered."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.db import models, transaction
+from django.db.models import Q
+from django.utils import timezone
+
+from benchmarks.catalogue import allows
+from research.models.audit import AuditEntry
+from research.models.event import Event
+from research.models.ids import new_id
+from research.models.people import Membership, Role
+from research.models.project import Project
+
+if TYPE_CHECKING:
+    from research.models.candidate import Candidate
+
+# How long one control thread may hold a research thread between two signs of life.
+# A step of git takes far less; the holds of a process that died are let go by the next sweep of its host.
+ADVANCE_HOLD = timedelta(seconds=60)
+
+
+@dataclass(frozen=True)
+class SteeringLabel:
+    """A word that steering understands, and how many techniques it covers."""
+
+    label: str
+    kind: str  # family, file or technique
+    count: int
+
+
+class ThreadQuerySet(models.QuerySet["Thread"]):
+    def advanceable(self) -> ThreadQuerySet:
+        live = (Project.State.ACTIVE, Project.State.EXHAUSTED)
+        return self.filter(state=Thread.State.ACTIVE, project__state__in=live)
+
+
+class Thread(models.Model):
+    """One line of inquiry in a project: a git branch, a researcher, a head, experiments one after another."""
+
+    class State(models.TextChoices):
+        ACTIVE = "active"
+        PAUSED = "paused"
+        HALTED = "halted"  # a step failed; `note` holds the traceback
+        FINISHED = "finished"  # its researcher has nothing left to propose
+
+    public_id = models.CharField(max_length=16, unique=True, default=new_id, editable=False)
+    project = models.ForeignKey(Project, models.CASCADE, related_name="threads")
+    number = models.PositiveIntegerField()
+    researcher = models.CharField(max_length=40)
+    head = models.CharField(max_length=40)
+    state = models.CharField(max_length=12, choices=State, default=State.ACTIVE)
+    note = models.TextField(blank=True, help_text="what the thread was last told, or why it halted")
+    directives = models.JSONField(
+        default=dict, blank=True,
+        help_text="focus, forbid, note: steering; try: techniques to try again, once; fresh: not obeyed yet",
+    )  # fmt: skip
+    steered_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.SET_NULL, null=True, blank=True, related_name="+",
+        help_text="who started it or gave the newest steering: may not approve its requests",
+    )  # fmt: skip
+    held_by = models.CharField(max_length=40, blank=True)
+    held_until = models.DateTimeField(null=True, blank=True)
+    created = models.DateTimeField(default=timezone.now)
+
+    objects = ThreadQuerySet.as_manager()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["project", "number"], name="thread_number")]
+
+    def __str__(self) -> str:
+        return f"{self.project.name}/thread-{self.number}"
+
+    @property
+    def branch(self) -> str:
+        return f"refs/heads/thread-{self.number}"
+
+    @property
+    def waiting_candidate(self) -> Candidate | None:
+        """An implemented idea that has no experiment yet."""
+        return self.candidates.filter(experiment__isnull=True).order_by("pk").first()
+
+    def hold(self, owner: str) -> bool:
+        """Take the exclusive, expiring right to advance this thread."""
+        now = timezone.now()
+        free = Q(held_until__isnull=True) | Q(held_until__lt=now) | Q(held_by=owner)
+        return Thread.objects.filter(free, pk=self.pk).update(held_by=owner, held_until=now + ADVANCE_HOLD) == 1
+
+    def let_go(self, owner: str) -> None:
+        Thread.objects.filter(pk=self.pk, held_by=owner).update(held_by="", held_until=None)
+
+    def advance_head(self, old: str, new: str, note: str = "") -> bool:
+        """Compare and swap: False where the head has moved since `old` was read."""
+        with transaction.atomic():
+            moved = Thread.objects.filter(pk=self.pk, head=old).update(head=new, note=note) == 1
+            if moved and old != new:
+                self._tell_of(Event.Kind.HEAD, f"head moved to {new[:7]}" + (f": {note}" if note else ""))
+        self.refresh_from_db(fields=["head", "note"])
+        return moved
+
+    def tell(self, note: str) -> None:
+        with transaction.atomic():
+            Thread.objects.filter(pk=self.pk).update(note=note)
+            self._tell_of(Event.Kind.NOTE, note)
+
+    def halt(self, traceback: str) -> None:
+        last = traceback.strip().rsplit("\n", 1)[-1]
+        with transaction.atomic():
+            Thread.objects.filter(pk=self.pk).update(state=self.State.HALTED, note=traceback)
+            self._tell_of(Event.Kind.HALTED, f"a step failed: {last}"[:300])
+
+    def finish(self, note: str) -> None:
+        self._change({self.State.ACTIVE}, self.State.FINISHED, note)
+
+    def wake(self, note: str) -> None:
+        """A finished thread goes on: what it stands on has changed, so there may be something to propose again."""
+        self._change({self.State.FINISHED}, self.State.ACTIVE, note)
+
+    def pause(self, by: User | None = None) -> None:
+        self._act(by, "pause", {self.State.ACTIVE}, self.State.PAUSED)
+
+    def resume(self, by: User | None = None) -> None:
+        """Go on: after a pause, a failed step or the end of ideas."""
+        self._act(by, "resume", {self.State.PAUSED, self.State.HALTED, self.State.FINISHED}, self.State.ACTIVE)
+
+    def steer(self, by: User, focus: Sequence[str], forbid: Sequence[str], note: str = "") -> None:
+        """Let the researcher propose only what a label of `focus` covers (all, where empty) and none of `forbid` does.
+
+        Labels are techniques, families and files. An idea made ahead that the new steering excludes is dropped; what
+        is measured already goes on. Raises ValueError with one line where a label means nothing.
+        """
+        Membership.require(by, self.project, Role.MEMBER, "steer it")
+        focus, forbid = sorted(set(focus)), sorted(set(forbid))
+        for label in (*focus, *forbid):
+            self._known(label)
+        if both := set(focus) & set(forbid):
+            raise ValueError(f"{', '.join(sorted(both))}: in focus and forbidden at once; choose one")
+        with transaction.atomic():
+            pending = Thread.objects.select_for_update().get(pk=self.pk).directives.get("try", [])
+            directives = {"focus": focus, "forbid": forbid, "note": note, "try": pending, "fresh": True}
+            Thread.objects.filter(pk=self.pk).update(directives=directives, steered_by=by)
+            self.wake("there is new steering")
+            AuditEntry.record(by, "steer", self.project, thread=self.number, focus=focus, forbid=forbid, note=note)
+            words = [f"{name} {', '.join(labels)}" for name, labels in (("focus", focus), ("forbid", forbid)) if labels]
+            text = "; ".join(words) or "everything is allowed"
+            self._tell_of(Event.Kind.STEERED, f"steered by {by}: {text}" + (f" ({note})" if note else ""), by)
+            self._drop_ahead("steering changed", set(focus), set(forbid))
+        self.refresh_from_db(fields=["directives", "steered_by", "state", "note"])
+
+    def try_again(self, techniques: Sequence[str], why: str) -> None:
+        """Ask for one of these once more, with other settings; an idea made ahead waits no longer."""
+        with transaction.atomic():
+            directives = Thread.objects.select_for_update().get(pk=self.pk).directives
+            Thread.objects.filter(pk=self.pk).update(directives=directives | {"try": sorted(set(techniques))})
+            self.wake(why)
+            for idea in self.ideas.ahead():
+                idea.refuse(why)
+        self.refresh_from_db(fields=["directives", "state", "note"])
+
+    def obeyed(self, title: str, techniques: Sequence[str]) -> None:
+        """An idea was proposed: it acknowledges what a person asked for, once."""
+        wanted = set(self.directives.get("try", ()))
+        fresh = self.directives.get("fresh", False)
+        if not wanted and not fresh:
+            return
+        with transaction.atomic():
+            rest = {name: value for name, value in self.directives.items() if name not in ("try", "fresh")}
+            Thread.objects.filter(pk=self.pk).update(directives=rest)
+            if wanted & set(techniques):
+                self._tell_of(Event.Kind.OBEYED, f"tries again with other settings, as asked: {title}")
+            elif wanted:
+                self._tell_of(
+                    Event.Kind.NOTE, f"no other settings of {', '.join(sorted(wanted))} to try; instead: {title}"
+                )
+            if fresh:
+                self._tell_of(Event.Kind.OBEYED, f"first idea under the new steering: {title}")
+        self.directives = rest
+
+    def drop_ahead(self, why: str, forbid: set[str]) -> None:
+        """Refuse ideas made ahead that one of these labels covers."""
+        self._drop_ahead(why, set(), forbid)
+
+    def steering_labels(self) -> list[SteeringLabel]:
+        """What steering may name: families, then files, then techniques."""
+        labels, catalogue = self.project.labels, self.project.contract.load_catalogue().CATALOGUE
+        families = Counter(technique.family for technique in catalogue.values())
+        files = Counter(label for name, found in labels.items() for label in found - {name, catalogue[name].family})
+        return [
+            *(SteeringLabel(name, "family", count) for name, count in sorted(families.items())),
+            *(SteeringLabel(name, "file", count) for name, count in sorted(files.items())),
+            *(SteeringLabel(name, "technique", 1) for name in sorted(labels)),
+        ]
+
+    def _known(self, label: str) -> None:
+        known = set().union(*self.project.labels.values())
+        if label not in known:
+            close = get_close_matches(label, known, n=3) or sorted(known - set(self.project.labels))
+            raise ValueError(f"{label!r} is no technique, family or file here; perhaps {', '.join(close)}")
+
+    def _drop_ahead(self, why: str, focus: set[str], forbid: set[str]) -> None:
+        labels = self.project.labels
+        for idea in self.ideas.ahead():
+            if not all(allows(labels.get(name, {name}), focus, forbid) for name in idea.techniques):
+                idea.refuse(why)
+
+    def _act(self, by: User | None, act: str, before: set[State], after: State) -> None:
+        Membership.require(by, self.project, Role.MEMBER, f"{act} its threads")
+        with transaction.atomic():
+            if self._change(before, after, "", by) and by is not None:
+                AuditEntry.record(by, act, self.project, thread=self.number)
+
+    def _change(self, before: set[State], after: State, note: str, by: User | None = None) -> bool:
+        with transaction.atomic():
+            fields = {"note": note} if note or after == self.State.ACTIVE else {}
+            changed = Thread.objects.filter(pk=self.pk, state__in=before).update(state=after, **fields) == 1
+            if changed:
+                words = f"thread {self.number} is {after.value}" + (f" by {by}" if by else "")
+                self._tell_of(Event.Kind.STATE, words + (f": {note}" if note else ""), by)
+        self.refresh_from_db(fields=["state", "note"])
+        return changed
+
+    def _tell_of(self, kind: str, text: str, by: User | None = None) -> None:
+        Event.record(kind, text, thread=self, actor=by)
