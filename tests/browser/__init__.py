@@ -1,0 +1,1 @@
+"""Real Chromium against a real daphne on the database of the running test."""
