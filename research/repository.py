@@ -177,6 +177,10 @@ class Repository:
 
     def merge(self, ours: str, theirs: str, message: str, when: datetime) -> str:
         """Three-way merge without a worktree; the new commit has both parents. Raises Conflict."""
+        return self._commit_tree(self.merged_tree(ours, theirs), [ours, theirs], message, when)
+
+    def merged_tree(self, ours: str, theirs: str) -> str:
+        """The tree that a three-way merge gives; no commit is made and no ref moves. Raises Conflict."""
         options = ["--write-tree", "--name-only", "-z"]
         command = ["git", "--git-dir", str(self.path), "merge-tree", *options, ours, theirs]
         done = subprocess.run(command, capture_output=True, env=_environment({}), check=False, timeout=60)
@@ -185,7 +189,7 @@ class Repository:
             raise Conflict(sorted({part for part in parts[1 : parts.index("", 1)] if part}))
         if done.returncode != 0:
             raise GitError(done.stderr.decode(errors="replace").strip() or "git merge-tree failed")
-        return self._commit_tree(parts[0].strip(), [ours, theirs], message, when)
+        return parts[0].strip()
 
 
 def _environment(extra: Mapping[str, str]) -> dict[str, str]:

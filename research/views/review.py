@@ -1,0 +1,124 @@
+"""The review queue, the merge page of one request, its files, and the decision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from django.contrib.auth.models import User
+from django.db.models import QuerySet
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.urls import reverse
+from django.views.decorators.http import require_POST
+
+from research import tasks
+from research.models import MergeRequest, NotMergeable, Project
+from research.views.difftext import files_of
+from research.views.pages import checked, go, render_page
+from research.views.review_board import RequestPage
+from research.views.review_queue import Queue
+
+MORE_PAIRS = 4
+
+
+def queue(request: HttpRequest) -> HttpResponse:
+    return render_page(request, "review", {"queue": Queue(request.user)})  # type: ignore[arg-type]
+
+
+def page(request: HttpRequest, id: str) -> HttpResponse:
+    found = checked(request, requests(id))
+    board = RequestPage(found, request.user)  # type: ignore[arg-type]
+    link = request.build_absolute_uri(reverse("merge-request", args=[found.public_id]))
+    context = {"board": board, "request_row": found, "evidence": board.evidence_line(link)}
+    return render_page(request, "review/request", context)
+
+
+def diff(request: HttpRequest, id: str, number: int) -> HttpResponse:
+    """The lines of one file; without htmx as a page of its own."""
+    found = checked(request, requests(id))
+    files = files_of(found.candidate.diff.patch)
+    if number >= len(files):
+        raise Http404("the change has no such file")
+    context = {
+        "file": files[number], "request_row": found, "whole": "whole" in request.GET,
+        "url": reverse("request-diff", args=[found.public_id, number]),
+    }  # fmt: skip
+    template = "review/_hunks.html" if request.headers.get("HX-Request") else "review/file.html"
+    response = render(request, template, context)
+    response["Cache-Control"] = "private, no-cache"
+    response["Vary"] = "HX-Request, Cookie"
+    return response
+
+
+@require_POST
+def decide(request: HttpRequest, id: str) -> HttpResponse:
+    """Approve, reject, return or measure further; bound to the commit that the person saw."""
+    act = DECISIONS.get(request.POST.get("act", ""))
+    if act is None:
+        raise Http404("there is no such decision")
+    found = checked(request, requests(id))
+    here = reverse("merge-request", args=[found.public_id])
+    try:
+        said = act(found, request.user, request)  # type: ignore[arg-type]
+    except NotMergeable as refusal:
+        return go(request, here, problem=f"Nothing was changed: {refusal}")
+    ring(found.project)
+    return go(request, here if act is measure_more else after(found, request.user), said=said)  # type: ignore[arg-type]
+
+
+def approve(row: MergeRequest, by: User, request: HttpRequest) -> str:
+    merged = row.approve(request.POST.get("commit", ""), by)
+    also = f", with {len(merged) - 1} below it" if len(merged) > 1 else ""
+    return f"Merged{also}: main moved to {row.commit[:7]}."
+
+
+def reject(row: MergeRequest, by: User, request: HttpRequest) -> str:
+    row.reject(by, said(request, "say why: the reason is kept as a dead end"))
+    return f"Rejected {row.commit[:7]}; the reason is recorded as a dead end."
+
+
+def send_back(row: MergeRequest, by: User, request: HttpRequest) -> str:
+    row.request_changes(by, said(request, "say what should change"))
+    return f"Sent back {row.commit[:7]}; {row.thread} tries once more with other settings."
+
+
+def measure_more(row: MergeRequest, by: User, request: HttpRequest) -> str:
+    pairs = request.POST.get("pairs", "")
+    row.more_seeds(by, int(pairs) if pairs.isdecimal() else MORE_PAIRS)
+    return "More pairs are being measured; they appear here as they come in."
+
+
+DECISIONS: dict[str, Callable[[MergeRequest, User, HttpRequest], str]] = {
+    "approve": approve,
+    "reject": reject,
+    "return": send_back,
+    "more": measure_more,
+}
+
+
+def said(request: HttpRequest, missing: str) -> str:
+    """What the person wrote."""
+    note = request.POST.get("note", "").strip()
+    if not note:
+        raise NotMergeable(missing)
+    return note[:2000]
+
+
+def after(row: MergeRequest, user: User) -> str:
+    """Where to go on: the next request that waits for this person, else the queue."""
+    rest = [waiting.request for waiting in Queue(user).waiting if not waiting.blocked]
+    return reverse("merge-request", args=[rest[0].public_id]) if rest else reverse("review")
+
+
+def ring(project: Project) -> None:
+    """Let the loop see what was decided now, not at the next sweep."""
+    tasks.advance_project(project.pk)
+    for pk in project.threads.values_list("pk", flat=True):
+        tasks.advance_thread(pk)
+
+
+def requests(id: str) -> QuerySet[MergeRequest]:
+    related = (
+        "project", "thread__project", "thread__steered_by", "verdict__experiment", "candidate__idea", "candidate__diff",
+    )  # fmt: skip
+    return MergeRequest.objects.filter(public_id=id).select_related(*related, "decided_by", "parent")

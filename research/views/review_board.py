@@ -1,0 +1,363 @@
+"""The merge page of one request: claim, evidence, stack, files, and what a merge would do to the other threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from math import floor, isfinite, log10, sqrt
+from pathlib import Path
+from statistics import fmean
+
+from django.contrib.auth.models import AbstractUser
+from django.utils.safestring import SafeString, mark_safe
+
+from research.drawing import strip
+from research.models import Experiment, Finding, Membership, MergeRequest, Result, Role, Thread, Trial
+from research.repository import Conflict, GitError, Repository
+from research.templatetags.lab import MINUS, NO_NUMBER, duration, percent
+from research.validation.records import Pooled
+from research.views.difftext import FileDiff, files_of
+from research.views.gain import Gain, gain_of
+from research.views.pairs import direction_of, pairs_of
+from research.views.review_checks import Check, checks
+from research.views.review_queue import Queue, blocked, e_words, effect_of, sigma_of
+
+OPEN_LINES = 400  # files are shown unfolded until so many changed lines
+MORE = (4, 8, 16)  # pairs for which the page says how far they would narrow the interval
+MEGABYTE = 2**20
+
+
+@dataclass(frozen=True)
+class Guard:
+    """What the candidate costs: means of both arms over the confirm trials."""
+
+    name: str
+    baseline: str
+    candidate: str
+    change: float | None  # share of the baseline
+
+
+@dataclass(frozen=True)
+class Narrower:
+    pairs: int
+    half: str
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What a merge does to another thread."""
+
+    thread: Thread
+    what: str
+    tone: str  # good, warn or quiet
+
+
+class RequestPage:
+    """One request as one person sees it. Everything is computed when the template asks."""
+
+    def __init__(self, request: MergeRequest, user: AbstractUser) -> None:
+        self.request, self.user = request, user
+        self.verdict = request.verdict
+        self.experiment = request.verdict.experiment
+        self.project = request.project
+        self.metric = request.project.contract.metric
+        self.is_open = request.state == MergeRequest.State.OPEN
+
+    # Whose turn
+
+    @cached_property
+    def role(self) -> int:
+        return Membership.role_of(self.user, self.project)
+
+    @property
+    def may_decide(self) -> bool:
+        return self.is_open and self.role >= Role.REVIEWER
+
+    @property
+    def may_measure(self) -> bool:
+        return self.is_open and self.role >= Role.MEMBER
+
+    @cached_property
+    def blocked(self) -> str:
+        return blocked(self.request, self.user)
+
+    @cached_property
+    def queue(self) -> tuple[MergeRequest | None, MergeRequest | None, int, int]:
+        return Queue(self.user).around(self.request)
+
+    @property
+    def previous(self) -> MergeRequest | None:
+        return self.queue[0]
+
+    @property
+    def following(self) -> MergeRequest | None:
+        return self.queue[1]
+
+    @property
+    def place(self) -> str:
+        _, _, at, of = self.queue
+        return f"{at} of {of}" if at else ""
+
+    # Claim
+
+    @cached_property
+    def gain(self) -> Gain | None:
+        return gain_of(self.verdict)
+
+    @property
+    def half(self) -> float | None:
+        low, high = self.verdict.low, self.verdict.high
+        return None if low is None or high is None else (high - low) / 2
+
+    @property
+    def change(self) -> float | None:
+        """How the metric moves: negative where lower is better and the candidate is better."""
+        effect = self.verdict.effect
+        return None if effect is None else -effect if self.metric.lower_is_better else effect
+
+    @property
+    def measured(self) -> str:
+        """`−0.0946 ± 0.0360 bits/byte`."""
+        around = f" ± {self.written['half']}" if self.half is not None else ""
+        return f"{self._signed(self.change)}{around} {self.metric.unit}"
+
+    @cached_property
+    def written(self) -> dict[str, str]:
+        """The numbers of the verdict, all with as many places as the effect needs for three digits."""
+        verdict = self.verdict
+        gains = {"effect": verdict.effect, "low": verdict.low, "high": verdict.high, "shrunk": verdict.shrunk,
+                 "screened": self.screened}  # fmt: skip
+        spreads = {"half": self.half, "sigma": self.sigma}
+        written = {name: self._signed(value) for name, value in gains.items()}
+        written |= {name: self._signed(value).lstrip("+") for name, value in spreads.items()}
+        return written | {"e_value": e_words(verdict.e_value)}
+
+    def _signed(self, value: float | None) -> str:
+        size = abs(self.verdict.effect or 0.0)
+        places = min(8, max(0, 2 - floor(log10(size)))) if size else 4
+        return NO_NUMBER if value is None else f"{value:+.{places}f}".replace("-", MINUS)
+
+    @property
+    def relative(self) -> str:
+        """`+4.4 % ± 1.7 %`."""
+        if self.gain is None:
+            return ""
+        around = f" ± {percent(self.gain.half).lstrip('+')}" if self.gain.half is not None else ""
+        return f"{percent(self.gain.mean)}{around}"
+
+    def evidence_line(self, link: str) -> str:
+        """What `Y` copies: fit for a chat or a paper."""
+        verdict = self.verdict
+        rests = f"n = {verdict.pairs} pairs, e = {e_words(verdict.e_value)}, {self.project.sizes.confirm_data}"
+        return f"{self.metric.name} {self.measured} ({rests}), commit {self.request.commit[:8]}, {link}"
+
+    @cached_property
+    def checks(self) -> list[Check]:
+        return checks(self.request, self.results, self.findings)
+
+    # Evidence
+
+    @cached_property
+    def results(self) -> list[Result]:
+        """Of the confirm trials."""
+        found = Result.objects.filter(trial__experiment=self.experiment, trial__stage="confirm")
+        rows = found.select_related("trial", "machine").defer("message", "sample", "observations")
+        return list(rows.order_by("pk"))
+
+    @cached_property
+    def replicates(self) -> list[Experiment]:
+        return list(self.experiment.replicates.select_related("verdict").order_by("pk"))
+
+    @cached_property
+    def pooled(self) -> Pooled | None:
+        return self.experiment.pooled() if any(hasattr(row, "verdict") for row in self.replicates) else None
+
+    @property
+    def pooled_words(self) -> str:
+        """`+0.0958 (+0.0763 … +0.1153), +4.4 %, e-value 18,332`."""
+        if self.pooled is None:
+            return ""
+        low, high = self._signed(self.pooled.low), self._signed(self.pooled.high)
+        interval = f" ({low} … {high})" if self.pooled.low is not None else ""
+        gain = f"{self._signed(self.pooled.effect)}{interval}, {percent(self.pooled.relative)}"
+        return f"{gain}, e-value {e_words(self.pooled.e_value)}"
+
+    @property
+    def strip(self) -> SafeString:
+        direction = direction_of(self.experiment)
+        pairs = [
+            strip.Pair(pair["stage"], pair["seed"], pair["baseline"], pair["candidate"],
+                       direction.gain(pair["baseline"], pair["candidate"]))
+            for pair in self.verdict.evidence["pairs"]
+        ]  # fmt: skip
+        for measured in pairs_of(self.replicates).values():
+            for pair in measured.rows:
+                if pair.gain is not None and pair.baseline and pair.candidate:
+                    first, second = pair.baseline.score or 0.0, pair.candidate.score or 0.0
+                    pairs.append(strip.Pair("replicate", pair.seed, first, second, pair.gain))
+        metric = self.metric.name.replace("_", " ")
+        drawn = strip.strip(pairs, effect_of(self.verdict), self.sigma, metric, self.metric.lower_is_better)
+        return mark_safe(drawn)  # noqa: S308  it escapes
+
+    @property
+    def sigma(self) -> float | None:
+        return sigma_of(self.verdict)
+
+    @property
+    def sigmas(self) -> float | None:
+        return self.verdict.effect / self.sigma if self.verdict.effect is not None and self.sigma else None
+
+    @property
+    def screened(self) -> float | None:
+        """Mean gain of the pairs before confirmation: what made it a candidate, and counts for nothing."""
+        direction = direction_of(self.experiment)
+        gains = [
+            direction.gain(pair["baseline"], pair["candidate"])
+            for pair in self.verdict.evidence["pairs"]
+            if pair["stage"] != "confirm"
+        ]
+        return fmean(gains) if gains else None
+
+    @property
+    def narrower(self) -> list[Narrower]:
+        """Half the interval after more pairs, by the normal approximation: it shrinks with the root of their number."""
+        done = self.verdict.pairs
+        if self.half is None or not done:
+            return []
+        halves = {more: self.half * sqrt(done / (done + more)) for more in MORE}
+        return [Narrower(more, self._signed(half).lstrip("+")) for more, half in halves.items()]
+
+    @property
+    def machines(self) -> list[str]:
+        return sorted({f"{result.machine.name} ({result.machine_class})" for result in self.results})
+
+    @property
+    def levels(self) -> list[int]:
+        return sorted({result.isolation_level for result in self.results})
+
+    @cached_property
+    def guards(self) -> list[Guard]:
+        return guards_of(self.results)
+
+    @cached_property
+    def findings(self) -> list[Finding]:
+        order = {"structural": 0, "review": 1, "info": 2}
+        rows = self.experiment.findings.select_related("trial").order_by("pk")
+        return sorted(rows, key=lambda finding: order.get(finding.severity, 3))
+
+    # Stack and what a merge would do
+
+    @cached_property
+    def below(self) -> list[MergeRequest]:
+        """Open ancestors, the lowest first: an approval approves them too."""
+        return self.request.stack()[:-1]
+
+    @cached_property
+    def above(self) -> list[MergeRequest]:
+        """Open requests that stand on this one, nearest first."""
+        found: list[MergeRequest] = []
+        layer = [self.request.pk]
+        rows = list(MergeRequest.objects.open().filter(project=self.project).select_related(*STACK))
+        while layer:
+            upper = [row for row in rows if row.parent_id in layer]
+            found += upper
+            layer = [row.pk for row in upper]
+        return found
+
+    @property
+    def approval(self) -> str:
+        """The one line that an approval confirms."""
+        line = f"Merge {self.request.commit[:8]} into main: {self.measured} ({self.relative})."
+        if self.below:
+            names = ", ".join(row.commit[:8] for row in self.below)
+            line += f" This also approves {len(self.below)} below it: {names}."
+        return line
+
+    @cached_property
+    def fates(self) -> list[Fate]:
+        """What happens to every other thread of the project when this is merged."""
+        threads = self.project.threads.exclude(pk=self.request.thread_id).order_by("number")
+        return [self._fate(thread) for thread in threads]
+
+    def _fate(self, thread: Thread) -> Fate:
+        path, new = self.project.repository_path, self.request.commit
+        if _is_ancestor(path, thread.head, new):
+            return Fate(thread, "follows main; it has no open gain of its own", "good")
+        if _is_ancestor(path, new, thread.head):
+            return Fate(thread, "stands on this already", "good")
+        try:
+            conflict = _conflict(path, new, thread.head)
+        except GitError as error:
+            return Fate(thread, f"cannot be told: {error}", "warn")
+        again = "is measured against it"
+        if conflict:
+            what = (
+                f"its gains conflict with it in {', '.join(conflict)}; its techniques are applied again, that {again}"
+            )
+            return Fate(thread, what, "warn")
+        return Fate(thread, f"its gains merge cleanly with it; the combination {again}", "good")
+
+    # Diff
+
+    @cached_property
+    def files(self) -> list[FileDiff]:
+        return files_of(self.request.candidate.diff.patch)
+
+    @cached_property
+    def unfolded(self) -> set[int]:
+        """The numbers of the files that are open at first: small ones, up to a screenful or three."""
+        found: set[int] = set()
+        lines = 0
+        for file in self.files:
+            if not file.large and lines + file.changed <= OPEN_LINES:
+                lines += file.changed
+                found.add(file.number)
+        return found
+
+
+STACK = ("candidate__idea",)
+# metric or seconds of a result -> (words, how to write it)
+KNOWN: dict[str, tuple[str, Callable[[float], str]]] = {
+    "parameters": ("parameters", lambda value: f"{value:,.0f}"),
+    "tokens_per_second": ("tokens a second", lambda value: f"{value:,.0f}"),
+    "steps": ("steps in the budget", lambda value: f"{value:,.0f}"),
+    "memory_bytes": ("memory", lambda value: f"{value / MEGABYTE:,.0f} MB"),
+    "weight_bytes": ("weights", lambda value: f"{value / MEGABYTE:,.1f} MB"),
+    "train_cpu": ("training, CPU", duration),
+    "train_wall": ("training, wall", duration),
+    "score_wall": ("scoring, wall", duration),
+}
+
+
+def guards_of(results: Sequence[Result]) -> list[Guard]:
+    """Guard metrics and times of both arms, as far as the benchmark reports them."""
+    found = []
+    for name, (words, written) in KNOWN.items():
+        arms = {arm: _values(results, arm, name) for arm in (Trial.Arm.BASELINE, Trial.Arm.CANDIDATE)}
+        if not all(arms.values()):
+            continue
+        before, after = fmean(arms[Trial.Arm.BASELINE]), fmean(arms[Trial.Arm.CANDIDATE])
+        found.append(Guard(words, written(before), written(after), (after - before) / before if before else None))
+    return found
+
+
+def _values(results: Sequence[Result], arm: str, name: str) -> list[float]:
+    rows = [{**result.seconds, **result.metrics} for result in results if result.trial.arm == arm]
+    return [float(row[name]) for row in rows if name in row and isfinite(row[name])]
+
+
+@lru_cache(maxsize=1024)
+def _is_ancestor(path: Path, old: str, new: str) -> bool:
+    """Commits do not change, so neither does the answer."""
+    return old == new or Repository(path).is_ancestor(old, new)
+
+
+@lru_cache(maxsize=1024)
+def _conflict(path: Path, ours: str, theirs: str) -> tuple[str, ...]:
+    """The files in which a three-way merge conflicts; none where it is clean."""
+    try:
+        Repository(path).merged_tree(ours, theirs)
+    except Conflict as conflict:
+        return tuple(conflict.files)
+    return ()
