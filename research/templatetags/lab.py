@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import datetime
+from typing import TypeGuard
 
 from django import template
 from django.utils import timezone
@@ -43,10 +44,15 @@ def status(value: object, text: str = "") -> SafeString:
     )
 
 
+def _is_number(value: object) -> TypeGuard[float]:
+    """What is not there is "" to a template: `{{ verdict.effect|signed }}` without a verdict is a dash too."""
+    return isinstance(value, int | float)
+
+
 @register.filter
 def score(value: float | None) -> str:
     """A score with five significant digits."""
-    if value is None:
+    if not _is_number(value):
         return NO_NUMBER
     if not math.isfinite(value):
         return "NaN" if math.isnan(value) else f"{'' if value > 0 else MINUS}∞"
@@ -61,7 +67,7 @@ def _places(value: float) -> int:
 @register.filter
 def percent(value: float | None, places: int = 1) -> str:
     """A share with its sign: +1.9 %. A gain is positive in both directions of the metric."""
-    if value is None or not math.isfinite(value):
+    if not _is_number(value) or not math.isfinite(value):
         return NO_NUMBER
     return f"{100 * value:+.{places}f} %".replace("-", MINUS)
 
@@ -69,13 +75,19 @@ def percent(value: float | None, places: int = 1) -> str:
 @register.filter
 def share(value: float | None) -> str:
     """A share without a sign: 87 %."""
-    return NO_NUMBER if value is None else f"{100 * value:.0f} %"
+    return NO_NUMBER if not _is_number(value) else f"{100 * value:.0f} %"
+
+
+@register.filter
+def points(value: float | None, places: int = 1) -> str:
+    """A share without a sign, for what follows a ±: 1.4 %."""
+    return NO_NUMBER if not _is_number(value) or not math.isfinite(value) else f"{100 * abs(value):.{places}f} %"
 
 
 @register.filter
 def signed(value: float | None, digits: int = 3) -> str:
     """A difference in metric units, with its sign, to so many significant digits."""
-    if value is None or not math.isfinite(value):
+    if not _is_number(value) or not math.isfinite(value):
         return NO_NUMBER
     places = max(0, digits - 1 - math.floor(math.log10(abs(value)))) if value else digits
     return f"{value:+.{min(places, 8)}f}".replace("-", MINUS)
@@ -84,7 +96,7 @@ def signed(value: float | None, digits: int = 3) -> str:
 @register.filter
 def duration(seconds: float | None) -> str:
     """0.4 s, 12 s, 3 min, 2 h 10 min, 4 d 3 h."""
-    if seconds is None:
+    if not _is_number(seconds):
         return NO_NUMBER
     if seconds < 10:
         return f"{seconds:.1f} s"

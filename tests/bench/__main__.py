@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Callable
 
-from tests.bench import ingest
+from tests.bench import charts, graph, ingest, live, pages
 
 # Every part by name: what it measures, and the function that does.
 PARTS: dict[str, tuple[str, Callable[[], dict[str, object]]]] = {
+    "charts": (charts.ABOUT, charts.measure),
+    "graph": (graph.ABOUT, graph.measure),
     "ingest": (ingest.ABOUT, ingest.measure),
+    "live": (live.ABOUT, live.measure),
+    "project_page": (pages.ABOUT, pages.measure),
 }
 
 
@@ -24,7 +29,10 @@ def main() -> None:
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help="what to measure")
     parser.add_argument("--json", action="store_true", help="the table on one line")
+    parser.add_argument("--quick", action="store_true", help="shorter turns where a part has them: for a look only")
     options = parser.parse_args()
+    if options.quick:
+        os.environ["BENCH_QUICK"] = "1"
     if unknown := [part for part in options.parts if part not in PARTS]:
         parser.error(f"no part {unknown[0]!r}; there are {', '.join(PARTS)}")
     names = options.parts or list(PARTS)

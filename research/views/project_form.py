@@ -1,0 +1,196 @@
+"""The form that begins a project: which benchmark, what size, from which start, with how many threads and what budget.
+
+Every field has a default that works; facts beside the sizes say what a verdict costs there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from django import forms
+from django.contrib.auth.models import User
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.db.models import Avg, Count
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.text import slugify
+
+from benchmarks.contract import Benchmark, ContractError, Preset, load, names
+from benchmarks.data import DataError, data_id
+from research import tasks
+from research.loop.begin import Budget, begin_project, rule_for
+from research.models import Machine, Membership, NoiseFloor, NotAllowed, Project, Result, Role
+from research.researchers import RESEARCHERS
+from research.templatetags.lab import duration
+from research.validation.records import Rule
+from research.views.pages import go, render_page
+from research.views.project_board import seconds_a_pair
+
+MOST_THREADS = 16
+HOUR = 3600.0
+RECENT = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Size:
+    """A preset with what it means in seconds."""
+
+    preset: Preset
+    rule: Rule
+    pair_seconds: float
+    measured: int  # trials that `pair_seconds` was measured on; 0: an estimate
+    floors: list[NoiseFloor]  # of classes of machines that are attached
+
+    @property
+    def trial(self) -> str:
+        clock = "CPU-seconds on one core" if self.preset.clock == "cpu" else "seconds"
+        together = ", both arms of a pair side by side" if self.preset.side_by_side else ""
+        return f"{self.preset.budget_seconds:g} {clock} of training a trial{together}"
+
+    @property
+    def pair(self) -> str:
+        basis = f"measured over {self.measured} trials here" if self.measured else "estimated"
+        return f"{duration(self.pair_seconds)} a pair, {basis}"
+
+    @property
+    def verdict(self) -> str:
+        screened = self.rule.screen_pairs + self.rule.extend_pairs
+        gain = self.rule.screen_pairs + self.rule.looks[0]
+        return (
+            f"an idea that shows nothing ends within {screened} pairs ({duration(screened * self.pair_seconds)}); "
+            f"a gain takes {gain} or more ({duration(gain * self.pair_seconds)})"
+        )
+
+    @property
+    def noise(self) -> str:
+        seconds = self.preset.noise_pairs * self.pair_seconds
+        return f"{self.preset.noise_pairs} pairs of the start against itself come first, about {duration(seconds)}"
+
+
+class ProjectForm(forms.Form):
+    preset = forms.ChoiceField()
+    start = forms.ChoiceField()
+    researcher = forms.ChoiceField(choices=[(name, name) for name in RESEARCHERS])
+    threads = forms.IntegerField(min_value=1, max_value=MOST_THREADS, initial=2)
+    name = forms.SlugField(max_length=80)
+    question = forms.CharField(max_length=500, required=False)
+    max_trials = forms.IntegerField(min_value=1, max_value=10**9, required=False)
+    device_hours = forms.FloatField(min_value=0.01, max_value=10**6, required=False)
+    wall_hours = forms.FloatField(min_value=0.01, max_value=10**6, required=False)
+    single_person = forms.BooleanField(required=False)
+
+    def __init__(self, contract: Benchmark, user: User, data: Any = None) -> None:
+        preset, start = next(iter(contract.presets)), contract.starts[0]
+        super().__init__(data, initial={"preset": preset, "start": start, "name": free_name(contract, preset, start)})
+        self.contract, self.user = contract, user
+        self.is_admin = Membership.role_of(user, None) >= Role.ADMIN
+        self.fields["preset"].choices = [(name, name) for name in contract.presets]  # type: ignore[attr-defined]
+        self.fields["start"].choices = [(name, name) for name in contract.starts]  # type: ignore[attr-defined]
+        self.fields["name"].error_messages["invalid"] = "Use letters, digits, - and _ only: the name is in addresses."
+
+    def clean_name(self) -> str:
+        name: str = self.cleaned_data["name"]
+        if Project.objects.filter(name__iexact=name).exists():
+            raise ValidationError(f"There is a project {name} already; choose another name.")
+        return name
+
+    def clean_single_person(self) -> bool:
+        return bool(self.cleaned_data["single_person"]) and self.is_admin
+
+    def begin(self) -> Project:
+        """Begin the project. Raises what `begin_project` raises."""
+        chosen = self.cleaned_data
+        hours, wall = chosen["device_hours"], chosen["wall_hours"]
+        return begin_project(
+            chosen["name"], self.contract.name, chosen["preset"], chosen["start"],
+            [chosen["researcher"]] * chosen["threads"],
+            Budget(chosen["max_trials"], hours and hours * HOUR, wall and wall * HOUR),
+            auto_approve=False, started_by=self.user, single_person=chosen["single_person"],
+            question=chosen["question"].strip(),
+        )  # fmt: skip
+
+    @property
+    def sizes(self) -> list[Size]:
+        """The presets with their costs: measured where trials of this size have run here."""
+        try:
+            data = data_id(self.contract.name)
+        except DataError:
+            data = ""
+        classes = Machine.objects.filter(seen__gt=timezone.now() - RECENT).values("machine_class")
+        found = []
+        for name, preset in self.contract.presets.items():
+            results = Result.objects.filter(
+                trial__project__benchmark=self.contract.name, trial__project__preset=name, score__isnull=False
+            )
+            seen = results.aggregate(seconds=Avg("device_seconds"), trials=Count("pk"))
+            floors = NoiseFloor.objects.filter(
+                benchmark=self.contract.name, preset=name, data_id=data, machine_class__in=classes
+            )
+            seconds = seen["seconds"] or seconds_a_pair(preset.budget_seconds)
+            rule = rule_for(self.contract, name)
+            found.append(Size(preset, rule, seconds, seen["trials"], list(floors.order_by("-measured")[:3])))
+        return found
+
+    @property
+    def budgets(self) -> list[tuple[forms.BoundField, str]]:
+        labels = {"max_trials": "Trials", "device_hours": "Device-hours", "wall_hours": "Hours of search"}
+        return [(self[name], label) for name, label in labels.items()]
+
+    @property
+    def missing(self) -> str:
+        """Which command prepares the data, where there is none."""
+        try:
+            data_id(self.contract.name)
+        except DataError as error:
+            return str(error)
+        return ""
+
+
+def new(request: HttpRequest) -> HttpResponse:
+    user: User = request.user  # type: ignore[assignment]  # LoginRequiredMiddleware
+    if Membership.role_of(user, None) < Role.MEMBER:
+        raise PermissionDenied("only a member of the lab may start a project; an admin can give you that role")
+    contracts = _contracts()
+    chosen = (request.POST or request.GET).get("benchmark", "")
+    contract = next((one for one in contracts if one.name == chosen), contracts[0] if contracts else None)
+    if contract is None:
+        return go(request, reverse("overview"), problem="no benchmark can be read; see benchmarks/ on the server")
+    form = ProjectForm(contract, user, request.POST if request.method == "POST" else None)
+    if form.is_bound and form.is_valid() and (project := _begun(form)):
+        return go(request, reverse("project", args=[project.name]), said=f"{project.name} begins to search.")
+    response = render_page(request, "project/new", {"form": form, "contracts": contracts, "contract": contract})
+    response.status_code = 422 if form.is_bound else 200
+    return response
+
+
+def _begun(form: ProjectForm) -> Project | None:
+    """The new project, its loop rung; None where it cannot begin, which the form then says."""
+    try:
+        project = form.begin()
+    except (ContractError, DataError, NotAllowed) as error:
+        form.add_error(None, str(error))
+        return None
+    tasks.advance_project(project.pk)
+    for pk in project.threads.values_list("pk", flat=True):
+        tasks.advance_thread(pk)
+    return project
+
+
+def _contracts() -> list[Benchmark]:
+    """The benchmarks that can be read. A broken one is left out: the lab goes on with the others."""
+    found = []
+    for name in names():
+        try:
+            found.append(load(name))
+        except ContractError:
+            continue
+    return found
+
+
+def free_name(contract: Benchmark, preset: str, start: str) -> str:
+    base = slugify(f"{contract.name}-{preset}-{start}")[:70]
+    taken = set(Project.objects.filter(name__startswith=base).values_list("name", flat=True))
+    return next(name for n in range(1, len(taken) + 2) if (name := base if n == 1 else f"{base}-{n}") not in taken)
