@@ -1,22 +1,35 @@
-# Everything a developer or a user types. `make test` installs what it needs.
+# Everything a developer or a user types. Each target installs what it needs.
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
-# Where no CUDA device is, the CPU build of torch is taken if pip finds one; a plain requirement pulls gigabytes.
-TORCH ?= torch==2.13.0
+# Where no CUDA device is, the CPU build of torch is taken; TORCH names another requirement.
+export VENV PYTHON TORCH TORCH_INDEX
 
-.PHONY: setup system test test-all test-matrix check bench clean
+# For `make run` and `make signin`: where the lab is served and where it keeps everything.
+PORT ?= 8000
+HOST ?= 127.0.0.1
+DATA ?= data
 
-setup: $(VENV)/.ready
+.PHONY: run signin setup system test test-all test-matrix check bench clean
 
-$(VENV)/.ready: pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check $(TORCH)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	touch $@
+run:
+	@./.ci/system run
+	@LAB_DATA=$(abspath $(DATA)) $(MAKE) -s $(VENV)/.run
+	@LAB_DATA=$(abspath $(DATA)) exec $(BIN)/python manage.py lab --host $(HOST) --port $(PORT)
+
+signin: $(VENV)/.run
+	@LAB_DATA=$(abspath $(DATA)) $(BIN)/python manage.py signin $(NAME)
+
+setup: $(VENV)/.dev
+
+$(VENV)/.run: pyproject.toml
+	@./.ci/venv run
+
+$(VENV)/.dev: pyproject.toml
+	@./.ci/venv dev
 
 system:
-	@./.ci/system
+	@./.ci/system test
 
 test: system setup
 	$(BIN)/python -m pytest -m "not slow"

@@ -6,11 +6,13 @@ Nothing needs to be set: the embedded lab keeps everything in one data folder (S
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
+import django
 from django.core.exceptions import ImproperlyConfigured
 
 KNOWN = {"LAB_DATA", "LAB_SECRET_KEY", "LAB_DEBUG", "LAB_HOSTS", "LAB_HTTPS", "LAB_LOG_LEVEL"}
@@ -26,7 +28,12 @@ HTTPS = os.environ.get("LAB_HTTPS") == "1"
 
 
 def _private_folder(path: Path) -> Path:
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ImproperlyConfigured(f"cannot make the data folder {path}: {error.strerror}; choose another") from error
+    if not os.access(path, os.W_OK):
+        raise ImproperlyConfigured(f"cannot write to the data folder {path}; choose another")
     return path
 
 
@@ -78,8 +85,7 @@ REDIS_URL = os.environ.get("REDIS_URL", "")
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 ALLOWED_HOSTS = os.environ.get("LAB_HOSTS", "localhost,127.0.0.1,[::1]").split(",")
-INSTALLED_APPS = [
-    "daphne",
+INSTALLED_APPS = [  # not daphne: it would load Twisted into every process; `manage.py web` imports it
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -92,7 +98,9 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
-    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "recursive_web.middleware.ContentSecurityPolicy",
+    "django.middleware.gzip.GZipMiddleware",  # Django pads secrets against BREACH
+    "recursive_web.middleware.StaticFiles",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -114,22 +122,48 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
-            ]
+                "research.views.shell.context",
+            ],
+            "builtins": ["research.templatetags.lab"],
         },
     }
 ]
 LANGUAGE_CODE = "en-gb"
 TIME_ZONE = "UTC"
 USE_TZ = True
-STATIC_URL = "static/"
-STATIC_ROOT = BASE_DIR / "staticfiles"
-STATICFILES_DIRS = [BASE_DIR / "static"]
-LOGIN_URL = "admin:login"
 
+
+def _static_digest() -> str:
+    """One short name for all static files together: it changes when any of them does."""
+    digest = hashlib.sha256(django.__version__.encode())
+    for path in sorted(path for path in (BASE_DIR / "static").rglob("*") if path.is_file()):
+        digest.update(path.relative_to(BASE_DIR).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+# Served from where they lie, without a collectstatic: the digest in the address makes them immutable, also those that
+# a script or a style sheet names by a relative path.
+STATIC_URL = "static/" if DEBUG else f"static/{_static_digest()}/"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+WHITENOISE_USE_FINDERS = True
+
+LOGIN_URL = "sign-in"
+LOGIN_REDIRECT_URL = "overview"
+# Browsers send cookies to every port of a host: two labs on one machine must not sign each other's people out.
+_lab = hashlib.sha256(f"cookies of {SECRET_KEY}".encode()).hexdigest()[:8]
+SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = f"lab_session_{_lab}", f"lab_csrf_{_lab}"
+
+CONTENT_SECURITY_POLICY = (
+    "default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "object-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
+)
 X_FRAME_OPTIONS = "DENY"
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = HTTPS
+# TLS ends at a proxy before the lab, which has to set this header itself and pass on none from outside.
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS else None
+SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$"]
 SECURE_HSTS_SECONDS = 31_536_000 if HTTPS else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = HTTPS
 
@@ -139,5 +173,5 @@ LOGGING = {
     "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": os.environ.get("LAB_LOG_LEVEL", "INFO")},
-    "loggers": {"huey": {"level": "WARNING"}, "optuna": {"level": "WARNING"}},
+    "loggers": {name: {"level": "WARNING"} for name in ("huey", "optuna", "daphne")},
 }

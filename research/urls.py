@@ -4,7 +4,19 @@ from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import path
 
 from research.views import (
-    compare, experiment, graph, health, lessons, machines, overview, palette, people, project, review, series, signin,
+    compare,
+    experiment,
+    graph,
+    health,
+    lessons,
+    machines,
+    overview,
+    palette,
+    people,
+    project,
+    review,
+    series,
+    signin,
     thread,
 )  # fmt: skip
 

@@ -7,12 +7,14 @@ the queue can at most ring. Embedded: SQLite files beside the database; scaled: 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 from django.conf import settings
 from huey import Huey, PriorityRedisHuey, SqliteHuey
+from huey.constants import EmptyData
 from huey.registry import Message
 from huey.serializer import SignedSerializer
 
@@ -39,6 +41,17 @@ def make(name: str) -> Huey:
 
 
 control = make("control")
+
+
+def beat() -> None:
+    """The control worker lives: told through its queue, which is where the others look for it."""
+    control.storage.put_data("beat", str(time.time()).encode())
+
+
+def last_beat() -> float | None:
+    """Seconds since the control worker was last alive; None where it has never been."""
+    found = control.storage.peek_data("beat")
+    return None if found is EmptyData else max(0.0, time.time() - float(found))
 
 
 @cache

@@ -101,6 +101,11 @@ class Worker:
         self.lab.report_isolation(isolation.level, rows)
         return isolation
 
+    def warm(self, benchmark: str) -> None:
+        """Start every slot's sandbox before the first trial asks for it: importing torch takes seconds."""
+        for _ in self._pool.map(lambda slot: slot.prepare(benchmark), self.slots):
+            pass
+
     def run(self) -> None:
         """Work until `stop`. The outer loop: nothing a trial does may end it."""
         self.lab.take_over()

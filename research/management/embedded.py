@@ -1,22 +1,29 @@
-"""What `campaign` and `lab` share: prepare data and database, begin projects, run control and one local worker."""
+"""What `campaign` and `lab` share: prepare data and database, run the processes of a lab on this machine."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import CommandError
+from django.db import connection
+from django.db.migrations.executor import MigrationExecutor
 
 from benchmarks.contract import load
 from benchmarks.data import DataError, data_id
-from runners.supervisor import AlreadyRunning, Supervisor, only_one
+from research.models import Project
+from runners.supervisor import AlreadyRunning, PortTaken, Supervisor, listening, only_one
+
+DEMO, DEMO_BENCHMARK = "demo", "nanochat"
+ENVIRONMENT = {"MALLOC_ARENA_MAX": "2"}  # glibc's heap for every thread keeps what requests and trials have freed
 
 
 def choose_data(folder: str | None) -> None:
@@ -26,26 +33,52 @@ def choose_data(folder: str | None) -> None:
         os.execv(sys.executable, [sys.executable, *sys.argv])
 
 
-def ensure_data(benchmark: str) -> None:
-    """Prepare the benchmark's default data where none is there yet."""
-    load(benchmark)
+def has_data(benchmark: str) -> bool:
     try:
         data_id(benchmark)
     except DataError:
+        return False
+    return True
+
+
+def ensure_data(benchmark: str) -> None:
+    """Prepare the benchmark's default data where none is there yet."""
+    load(benchmark)
+    if not has_data(benchmark):
         importlib.import_module(f"benchmarks.{benchmark}.__main__").install_data()
 
 
+def migrate() -> None:
+    """Bring the database up to date. Asking first: where nothing is to be done, the command costs half a second."""
+    executor = MigrationExecutor(connection)
+    if executor.migration_plan(executor.loader.graph.leaf_nodes()):
+        call_command("migrate", verbosity=0, interactive=False)
+
+
 @contextmanager
-def embedded_lab() -> Iterator[Supervisor]:
-    """Migrate, then run control and a worker of this machine until the context is left."""
+def embedded_lab(serve: tuple[str, int] | None = None, demo: bool = False) -> Iterator[Supervisor]:
+    """Migrate, then run control and a worker of this machine, and the web where `serve` names host and port.
+
+    The web comes first: its page should answer while the others still start. `demo` begins the demo project, once.
+    """
+    folder = Path(settings.DATA_DIR)
     try:
-        with only_one(Path(settings.DATA_DIR)):
+        with ExitStack() as stack:
+            stack.enter_context(only_one(folder))
+            listener = stack.enter_context(listening(*serve)) if serve else None
+            with contextlib.suppress(PermissionError):  # a folder that somebody else made
+                folder.chmod(0o700)
             for leftover in ("worktrees", "scratch"):  # of processes that were killed
-                shutil.rmtree(Path(settings.DATA_DIR) / leftover, ignore_errors=True)
-            call_command("migrate", verbosity=0, interactive=False)
-            with Supervisor(Path(settings.DATA_DIR) / "logs") as supervisor:
-                supervisor.add("control", "control")
-                supervisor.add("worker", "attach", "--name", "local")
-                yield supervisor
-    except AlreadyRunning as error:
+                shutil.rmtree(folder / leftover, ignore_errors=True)
+            migrate()
+            supervisor = stack.enter_context(Supervisor(folder / "logs", ENVIRONMENT))
+            if listener is not None:
+                supervisor.add("web", "web", "--fd", str(listener.fileno()), sockets=(listener.fileno(),))
+            begins = demo and not (Project.objects.filter(name=DEMO).exists() and has_data(DEMO_BENCHMARK))
+            if begins:
+                supervisor.add("demo", "demo", until_done=True)
+            supervisor.add("worker", "attach", "--name", "local", *(["--warm", DEMO_BENCHMARK] if begins else []))
+            supervisor.add("control", "control")
+            yield supervisor
+    except (AlreadyRunning, PortTaken) as error:
         raise CommandError(str(error), returncode=2) from error

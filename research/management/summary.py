@@ -7,8 +7,7 @@ from typing import Any
 
 from django.db.models import Count, Sum
 
-from research.models import Experiment, MergeRequest, Project, Result, Verdict
-from runners.lab import idle_gaps
+from research.models import Experiment, Lease, MergeRequest, Project, Result, Verdict
 
 
 def summary(project: Project) -> dict[str, Any]:
@@ -18,7 +17,7 @@ def summary(project: Project) -> dict[str, Any]:
     start, champion, pairs = closing_scores(project)
     verdicts = Verdict.objects.filter(experiment__project=project).values("kind").annotate(n=Count("pk"))
     timed = [row for row in results.values_list("seconds", flat=True) if "train_wall" in row and "total_wall" in row]
-    gaps = idle_gaps(project, project.created)
+    gaps = [gap.seconds for gap in Lease.objects.filter(trial__project=project).idle_gaps()]
     slots = max([result.machine.slots for result in results.select_related("machine")[:1]], default=1)
     lower = project.contract.metric.lower_is_better
     gain = (start - champion) / start * (1 if lower else -1) if start and champion else None

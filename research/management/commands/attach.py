@@ -12,6 +12,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from benchmarks.contract import ContractError
+from research import tasks
 from runners.lab import Lab
 from runners.queues import consumer_options, machine_queue
 from runners.sandbox import SandboxBroken
@@ -20,10 +22,13 @@ from runners.worker import Worker, cores
 
 class Command(BaseCommand):
     help = "Attach this machine to the lab as a worker."
+    requires_system_checks = []  # they would load every page into this process
 
     def add_arguments(self, parser: Any) -> None:
         parser.add_argument("--name", default=socket.gethostname(), help="the machine's name in the lab")
         parser.add_argument("--devices", default="cpu", help="`cpu` (one slot a core, at most two)")
+
+        parser.add_argument("--warm", metavar="BENCHMARK", help="get ready for this benchmark before it is asked for")
 
     def handle(self, *args: Any, **options: Any) -> None:
         if not re.fullmatch(r"[\w.-]{1,64}", options["name"]):
@@ -36,9 +41,14 @@ class Command(BaseCommand):
         worker = Worker(lab, list(cpus))
         try:
             isolation = worker.measure_isolation()
+            if options["warm"]:
+                worker.warm(options["warm"])
         except SandboxBroken as broken:
             raise CommandError(str(broken)) from broken
+        except ContractError as error:
+            raise CommandError(str(error), returncode=2) from error
         self.stderr.write(f"isolation level {isolation.level} ({isolation.name})")
+        tasks.sweep()  # projects that waited for a machine go on now
         consumer = machine_queue(options["name"], worker.wake.set).create_consumer(**consumer_options(workers=1))
         consumer.start()
         for name in (signal.SIGTERM, signal.SIGINT):

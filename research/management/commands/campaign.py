@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import signal
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -98,7 +97,6 @@ class Run:
 
     def __init__(self, project: Project, supervisor: Supervisor, stopping: threading.Event, progress: Progress) -> None:
         self.project, self.supervisor, self.stopping, self.progress = project, supervisor, stopping, progress
-        self._last = time.monotonic()
 
     def whole(self, seconds: float) -> None:
         """Search, then drain and close within the time that is kept back for it."""
@@ -140,7 +138,7 @@ class Run:
         experiment.end()
 
     def until(self, done: Callable[[], bool], phase: str) -> None:
-        """Wait with progress. The project's wall time counts only while this runs."""
+        """Wait with progress."""
         while True:
             try:
                 if self._tick(done, phase):
@@ -153,11 +151,7 @@ class Run:
     def _tick(self, done: Callable[[], bool], phase: str) -> bool:
         for line in self.supervisor.tick():
             self.progress.say(line)
-        now = time.monotonic()
         self.project.refresh_from_db()
-        self.project.wall_seconds += now - self._last
-        self._last = now
-        self.project.save(update_fields=["wall_seconds"])
         self.progress.show(phase)
         return done()
 

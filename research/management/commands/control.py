@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from typing import Any
 
 from django.core.management.base import BaseCommand
 
 from research import tasks
-from runners.queues import consumer_options, control
+from runners.queues import beat, consumer_options, control
 
 SWEEP_SECONDS = 3.0
+LONGEST_GAP = 30.0  # a laptop that slept for a night has not searched for a night
 THREADS = 2
 
 
 class Command(BaseCommand):
     help = "Run the control worker: propose, implement, measure, judge, learn, merge."
+    requires_system_checks = []  # they would load every page into this process
 
     def handle(self, *args: Any, **options: Any) -> None:
         stopping = threading.Event()
@@ -24,6 +27,12 @@ class Command(BaseCommand):
         consumer.start()
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda *_: stopping.set())
-        while not stopping.wait(SWEEP_SECONDS):
-            tasks.sweep()
+        last = time.monotonic()
+        while True:
+            beat()
+            now = time.monotonic()
+            tasks.sweep(searched=min(now - last, LONGEST_GAP))
+            last = now
+            if stopping.wait(SWEEP_SECONDS):
+                break
         consumer.stop(graceful=True)
