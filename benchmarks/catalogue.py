@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from typing import Any
 
 from benchmarks.edits import DoesNotApply
 
@@ -85,10 +86,10 @@ class Catalogue(Mapping[str, Technique]):
                 raise DoesNotApply(f"{step.technique}: {error}") from error
         return sources
 
-    def labels(self, sources: Sources) -> dict[str, frozenset[str]]:
-        """What steering may call each technique: its name, its family, the files of `sources` that it changes."""
+    def describe(self, sources: Sources) -> dict[str, dict[str, Any]]:
+        """Title, family and the files of `sources` that each technique changes."""
         return {
-            name: frozenset({name, technique.family, *self._files(technique, sources)})
+            name: {"title": technique.title, "family": technique.family, "files": self._files(technique, sources)}
             for name, technique in self._by_name.items()
         }
 

@@ -83,9 +83,15 @@ class Benchmark:
     def load_catalogue(self) -> ModuleType:
         return importlib.import_module(self.catalogue)
 
-    def labels(self, start: str) -> Mapping[str, frozenset[str]]:
-        """What steering may call each technique of the catalogue. Kept: it costs 8 ms a technique to find out."""
-        return _labels(self.folder, self.catalogue, start)
+    def catalogue_version(self, start: str) -> str:
+        """Changes whenever what `describe_techniques` says could."""
+        return _catalogue_version(self.folder, start)
+
+    def describe_techniques(self, start: str) -> dict[str, dict[str, Any]]:
+        """Of every technique its title, family and the files of a start that it changes. Half a second: tries each."""
+        sources = {path: text.decode() for path, text in self.start_files(start).items() if path.endswith(".py")}
+        described: dict[str, dict[str, Any]] = self.load_catalogue().CATALOGUE.describe(sources)
+        return described
 
     def evaluator_hash(self) -> str:
         """sha256 over the protected program (every Python file of the folder that is neither start nor catalogue)."""
@@ -98,11 +104,11 @@ class Benchmark:
 
 
 @lru_cache(maxsize=16)
-def _labels(folder: Path, catalogue: str, start: str) -> Mapping[str, frozenset[str]]:
-    root = folder / "starts" / start
-    sources = {path.relative_to(root).as_posix(): path.read_text("utf-8") for path in root.rglob("*.py")}
-    labels: Mapping[str, frozenset[str]] = importlib.import_module(catalogue).CATALOGUE.labels(sources)
-    return labels
+def _catalogue_version(folder: Path, start: str) -> str:
+    digest = hashlib.sha256()
+    for path in sorted([*(folder / "catalogue").rglob("*.py"), *(folder / "starts" / start).rglob("*.py")]):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True)

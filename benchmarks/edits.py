@@ -14,6 +14,8 @@ import textwrap
 from collections.abc import Callable
 from functools import lru_cache
 
+from benchmarks.syntax import parse
+
 
 class DoesNotApply(Exception):
     """An anchor is missing or not unique, or the edit makes no valid Python. One line."""
@@ -121,7 +123,7 @@ def define_before(source: str, name: str, definition: str) -> str:
 
 @lru_cache(maxsize=256)
 def _parsed(source: str) -> ast.Module:  # most of the time of an edit is parsing
-    return ast.parse(source)
+    return parse(source)
 
 
 def _edit(source: str, anchor: str, inside: str, change: Callable[[list[str]], list[str]]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from django.db import close_old_connections
+from django.db.models import F
 from django.utils import timezone
 
 from research.loop.advance import advance_project_until_idle, advance_until_idle, let_go_of_the_dead
@@ -36,15 +37,18 @@ def ring_machines() -> None:
             machine_bell(name)()
 
 
-def sweep() -> None:
-    """Return trials of silent workers and ring for all that can go on. A lost ring costs one sweep interval."""
+def sweep(searched: float = 0.0) -> None:
+    """Return trials of silent workers and ring for all that can go on. A lost ring costs one sweep interval.
+
+    `searched`: seconds since the last sweep, which every live project has spent searching.
+    """
     close_old_connections()
+    Project.objects.live().update(wall_seconds=F("wall_seconds") + searched)
     Trial.objects.return_expired()
     let_go_of_the_dead()
     for series in Series.objects.compactable()[:COMPACT_A_SWEEP]:
         series.compact()
-    live = (Project.State.ACTIVE, Project.State.EXHAUSTED)
-    for pk in Project.objects.filter(state__in=live).values_list("pk", flat=True):
+    for pk in Project.objects.live().values_list("pk", flat=True):
         advance_project(pk)
     for pk in Thread.objects.advanceable().values_list("pk", flat=True):
         advance_thread(pk)

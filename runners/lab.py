@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from django.db import Error, close_old_connections, connection
 from django.utils import timezone
 
 from benchmarks.contract import Assignment, Outcome
-from research.models import Artifact, Lease, Machine, Project, Result, Series, Trial
+from research.models import Artifact, Lease, Machine, Result, Series, Trial
 from research.repository import Repository
 from research.tasks import advance_project, advance_thread
 from runners.points import Stretch
@@ -141,17 +140,3 @@ def _scratch(name: str) -> Path:
     folder = Path(settings.DATA_DIR) / "scratch"
     folder.mkdir(parents=True, exist_ok=True)
     return folder / name
-
-
-def idle_gaps(project: Project, since: Any) -> list[float]:
-    """Seconds each machine slot stood idle between two pairs although the next one was waiting already."""
-    leases = Lease.objects.filter(trial__project=project, granted__gte=since, released__isnull=False)
-    rows = leases.order_by("granted").values_list("machine", "granted", "released", "trial__created")
-    ends: dict[int, Any] = {}
-    gaps = []
-    for machine, granted, released, created in rows:
-        end = ends.get(machine)
-        if end and granted >= end and created <= granted:
-            gaps.append((granted - max(end, created)) / timedelta(seconds=1))
-        ends[machine] = max(end, released) if end else released
-    return gaps

@@ -22,7 +22,7 @@ export function readColours() {
 export function number(value, digits) {
   if (!Number.isFinite(value)) return value > 0 ? "∞" : value < 0 ? "−∞" : "NaN";
   const size = Math.abs(value);
-  if (size && (size < 1e-4 || size >= 1e7)) return value.toExponential(digits === undefined ? 3 : 1).replace("-", "−");
+  if (size && (size < 1e-3 || size >= 1e7)) return value.toExponential(digits === undefined ? 2 : 1).replace("-", "−");
   const whole = digits === undefined && Number.isInteger(value);
   const places = digits ?? (whole ? 0 : Math.min(Math.max(4 - Math.floor(Math.log10(size)), 0), 8));
   return value.toLocaleString("en", { minimumFractionDigits: places, maximumFractionDigits: places }).replace("-", "−");

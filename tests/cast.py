@@ -44,10 +44,12 @@ ROUNDS = 60
 
 def begin(name: str = "question", threads: int = 1, budget: Budget | None = None, **options: Any) -> Project:
     """A project on the toy; options: auto_approve, started_by, single_person."""
-    return begin_project(
+    project = begin_project(
         name, "toy", "quick", "plain", ["catalogue"] * threads, budget or Budget(),
         **{"auto_approve": False, **options},
     )  # fmt: skip
+    project.list_techniques()
+    return project
 
 
 def person(name: str, role: Role | None, project: Project | None = None) -> User:

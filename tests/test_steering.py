@@ -6,10 +6,13 @@ from dataclasses import replace
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from benchmarks.catalogue import Step
 from benchmarks.contract import load
 from research.loop import propose
+from research.loop.advance import advance_project_until_idle
 from research.loop.memory import view_of
 from research.models import AuditEntry, Event, Idea, Project, Thread
 from research.researchers.base import Directives, LessonView, NothingToPropose
@@ -77,10 +80,24 @@ def test_the_choices_are_families_files_and_techniques(thread: Thread) -> None:
 
 
 def test_files_of_real_techniques_are_found_by_applying_them() -> None:
-    labels = load("nanochat").labels("vanilla")
-    files = {label for found in labels.values() for label in found if label.endswith(".py")}
-    assert files == {"model.py", "optim.py", "train.py"}
-    assert all(any(label.endswith(".py") for label in found) for found in labels.values())
+    described = load("nanochat").describe_techniques("vanilla")
+    assert {path for about in described.values() for path in about["files"]} == {"model.py", "optim.py", "train.py"}
+    assert all(about["files"] and about["title"] for about in described.values())
+
+
+def test_techniques_are_listed_by_the_control_worker_and_only_when_they_changed(thread: Thread, member: User) -> None:
+    Project.objects.update(techniques={})
+    thread = Thread.objects.get()
+    assert thread.steering_labels() == []
+    with pytest.raises(ValueError, match="being listed"):
+        thread.steer(member, ["alpha"], [])
+    advance_project_until_idle(thread.project_id)
+    thread = Thread.objects.get()
+    assert "alpha" in {choice.label for choice in thread.steering_labels()}
+    stored = Project.objects.get()
+    with CaptureQueriesContext(connection) as queries:
+        stored.list_techniques()
+    assert not queries.captured_queries
 
 
 # What is obeyed

@@ -83,6 +83,7 @@ def let_go_of_the_dead() -> None:
 def advance_project_until_idle(pk: int) -> None:
     """What belongs to the project and to no thread: its noise floor, its replicates and its budget."""
     project = Project.objects.get(pk=pk)
+    project.list_techniques()
     noise.step(project)
     judge.replicates(project)
     measure.enforce_budget(project)

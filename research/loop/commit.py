@@ -42,13 +42,18 @@ def adopt_commit(idea: Idea, parent: str, commit: str, recipe: Sequence[Step]) -
         Diff.objects.get_or_create(
             candidate=candidate,
             defaults={
-                "base": parent, "head": commit, "patch": change.patch, "files": change.files,
+                "base": parent, "head": commit, "patch": _storable(change.patch), "files": change.files,
                 "added": change.added, "removed": change.removed,
             },
         )  # fmt: skip
         idea.implemented()
     repository.keep(candidate.ref, commit)
     return candidate
+
+
+def _storable(patch: str) -> str:
+    """A patch with bytes that are no UTF-8 written out: databases refuse lone surrogates."""
+    return patch.encode("utf-8", "backslashreplace").decode()
 
 
 def _refusal(idea: Idea, parent: str, tree: str, change: Change) -> tuple[str, Experiment | None] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.db import transaction
 from django.db.models import Sum
 
+from benchmarks.syntax import one_at_a_time
 from research.models import Candidate, Event, Experiment, Finding, Project, Result, Thread
 from research.repository import Repository
 from research.validation import integrity
@@ -49,12 +50,13 @@ def static_findings(candidate: Candidate) -> list[Observation]:
     repository.keep(candidate.ref, candidate.commit)  # a crash may have come between the row and the ref
     files = repository.files(candidate.commit)
     paths = [str(file["path"]) for file in candidate.diff.files]
-    return [
-        finding
-        for path in paths
-        if path.endswith(".py") and path in files
-        for finding in integrity.lint(path, files[path].decode("utf-8", "replace"))
-    ]
+    with one_at_a_time:  # lint parses
+        return [
+            finding
+            for path in paths
+            if path.endswith(".py") and path in files
+            for finding in integrity.lint(path, files[path].decode("utf-8", "replace"))
+        ]
 
 
 def record_finding(experiment: Experiment, finding: Observation) -> None:

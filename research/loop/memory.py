@@ -39,6 +39,7 @@ def sources_of(repository: Path, commit: str) -> dict[str, str]:
 def view_of(thread: Thread, number: int) -> View:
     """The view for the thread's idea `number`; the same rows and number give the same view."""
     project = thread.project
+    project.list_techniques()
     return View(
         head=thread.head,
         sources=_copy(sources_of(project.repository_path, thread.head)),

@@ -83,7 +83,7 @@ def progress(project: Project) -> tuple[int, int]:
     wanted = 2 * project.sizes.noise_pairs
     if floor:
         return floor.trials, wanted
-    done = Trial.objects.filter(experiment__key=key_of(project), state=Trial.State.ENDED).count()
+    done = Trial.objects.filter(experiment__key=key_of(project), result__score__isnull=False).count()
     return done, wanted
 
 

@@ -9,7 +9,6 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
@@ -18,391 +17,783 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.CreateModel(
-            name='Artifact',
+            name="Artifact",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('sha256', models.CharField(max_length=64, unique=True)),
-                ('size', models.PositiveBigIntegerField()),
-                ('created', models.DateTimeField(default=django.utils.timezone.now)),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("sha256", models.CharField(max_length=64, unique=True)),
+                ("size", models.PositiveBigIntegerField()),
+                ("created", models.DateTimeField(default=django.utils.timezone.now)),
             ],
         ),
         migrations.CreateModel(
-            name='Candidate',
+            name="Candidate",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('public_id', models.CharField(default=research.models.ids.new_id, editable=False, max_length=16, unique=True)),
-                ('parent', models.CharField(max_length=40)),
-                ('commit', models.CharField(db_index=True, max_length=40)),
-                ('tree', models.CharField(db_index=True, help_text="git's hash of the content alone", max_length=40)),
-                ('recipe', models.JSONField(default=list, help_text='all techniques from the start to here, in order')),
-                ('created', models.DateTimeField(default=django.utils.timezone.now)),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "public_id",
+                    models.CharField(default=research.models.ids.new_id, editable=False, max_length=16, unique=True),
+                ),
+                ("parent", models.CharField(max_length=40)),
+                ("commit", models.CharField(db_index=True, max_length=40)),
+                ("tree", models.CharField(db_index=True, help_text="git's hash of the content alone", max_length=40)),
+                ("recipe", models.JSONField(default=list, help_text="all techniques from the start to here, in order")),
+                ("created", models.DateTimeField(default=django.utils.timezone.now)),
             ],
         ),
         migrations.CreateModel(
-            name='Machine',
+            name="Machine",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('public_id', models.CharField(default=research.models.ids.new_id, editable=False, max_length=16, unique=True)),
-                ('name', models.CharField(max_length=80, unique=True)),
-                ('machine_class', models.CharField(max_length=120)),
-                ('slots', models.PositiveIntegerField(default=1)),
-                ('isolation_level', models.PositiveIntegerField(default=0, help_text='measured by a probe at worker start')),
-                ('isolation', models.JSONField(default=list, help_text="the probe's rows")),
-                ('description', models.JSONField(default=dict)),
-                ('override_level_zero', models.BooleanField(default=False, help_text='run untrusted code with no sandbox at all')),
-                ('seen', models.DateTimeField(blank=True, null=True)),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "public_id",
+                    models.CharField(default=research.models.ids.new_id, editable=False, max_length=16, unique=True),
+                ),
+                ("name", models.CharField(max_length=80, unique=True)),
+                ("machine_class", models.CharField(max_length=120)),
+                ("slots", models.PositiveIntegerField(default=1)),
+                (
+                    "isolation_level",
+                    models.PositiveIntegerField(default=0, help_text="measured by a probe at worker start"),
+                ),
+                ("isolation", models.JSONField(default=list, help_text="the probe's rows")),
+                ("description", models.JSONField(default=dict)),
+                (
+                    "override_level_zero",
+                    models.BooleanField(default=False, help_text="run untrusted code with no sandbox at all"),
+                ),
+                ("seen", models.DateTimeField(blank=True, null=True)),
             ],
         ),
         migrations.CreateModel(
-            name='Project',
+            name="Project",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('public_id', models.CharField(default=research.models.ids.new_id, editable=False, max_length=16, unique=True)),
-                ('name', models.SlugField(max_length=80, unique=True)),
-                ('question', models.TextField(blank=True)),
-                ('benchmark', models.CharField(max_length=40)),
-                ('preset', models.CharField(max_length=40)),
-                ('start', models.CharField(max_length=40)),
-                ('data_id', models.CharField(help_text='scores on different data are never compared', max_length=64)),
-                ('rule', models.JSONField(help_text='the rule of evidence, as research.validation.rules.Rule')),
-                ('state', models.CharField(choices=[('active', 'Active'), ('paused', 'Paused'), ('exhausted', 'Exhausted'), ('finished', 'Finished')], default='active', max_length=12)),
-                ('state_reason', models.TextField(blank=True)),
-                ('start_commit', models.CharField(blank=True, max_length=40)),
-                ('start_tree', models.CharField(blank=True, help_text="git's hash of the start's content", max_length=40)),
-                ('champion', models.CharField(blank=True, help_text='the commit `main` stands on', max_length=40)),
-                ('auto_approve', models.BooleanField(default=False, help_text='policy: approve confirmed gains without a person')),
-                ('single_person', models.BooleanField(default=False, help_text='whoever steers may also approve; shown')),
-                ('max_trials', models.PositiveIntegerField(blank=True, null=True)),
-                ('max_device_seconds', models.FloatField(blank=True, null=True)),
-                ('max_wall_seconds', models.FloatField(blank=True, null=True)),
-                ('wall_seconds', models.FloatField(default=0, help_text='time the search has been running, over all starts')),
-                ('experiments_begun', models.PositiveIntegerField(default=0)),
-                ('seed_key', models.CharField(default=research.models.project.new_seed_key, editable=False, max_length=64)),
-                ('created', models.DateTimeField(default=django.utils.timezone.now)),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "public_id",
+                    models.CharField(default=research.models.ids.new_id, editable=False, max_length=16, unique=True),
+                ),
+                ("name", models.SlugField(max_length=80, unique=True)),
+                ("question", models.TextField(blank=True)),
+                ("benchmark", models.CharField(max_length=40)),
+                ("preset", models.CharField(max_length=40)),
+                ("start", models.CharField(max_length=40)),
+                ("data_id", models.CharField(help_text="scores on different data are never compared", max_length=64)),
+                ("rule", models.JSONField(help_text="the rule of evidence, as research.validation.rules.Rule")),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("active", "Active"),
+                            ("paused", "Paused"),
+                            ("exhausted", "Exhausted"),
+                            ("finished", "Finished"),
+                        ],
+                        default="active",
+                        max_length=12,
+                    ),
+                ),
+                ("state_reason", models.TextField(blank=True)),
+                ("start_commit", models.CharField(blank=True, max_length=40)),
+                (
+                    "start_tree",
+                    models.CharField(blank=True, help_text="git's hash of the start's content", max_length=40),
+                ),
+                ("champion", models.CharField(blank=True, help_text="the commit `main` stands on", max_length=40)),
+                (
+                    "auto_approve",
+                    models.BooleanField(default=False, help_text="policy: approve confirmed gains without a person"),
+                ),
+                (
+                    "single_person",
+                    models.BooleanField(default=False, help_text="whoever steers may also approve; shown"),
+                ),
+                ("max_trials", models.PositiveIntegerField(blank=True, null=True)),
+                ("max_device_seconds", models.FloatField(blank=True, null=True)),
+                ("max_wall_seconds", models.FloatField(blank=True, null=True)),
+                (
+                    "wall_seconds",
+                    models.FloatField(default=0, help_text="time the search has been running, over all starts"),
+                ),
+                ("experiments_begun", models.PositiveIntegerField(default=0)),
+                (
+                    "seed_key",
+                    models.CharField(default=research.models.project.new_seed_key, editable=False, max_length=64),
+                ),
+                ("created", models.DateTimeField(default=django.utils.timezone.now)),
             ],
         ),
         migrations.CreateModel(
-            name='Diff',
+            name="Diff",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('base', models.CharField(max_length=40)),
-                ('head', models.CharField(max_length=40)),
-                ('patch', models.TextField()),
-                ('files', models.JSONField(help_text='[{"path", "added", "removed"}]')),
-                ('added', models.PositiveIntegerField()),
-                ('removed', models.PositiveIntegerField()),
-                ('candidate', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, related_name='diff', to='research.candidate')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("base", models.CharField(max_length=40)),
+                ("head", models.CharField(max_length=40)),
+                ("patch", models.TextField()),
+                ("files", models.JSONField(help_text='[{"path", "added", "removed"}]')),
+                ("added", models.PositiveIntegerField()),
+                ("removed", models.PositiveIntegerField()),
+                (
+                    "candidate",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="diff", to="research.candidate"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Experiment',
+            name="Experiment",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('public_id', models.CharField(default=research.models.ids.new_id, editable=False, max_length=16, unique=True)),
-                ('key', models.CharField(help_text='makes planning idempotent', max_length=80, unique=True)),
-                ('purpose', models.CharField(choices=[('compare', 'Compare'), ('noise', 'Noise'), ('closing', 'Closing')], default='compare', max_length=12)),
-                ('number', models.PositiveIntegerField()),
-                ('baseline_commit', models.CharField(max_length=40)),
-                ('candidate_commit', models.CharField(max_length=40)),
-                ('rule', models.JSONField(help_text='frozen before the first trial')),
-                ('state', models.CharField(choices=[('running', 'Running'), ('ended', 'Ended'), ('cancelled', 'Cancelled')], default='running', max_length=12)),
-                ('served', models.DateTimeField(blank=True, help_text='when a machine last took a pair of it', null=True)),
-                ('created', models.DateTimeField(default=django.utils.timezone.now)),
-                ('ended', models.DateTimeField(blank=True, null=True)),
-                ('candidate', models.OneToOneField(blank=True, null=True, on_delete=django.db.models.deletion.CASCADE, related_name='experiment', to='research.candidate')),
-                ('project', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='experiments', to='research.project')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "public_id",
+                    models.CharField(default=research.models.ids.new_id, editable=False, max_length=16, unique=True),
+                ),
+                ("key", models.CharField(help_text="makes planning idempotent", max_length=80, unique=True)),
+                (
+                    "purpose",
+                    models.CharField(
+                        choices=[("compare", "Compare"), ("noise", "Noise"), ("closing", "Closing")],
+                        default="compare",
+                        max_length=12,
+                    ),
+                ),
+                ("number", models.PositiveIntegerField()),
+                ("baseline_commit", models.CharField(max_length=40)),
+                ("candidate_commit", models.CharField(max_length=40)),
+                ("rule", models.JSONField(help_text="frozen before the first trial")),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[("running", "Running"), ("ended", "Ended"), ("cancelled", "Cancelled")],
+                        default="running",
+                        max_length=12,
+                    ),
+                ),
+                (
+                    "served",
+                    models.DateTimeField(blank=True, help_text="when a machine last took a pair of it", null=True),
+                ),
+                ("created", models.DateTimeField(default=django.utils.timezone.now)),
+                ("ended", models.DateTimeField(blank=True, null=True)),
+                (
+                    "candidate",
+                    models.OneToOneField(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="experiment",
+                        to="research.candidate",
+                    ),
+                ),
+                (
+                    "project",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="experiments", to="research.project"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Idea',
+            name="Idea",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('public_id', models.CharField(default=research.models.ids.new_id, editable=False, max_length=16, unique=True)),
-                ('number', models.PositiveIntegerField()),
-                ('kind', models.CharField(choices=[('technique', 'Technique'), ('retune', 'Retune'), ('joint', 'Joint'), ('combination', 'Combination')], max_length=12)),
-                ('researcher', models.CharField(max_length=40)),
-                ('hypothesis', models.TextField()),
-                ('expected_effect', models.FloatField(help_text='relative gain in the metric, positive is better')),
-                ('cost_guess', models.FloatField(default=0, help_text='device-seconds until a verdict')),
-                ('steps', models.JSONField(help_text='the techniques to apply, in order: [{"technique", "tunables"}]')),
-                ('tags', models.JSONField(blank=True, default=list)),
-                ('fingerprint', models.CharField(db_index=True, max_length=64)),
-                ('state', models.CharField(choices=[('proposed', 'Proposed'), ('implemented', 'Implemented'), ('refused', 'Refused')], default='proposed', max_length=12)),
-                ('refusal', models.TextField(blank=True)),
-                ('created', models.DateTimeField(default=django.utils.timezone.now)),
-                ('pointer', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='research.experiment')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "public_id",
+                    models.CharField(default=research.models.ids.new_id, editable=False, max_length=16, unique=True),
+                ),
+                ("number", models.PositiveIntegerField()),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[
+                            ("technique", "Technique"),
+                            ("retune", "Retune"),
+                            ("joint", "Joint"),
+                            ("combination", "Combination"),
+                        ],
+                        max_length=12,
+                    ),
+                ),
+                ("researcher", models.CharField(max_length=40)),
+                ("hypothesis", models.TextField()),
+                ("expected_effect", models.FloatField(help_text="relative gain in the metric, positive is better")),
+                ("cost_guess", models.FloatField(default=0, help_text="device-seconds until a verdict")),
+                ("steps", models.JSONField(help_text='the techniques to apply, in order: [{"technique", "tunables"}]')),
+                ("tags", models.JSONField(blank=True, default=list)),
+                ("fingerprint", models.CharField(db_index=True, max_length=64)),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[("proposed", "Proposed"), ("implemented", "Implemented"), ("refused", "Refused")],
+                        default="proposed",
+                        max_length=12,
+                    ),
+                ),
+                ("refusal", models.TextField(blank=True)),
+                ("created", models.DateTimeField(default=django.utils.timezone.now)),
+                (
+                    "pointer",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to="research.experiment",
+                    ),
+                ),
             ],
         ),
         migrations.AddField(
-            model_name='candidate',
-            name='idea',
-            field=models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, related_name='candidate', to='research.idea'),
+            model_name="candidate",
+            name="idea",
+            field=models.OneToOneField(
+                on_delete=django.db.models.deletion.CASCADE, related_name="candidate", to="research.idea"
+            ),
         ),
         migrations.CreateModel(
-            name='NoiseFloor',
+            name="NoiseFloor",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('benchmark', models.CharField(max_length=40)),
-                ('preset', models.CharField(max_length=40)),
-                ('start_tree', models.CharField(help_text="git's hash of the code that was measured", max_length=40)),
-                ('data_id', models.CharField(max_length=64)),
-                ('machine_class', models.CharField(max_length=120)),
-                ('sigma_trial', models.FloatField()),
-                ('sigma_pair', models.FloatField()),
-                ('drift', models.FloatField()),
-                ('trials', models.PositiveIntegerField()),
-                ('measured', models.DateTimeField(default=django.utils.timezone.now)),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("benchmark", models.CharField(max_length=40)),
+                ("preset", models.CharField(max_length=40)),
+                ("start_tree", models.CharField(help_text="git's hash of the code that was measured", max_length=40)),
+                ("data_id", models.CharField(max_length=64)),
+                ("machine_class", models.CharField(max_length=120)),
+                ("sigma_trial", models.FloatField()),
+                ("sigma_pair", models.FloatField()),
+                ("drift", models.FloatField()),
+                ("trials", models.PositiveIntegerField()),
+                ("measured", models.DateTimeField(default=django.utils.timezone.now)),
             ],
             options={
-                'constraints': [models.UniqueConstraint(fields=('benchmark', 'preset', 'start_tree', 'data_id', 'machine_class'), name='one_noise_floor')],
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("benchmark", "preset", "start_tree", "data_id", "machine_class"), name="one_noise_floor"
+                    )
+                ],
             },
         ),
         migrations.AddField(
-            model_name='candidate',
-            name='project',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='candidates', to='research.project'),
+            model_name="candidate",
+            name="project",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.CASCADE, related_name="candidates", to="research.project"
+            ),
         ),
         migrations.CreateModel(
-            name='AuditEntry',
+            name="AuditEntry",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('action', models.CharField(max_length=40)),
-                ('detail', models.JSONField(default=dict)),
-                ('at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('actor', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, to=settings.AUTH_USER_MODEL)),
-                ('project', models.ForeignKey(null=True, on_delete=django.db.models.deletion.CASCADE, related_name='audit', to='research.project')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("action", models.CharField(max_length=40)),
+                ("detail", models.JSONField(default=dict)),
+                ("at", models.DateTimeField(default=django.utils.timezone.now)),
+                (
+                    "actor",
+                    models.ForeignKey(
+                        blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, to=settings.AUTH_USER_MODEL
+                    ),
+                ),
+                (
+                    "project",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="audit",
+                        to="research.project",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Thread',
+            name="Thread",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('public_id', models.CharField(default=research.models.ids.new_id, editable=False, max_length=16, unique=True)),
-                ('number', models.PositiveIntegerField()),
-                ('researcher', models.CharField(max_length=40)),
-                ('head', models.CharField(max_length=40)),
-                ('state', models.CharField(choices=[('active', 'Active'), ('paused', 'Paused'), ('halted', 'Halted'), ('finished', 'Finished')], default='active', max_length=12)),
-                ('note', models.TextField(blank=True, help_text='what the thread was last told, or why it halted')),
-                ('directives', models.JSONField(blank=True, default=dict, help_text='focus and forbid, by technique or file')),
-                ('held_by', models.CharField(blank=True, max_length=40)),
-                ('held_until', models.DateTimeField(blank=True, null=True)),
-                ('created', models.DateTimeField(default=django.utils.timezone.now)),
-                ('project', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='threads', to='research.project')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "public_id",
+                    models.CharField(default=research.models.ids.new_id, editable=False, max_length=16, unique=True),
+                ),
+                ("number", models.PositiveIntegerField()),
+                ("researcher", models.CharField(max_length=40)),
+                ("head", models.CharField(max_length=40)),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("active", "Active"),
+                            ("paused", "Paused"),
+                            ("halted", "Halted"),
+                            ("finished", "Finished"),
+                        ],
+                        default="active",
+                        max_length=12,
+                    ),
+                ),
+                ("note", models.TextField(blank=True, help_text="what the thread was last told, or why it halted")),
+                (
+                    "directives",
+                    models.JSONField(blank=True, default=dict, help_text="focus and forbid, by technique or file"),
+                ),
+                ("held_by", models.CharField(blank=True, max_length=40)),
+                ("held_until", models.DateTimeField(blank=True, null=True)),
+                ("created", models.DateTimeField(default=django.utils.timezone.now)),
+                (
+                    "project",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="threads", to="research.project"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Lesson',
+            name="Lesson",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('kind', models.CharField(choices=[('gain', 'Gain'), ('near_miss', 'Near Miss'), ('no_gain', 'No Gain'), ('harm', 'Harm'), ('failure', 'Failure'), ('invalid', 'Invalid'), ('conflict', 'Conflict')], max_length=12)),
-                ('text', models.TextField()),
-                ('techniques', models.JSONField(help_text='[{"technique", "tunables"}] that the change added')),
-                ('base', models.CharField(help_text='the commit it was learned on', max_length=40)),
-                ('recipe', models.JSONField(default=list, help_text='names of the techniques the base had')),
-                ('effect', models.FloatField(blank=True, help_text='relative gain, positive is better', null=True)),
-                ('error', models.FloatField(blank=True, help_text='standard error of `effect`', null=True)),
-                ('pairs', models.PositiveIntegerField(default=0)),
-                ('machine_class', models.CharField(blank=True, max_length=120)),
-                ('retracted', models.BooleanField(default=False)),
-                ('created', models.DateTimeField(default=django.utils.timezone.now)),
-                ('experiment', models.OneToOneField(blank=True, null=True, on_delete=django.db.models.deletion.CASCADE, related_name='lesson', to='research.experiment')),
-                ('project', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='lessons', to='research.project')),
-                ('thread', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='lessons', to='research.thread')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[
+                            ("gain", "Gain"),
+                            ("near_miss", "Near Miss"),
+                            ("no_gain", "No Gain"),
+                            ("harm", "Harm"),
+                            ("failure", "Failure"),
+                            ("invalid", "Invalid"),
+                            ("conflict", "Conflict"),
+                        ],
+                        max_length=12,
+                    ),
+                ),
+                ("text", models.TextField()),
+                ("techniques", models.JSONField(help_text='[{"technique", "tunables"}] that the change added')),
+                ("base", models.CharField(help_text="the commit it was learned on", max_length=40)),
+                ("recipe", models.JSONField(default=list, help_text="names of the techniques the base had")),
+                ("effect", models.FloatField(blank=True, help_text="relative gain, positive is better", null=True)),
+                ("error", models.FloatField(blank=True, help_text="standard error of `effect`", null=True)),
+                ("pairs", models.PositiveIntegerField(default=0)),
+                ("machine_class", models.CharField(blank=True, max_length=120)),
+                ("retracted", models.BooleanField(default=False)),
+                ("created", models.DateTimeField(default=django.utils.timezone.now)),
+                (
+                    "experiment",
+                    models.OneToOneField(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="lesson",
+                        to="research.experiment",
+                    ),
+                ),
+                (
+                    "project",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="lessons", to="research.project"
+                    ),
+                ),
+                (
+                    "thread",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="lessons", to="research.thread"
+                    ),
+                ),
             ],
         ),
         migrations.AddField(
-            model_name='idea',
-            name='thread',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='ideas', to='research.thread'),
+            model_name="idea",
+            name="thread",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.CASCADE, related_name="ideas", to="research.thread"
+            ),
         ),
         migrations.AddField(
-            model_name='experiment',
-            name='thread',
-            field=models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.CASCADE, related_name='experiments', to='research.thread'),
+            model_name="experiment",
+            name="thread",
+            field=models.ForeignKey(
+                blank=True,
+                null=True,
+                on_delete=django.db.models.deletion.CASCADE,
+                related_name="experiments",
+                to="research.thread",
+            ),
         ),
         migrations.AddField(
-            model_name='candidate',
-            name='thread',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='candidates', to='research.thread'),
+            model_name="candidate",
+            name="thread",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.CASCADE, related_name="candidates", to="research.thread"
+            ),
         ),
         migrations.CreateModel(
-            name='Trial',
+            name="Trial",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('public_id', models.CharField(default=research.models.ids.new_id, editable=False, max_length=16, unique=True)),
-                ('arm', models.CharField(choices=[('baseline', 'Baseline'), ('candidate', 'Candidate')], max_length=10)),
-                ('stage', models.CharField(max_length=10)),
-                ('pair', models.PositiveIntegerField()),
-                ('slot', models.PositiveIntegerField(help_text='which core or device of the machine')),
-                ('seed', models.PositiveIntegerField()),
-                ('commit', models.CharField(max_length=40)),
-                ('split', models.CharField(help_text='the validation split that scores it', max_length=20)),
-                ('state', models.CharField(choices=[('waiting', 'Waiting'), ('leased', 'Leased'), ('ended', 'Ended'), ('lost', 'Lost'), ('cancelled', 'Cancelled')], db_index=True, default='waiting', max_length=10)),
-                ('generation', models.PositiveIntegerField(default=0, help_text='of the newest lease')),
-                ('note', models.TextField(blank=True)),
-                ('created', models.DateTimeField(default=django.utils.timezone.now)),
-                ('ended', models.DateTimeField(blank=True, null=True)),
-                ('experiment', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='trials', to='research.experiment')),
-                ('project', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='trials', to='research.project')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "public_id",
+                    models.CharField(default=research.models.ids.new_id, editable=False, max_length=16, unique=True),
+                ),
+                (
+                    "arm",
+                    models.CharField(choices=[("baseline", "Baseline"), ("candidate", "Candidate")], max_length=10),
+                ),
+                ("stage", models.CharField(max_length=10)),
+                ("pair", models.PositiveIntegerField()),
+                ("slot", models.PositiveIntegerField(help_text="which core or device of the machine")),
+                ("seed", models.PositiveIntegerField()),
+                ("commit", models.CharField(max_length=40)),
+                ("split", models.CharField(help_text="the validation split that scores it", max_length=20)),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("waiting", "Waiting"),
+                            ("leased", "Leased"),
+                            ("ended", "Ended"),
+                            ("lost", "Lost"),
+                            ("cancelled", "Cancelled"),
+                        ],
+                        db_index=True,
+                        default="waiting",
+                        max_length=10,
+                    ),
+                ),
+                ("generation", models.PositiveIntegerField(default=0, help_text="of the newest lease")),
+                ("note", models.TextField(blank=True)),
+                ("created", models.DateTimeField(default=django.utils.timezone.now)),
+                ("ended", models.DateTimeField(blank=True, null=True)),
+                (
+                    "experiment",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="trials", to="research.experiment"
+                    ),
+                ),
+                (
+                    "project",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="trials", to="research.project"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Series',
+            name="Series",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('generation', models.PositiveIntegerField()),
-                ('metric', models.CharField(max_length=80)),
-                ('next_seq', models.BigIntegerField(default=0, help_text='sequence number of the first point not stored yet')),
-                ('is_compact', models.BooleanField(default=False)),
-                ('trial', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='series', to='research.trial')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("generation", models.PositiveIntegerField()),
+                ("metric", models.CharField(max_length=80)),
+                (
+                    "next_seq",
+                    models.BigIntegerField(default=0, help_text="sequence number of the first point not stored yet"),
+                ),
+                ("is_compact", models.BooleanField(default=False)),
+                (
+                    "trial",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="series",
+                        to="research.trial",
+                    ),
+                ),
             ],
             options={
-                'verbose_name_plural': 'series',
+                "verbose_name_plural": "series",
             },
         ),
         migrations.CreateModel(
-            name='Result',
+            name="Result",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('generation', models.PositiveIntegerField()),
-                ('score', models.FloatField(blank=True, help_text='the primary metric, computed by the judge', null=True)),
-                ('failure', models.CharField(blank=True, max_length=20)),
-                ('message', models.TextField(blank=True)),
-                ('observations', models.JSONField(default=list, help_text='integrity observations of the evaluator')),
-                ('metrics', models.JSONField(default=dict)),
-                ('seconds', models.JSONField(default=dict, help_text='wall and CPU seconds of each phase')),
-                ('device_seconds', models.FloatField(default=0, help_text='what the trial costs the budget')),
-                ('hashes', models.JSONField(default=dict, help_text='judge, data, environment, weights')),
-                ('isolation_level', models.PositiveIntegerField()),
-                ('machine_class', models.CharField(max_length=120)),
-                ('created', models.DateTimeField(default=django.utils.timezone.now)),
-                ('log', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='research.artifact')),
-                ('losses', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='research.artifact')),
-                ('machine', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='results', to='research.machine')),
-                ('trial', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, related_name='result', to='research.trial')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("generation", models.PositiveIntegerField()),
+                (
+                    "score",
+                    models.FloatField(blank=True, help_text="the primary metric, computed by the judge", null=True),
+                ),
+                ("failure", models.CharField(blank=True, max_length=20)),
+                ("message", models.TextField(blank=True)),
+                ("observations", models.JSONField(default=list, help_text="integrity observations of the evaluator")),
+                ("metrics", models.JSONField(default=dict)),
+                ("seconds", models.JSONField(default=dict, help_text="wall and CPU seconds of each phase")),
+                ("device_seconds", models.FloatField(default=0, help_text="what the trial costs the budget")),
+                ("hashes", models.JSONField(default=dict, help_text="judge, data, environment, weights")),
+                ("isolation_level", models.PositiveIntegerField()),
+                ("machine_class", models.CharField(max_length=120)),
+                ("created", models.DateTimeField(default=django.utils.timezone.now)),
+                (
+                    "log",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to="research.artifact",
+                    ),
+                ),
+                (
+                    "losses",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to="research.artifact",
+                    ),
+                ),
+                (
+                    "machine",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="results", to="research.machine"
+                    ),
+                ),
+                (
+                    "trial",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="result", to="research.trial"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Lease',
+            name="Lease",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('worker', models.CharField(max_length=80)),
-                ('generation', models.PositiveIntegerField()),
-                ('granted', models.DateTimeField(default=django.utils.timezone.now)),
-                ('expires', models.DateTimeField()),
-                ('released', models.DateTimeField(blank=True, null=True)),
-                ('machine', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='leases', to='research.machine')),
-                ('trial', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='leases', to='research.trial')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("worker", models.CharField(max_length=80)),
+                ("generation", models.PositiveIntegerField()),
+                ("granted", models.DateTimeField(default=django.utils.timezone.now)),
+                ("expires", models.DateTimeField()),
+                ("released", models.DateTimeField(blank=True, null=True)),
+                (
+                    "machine",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="leases", to="research.machine"
+                    ),
+                ),
+                (
+                    "trial",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="leases", to="research.trial"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Finding',
+            name="Finding",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('kind', models.CharField(max_length=40)),
-                ('severity', models.CharField(choices=[('info', 'info'), ('review', 'review'), ('structural', 'structural')], max_length=12)),
-                ('message', models.TextField()),
-                ('evidence', models.JSONField(default=list)),
-                ('created', models.DateTimeField(default=django.utils.timezone.now)),
-                ('experiment', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='findings', to='research.experiment')),
-                ('trial', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.CASCADE, related_name='findings', to='research.trial')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("kind", models.CharField(max_length=40)),
+                (
+                    "severity",
+                    models.CharField(
+                        choices=[("info", "info"), ("review", "review"), ("structural", "structural")], max_length=12
+                    ),
+                ),
+                ("message", models.TextField()),
+                ("evidence", models.JSONField(default=list)),
+                ("created", models.DateTimeField(default=django.utils.timezone.now)),
+                (
+                    "experiment",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="findings", to="research.experiment"
+                    ),
+                ),
+                (
+                    "trial",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="findings",
+                        to="research.trial",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Verdict',
+            name="Verdict",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('public_id', models.CharField(default=research.models.ids.new_id, editable=False, max_length=16, unique=True)),
-                ('kind', models.CharField(choices=[('improved', 'improved'), ('worse', 'worse'), ('no_difference', 'no difference'), ('inconclusive', 'inconclusive'), ('invalid', 'invalid')], max_length=16)),
-                ('stage', models.CharField(max_length=10)),
-                ('effect', models.FloatField(blank=True, help_text='mean gain in metric units, positive is better', null=True)),
-                ('shrunk', models.FloatField(blank=True, null=True)),
-                ('low', models.FloatField(blank=True, help_text='anytime interval of the gain', null=True)),
-                ('high', models.FloatField(blank=True, null=True)),
-                ('e_value', models.FloatField(default=1)),
-                ('e_against', models.FloatField(default=1)),
-                ('bar', models.FloatField()),
-                ('pairs', models.PositiveIntegerField(default=0, help_text='confirm pairs')),
-                ('near_miss', models.BooleanField(default=False)),
-                ('reason', models.TextField()),
-                ('relative', models.FloatField(blank=True, help_text="gain over the baseline's mean score, all stages", null=True)),
-                ('evidence', models.JSONField(help_text='frozen input of the rule')),
-                ('created', models.DateTimeField(default=django.utils.timezone.now)),
-                ('experiment', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, related_name='verdict', to='research.experiment')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "public_id",
+                    models.CharField(default=research.models.ids.new_id, editable=False, max_length=16, unique=True),
+                ),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[
+                            ("improved", "improved"),
+                            ("worse", "worse"),
+                            ("no_difference", "no difference"),
+                            ("inconclusive", "inconclusive"),
+                            ("invalid", "invalid"),
+                        ],
+                        max_length=16,
+                    ),
+                ),
+                ("stage", models.CharField(max_length=10)),
+                (
+                    "effect",
+                    models.FloatField(blank=True, help_text="mean gain in metric units, positive is better", null=True),
+                ),
+                ("shrunk", models.FloatField(blank=True, null=True)),
+                ("low", models.FloatField(blank=True, help_text="anytime interval of the gain", null=True)),
+                ("high", models.FloatField(blank=True, null=True)),
+                ("e_value", models.FloatField(default=1)),
+                ("e_against", models.FloatField(default=1)),
+                ("bar", models.FloatField()),
+                ("pairs", models.PositiveIntegerField(default=0, help_text="confirm pairs")),
+                ("near_miss", models.BooleanField(default=False)),
+                ("reason", models.TextField()),
+                (
+                    "relative",
+                    models.FloatField(
+                        blank=True, help_text="gain over the baseline's mean score, all stages", null=True
+                    ),
+                ),
+                ("evidence", models.JSONField(help_text="frozen input of the rule")),
+                ("created", models.DateTimeField(default=django.utils.timezone.now)),
+                (
+                    "experiment",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="verdict", to="research.experiment"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='MergeRequest',
+            name="MergeRequest",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('public_id', models.CharField(default=research.models.ids.new_id, editable=False, max_length=16, unique=True)),
-                ('base', models.CharField(help_text='the commit it was measured against', max_length=40)),
-                ('commit', models.CharField(max_length=40)),
-                ('state', models.CharField(choices=[('open', 'Open'), ('merged', 'Merged'), ('rejected', 'Rejected'), ('stale', 'Stale')], default='open', max_length=10)),
-                ('decided_by_policy', models.BooleanField(default=False)),
-                ('decided', models.DateTimeField(blank=True, null=True)),
-                ('reason', models.TextField(blank=True)),
-                ('created', models.DateTimeField(default=django.utils.timezone.now)),
-                ('candidate', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, related_name='merge_request', to='research.candidate')),
-                ('decided_by', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, to=settings.AUTH_USER_MODEL)),
-                ('parent', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='children', to='research.mergerequest')),
-                ('project', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='merge_requests', to='research.project')),
-                ('thread', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='merge_requests', to='research.thread')),
-                ('verdict', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, related_name='merge_request', to='research.verdict')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "public_id",
+                    models.CharField(default=research.models.ids.new_id, editable=False, max_length=16, unique=True),
+                ),
+                ("base", models.CharField(help_text="the commit it was measured against", max_length=40)),
+                ("commit", models.CharField(max_length=40)),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[("open", "Open"), ("merged", "Merged"), ("rejected", "Rejected"), ("stale", "Stale")],
+                        default="open",
+                        max_length=10,
+                    ),
+                ),
+                ("decided_by_policy", models.BooleanField(default=False)),
+                ("decided", models.DateTimeField(blank=True, null=True)),
+                ("reason", models.TextField(blank=True)),
+                ("created", models.DateTimeField(default=django.utils.timezone.now)),
+                (
+                    "candidate",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="merge_request",
+                        to="research.candidate",
+                    ),
+                ),
+                (
+                    "decided_by",
+                    models.ForeignKey(
+                        blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, to=settings.AUTH_USER_MODEL
+                    ),
+                ),
+                (
+                    "parent",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="children",
+                        to="research.mergerequest",
+                    ),
+                ),
+                (
+                    "project",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="merge_requests",
+                        to="research.project",
+                    ),
+                ),
+                (
+                    "thread",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="merge_requests", to="research.thread"
+                    ),
+                ),
+                (
+                    "verdict",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="merge_request", to="research.verdict"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Chunk',
+            name="Chunk",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('first_seq', models.BigIntegerField()),
-                ('count', models.PositiveIntegerField()),
-                ('steps', models.BinaryField()),
-                ('values', models.BinaryField()),
-                ('series', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='chunks', to='research.series')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("first_seq", models.BigIntegerField()),
+                ("count", models.PositiveIntegerField()),
+                ("steps", models.BinaryField()),
+                ("values", models.BinaryField()),
+                (
+                    "series",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="chunks",
+                        to="research.series",
+                    ),
+                ),
             ],
             options={
-                'constraints': [models.UniqueConstraint(fields=('series', 'first_seq'), name='one_chunk')],
+                "constraints": [models.UniqueConstraint(fields=("series", "first_seq"), name="one_chunk")],
             },
         ),
         migrations.AddConstraint(
-            model_name='thread',
-            constraint=models.UniqueConstraint(fields=('project', 'number'), name='thread_number'),
+            model_name="thread",
+            constraint=models.UniqueConstraint(fields=("project", "number"), name="thread_number"),
         ),
         migrations.AddConstraint(
-            model_name='idea',
-            constraint=models.UniqueConstraint(fields=('thread', 'number'), name='idea_number'),
+            model_name="idea",
+            constraint=models.UniqueConstraint(fields=("thread", "number"), name="idea_number"),
         ),
         migrations.AddConstraint(
-            model_name='experiment',
-            constraint=models.UniqueConstraint(fields=('project', 'number'), name='experiment_number'),
+            model_name="experiment",
+            constraint=models.UniqueConstraint(fields=("project", "number"), name="experiment_number"),
         ),
         migrations.AddIndex(
-            model_name='trial',
-            index=models.Index(fields=['commit'], name='research_tr_commit_2a851e_idx'),
+            model_name="trial",
+            index=models.Index(fields=["commit"], name="research_tr_commit_2a851e_idx"),
         ),
         migrations.AddConstraint(
-            model_name='trial',
-            constraint=models.UniqueConstraint(fields=('experiment', 'stage', 'pair', 'arm'), name='one_trial_an_arm'),
+            model_name="trial",
+            constraint=models.UniqueConstraint(fields=("experiment", "stage", "pair", "arm"), name="one_trial_an_arm"),
         ),
         migrations.AddConstraint(
-            model_name='series',
-            constraint=models.UniqueConstraint(fields=('trial', 'generation', 'metric'), name='one_series'),
+            model_name="series",
+            constraint=models.UniqueConstraint(fields=("trial", "generation", "metric"), name="one_series"),
         ),
         migrations.AddConstraint(
-            model_name='result',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('failure', ''), ('score__isnull', False)), models.Q(('score__isnull', True), models.Q(('failure', ''), _negated=True)), _connector='OR'), name='scored_or_failed'),
+            model_name="result",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("failure", ""), ("score__isnull", False)),
+                    models.Q(("score__isnull", True), models.Q(("failure", ""), _negated=True)),
+                    _connector="OR",
+                ),
+                name="scored_or_failed",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='lease',
-            constraint=models.UniqueConstraint(condition=models.Q(('released__isnull', True)), fields=('trial',), name='one_open_lease'),
+            model_name="lease",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("released__isnull", True)), fields=("trial",), name="one_open_lease"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='lease',
-            constraint=models.UniqueConstraint(fields=('trial', 'generation'), name='lease_generation'),
+            model_name="lease",
+            constraint=models.UniqueConstraint(fields=("trial", "generation"), name="lease_generation"),
         ),
         migrations.AddConstraint(
-            model_name='finding',
-            constraint=models.UniqueConstraint(fields=('experiment', 'trial', 'kind', 'message'), name='one_finding'),
+            model_name="finding",
+            constraint=models.UniqueConstraint(fields=("experiment", "trial", "kind", "message"), name="one_finding"),
         ),
     ]

@@ -70,6 +70,7 @@ class Experiment(models.Model):
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["project", "number"], name="experiment_number")]
+        indexes = [models.Index(fields=["thread"], condition=Q(state="running"), name="running_experiment")]
 
     def __str__(self) -> str:
         return f"experiment {self.number} of {self.project.name}"

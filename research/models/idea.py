@@ -54,6 +54,7 @@ class Idea(models.Model):
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["thread", "number"], name="idea_number")]
+        indexes = [models.Index(fields=["thread"], condition=models.Q(state="proposed"), name="proposed_idea")]
 
     def __str__(self) -> str:
         return self.hypothesis

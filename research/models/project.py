@@ -28,6 +28,12 @@ def new_seed_key() -> str:
     return secrets.token_hex(32)
 
 
+class ProjectQuerySet(models.QuerySet["Project"]):
+    def live(self) -> ProjectQuerySet:
+        """Searching, or ending what runs."""
+        return self.filter(state__in=(Project.State.ACTIVE, Project.State.EXHAUSTED))
+
+
 class Project(models.Model):
     """One question over one benchmark, with its rule of evidence and its budget."""
 
@@ -58,8 +64,11 @@ class Project(models.Model):
     wall_seconds = models.FloatField(default=0, help_text="time the search has been running, over all starts")
     experiments_begun = models.PositiveIntegerField(default=0)
     seed_key = models.CharField(max_length=64, default=new_seed_key, editable=False)
+    techniques = models.JSONField(default=dict, editable=False, help_text="what its catalogue holds, for steering")
     started_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.SET_NULL, null=True, blank=True, related_name="+")
     created = models.DateTimeField(default=timezone.now)
+
+    objects = ProjectQuerySet.as_manager()
 
     def __str__(self) -> str:
         return self.name
@@ -91,10 +100,22 @@ class Project(models.Model):
             "data_id": self.data_id,
         }
 
+    def list_techniques(self) -> None:
+        """Store what the catalogue holds, where it changed. Only the control worker tries techniques: it parses."""
+        version = self.contract.catalogue_version(self.start)
+        if self.techniques.get("version") != version:
+            self.techniques = {"version": version, "by_name": self.contract.describe_techniques(self.start)}
+            self.save(update_fields=["techniques"])
+
+    @property
+    def described(self) -> dict[str, dict[str, Any]]:
+        """Technique -> title, family, files. Empty until the control worker has listed them."""
+        return self.techniques.get("by_name", {})  # type: ignore[no-any-return]
+
     @property
     def labels(self) -> Mapping[str, frozenset[str]]:
         """What steering may call each technique: its name, its family, the files it changes."""
-        return self.contract.labels(self.start)
+        return {name: frozenset({name, about["family"], *about["files"]}) for name, about in self.described.items()}
 
     @property
     def is_running(self) -> bool:

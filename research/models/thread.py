@@ -192,17 +192,19 @@ class Thread(models.Model):
 
     def steering_labels(self) -> list[SteeringLabel]:
         """What steering may name: families, then files, then techniques."""
-        labels, catalogue = self.project.labels, self.project.contract.load_catalogue().CATALOGUE
-        families = Counter(technique.family for technique in catalogue.values())
-        files = Counter(label for name, found in labels.items() for label in found - {name, catalogue[name].family})
+        described = self.project.described
+        families = Counter(about["family"] for about in described.values())
+        files = Counter(path for about in described.values() for path in about["files"])
         return [
             *(SteeringLabel(name, "family", count) for name, count in sorted(families.items())),
             *(SteeringLabel(name, "file", count) for name, count in sorted(files.items())),
-            *(SteeringLabel(name, "technique", 1) for name in sorted(labels)),
+            *(SteeringLabel(name, "technique", 1) for name in sorted(described)),
         ]
 
     def _known(self, label: str) -> None:
         known = set().union(*self.project.labels.values())
+        if not known:
+            raise ValueError("the techniques are being listed; try again in a few seconds")
         if label not in known:
             close = get_close_matches(label, known, n=3) or sorted(known - set(self.project.labels))
             raise ValueError(f"{label!r} is no technique, family or file here; perhaps {', '.join(close)}")

@@ -69,7 +69,8 @@ def percent(value: float | None, places: int = 1) -> str:
     """A share with its sign: +1.9 %. A gain is positive in both directions of the metric."""
     if not _is_number(value) or not math.isfinite(value):
         return NO_NUMBER
-    return f"{100 * value:+.{places}f} %".replace("-", MINUS)
+    rounded = round(100 * value, places)
+    return f"{rounded:+.{places}f} %".replace("-", MINUS) if rounded else f"{0:.{places}f} %"
 
 
 @register.filter

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from benchmarks.syntax import parse
 from research.repository import Repository
 
 Place = tuple[str, str]  # path, NAME
@@ -45,7 +46,7 @@ def constants_of(repository: Path, commit: str) -> dict[Place, str]:
 
 def _constants(content: bytes) -> dict[str, str]:
     try:
-        tree = ast.parse(content)
+        tree = parse(content)
     except (SyntaxError, ValueError, RecursionError, MemoryError):  # ValueError: a null byte
         return {}
     found = {}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from django.db.models import Count, Q, Sum
 
-from research.loop.memory import catalogue_of, recipe_of
+from research.loop.memory import recipe_of
 from research.models import Candidate, Event, Experiment, Idea, Result, Thread, Trial, Verdict
 from research.repository import Change, Repository
 from research.validation.records import VerdictKind
@@ -165,11 +165,11 @@ class ThreadBoard:
 
     @cached_property
     def recipe(self) -> list[Ingredient]:
-        catalogue = catalogue_of(self.thread.project)
+        described = self.thread.project.described
         return [
             Ingredient(
                 step.technique,
-                catalogue[step.technique].title if step.technique in catalogue else step.technique,
+                described.get(step.technique, {}).get("title", step.technique),
                 ", ".join(f"{name} {value}" for name, value in step.tunables.items()),
             )
             for step in recipe_of(self.thread.project, self.thread.head)
