@@ -1,7 +1,7 @@
 """A newcomer's first quarter of an hour: `make run` on a fresh data folder, watched in a real browser.
 
 Seconds from the command (packages installed): the page answers, a curve moves on a thread page, the first idea is
-screened, the first merge request is open. Nothing is helped along. Only on request: it takes as long as the search does.
+screened, the first merge request is open. Nothing is helped along. Only when named: it takes as long as the search.
 """
 
 from __future__ import annotations
