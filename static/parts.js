@@ -15,7 +15,7 @@ export function skeleton(chart, stops) {
         <a class="chart-csv" download>CSV</a>
         <button type="button" class="chart-expand" aria-label="Expand" title="Expand">⤢</button>
       </div></header>
-      <div class="chart-body"><div class="chart-plot" tabindex="0" role="img"></div><p class="chart-empty" hidden></p></div>
+      <div class="chart-body"><div class="chart-plot" tabindex="0" role="img" aria-label="No points yet"></div><p class="chart-empty" hidden></p></div>
       <p class="chart-problem" role="status"></p>
       <ul class="chart-legend"></ul>
       <div class="chart-table" role="region" tabindex="0" aria-label="Values" hidden></div>

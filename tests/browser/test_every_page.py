@@ -1,0 +1,62 @@
+"""Every page, both themes, desk and phone: axe finds nothing serious, nothing sticks out, no script fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from playwright.sync_api import Page
+
+from research.models import Event, Lesson, Thread, Trial
+from tests.browser.test_thread import write
+from tests.cast import World, focus, go
+
+
+def addresses(thread: Thread, world: World) -> list[str]:
+    """Every kind of page with something on it: a merge, an open request, a lesson, a trial that runs."""
+    first = world.gain(thread, "alpha")
+    first.approve(first.commit)
+    request = world.gain(thread, "beta")
+    focus(thread, "delta")
+    go(thread)
+    for lease in Trial.objects.claim_pair(world.machine, "player"):
+        write(lease, 0, 40)
+    ended, running = thread.experiments.order_by("number")[0], thread.experiments.order_by("-number")[0]
+    assert Lesson.objects.exists() and Event.objects.exists()
+    return [
+        "/", f"/p/{thread.project.name}/", f"/p/{thread.project.name}/?by=time", "/projects/new/",
+        f"/t/{thread.public_id}/", f"/e/{ended.public_id}/", f"/e/{running.public_id}/",
+        f"/compare/?e={ended.public_id},{running.public_id}", "/compare/", f"/p/{thread.project.name}/graph/",
+        "/review/", f"/review/{request.public_id}/", f"/review/{first.public_id}/", "/lessons/", "/machines/",
+        "/settings/",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 360])
+def test_nothing_is_out_of_reach_on_any_page(
+    signed_in: Callable[..., Page], thread: Thread, world: World, axe: Callable[..., Any], theme: str, width: int
+) -> None:
+    mira = User.objects.create_superuser("mira")
+    page = signed_in(mira, theme=theme, width=width, reduced_motion="reduce")
+    for address in addresses(thread, world):
+        page.goto(address)
+        page.wait_for_load_state("networkidle")
+        axe(page)
+        wider = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        assert wider <= 0, f"{address} is {wider} px too wide at {width}"
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_an_empty_lab_and_pages_that_say_no_are_within_reach_too(
+    signed_in: Callable[..., Page], axe: Callable[..., Any], errors: Any, theme: str
+) -> None:
+    mira = User.objects.create_superuser("mira")
+    page = signed_in(mira, theme=theme, width=360)
+    for address in ("/", "/review/", "/machines/", "/lessons/", "/compare/", "/projects/new/", "/nothing/", "/t/none/"):
+        page.goto(address)
+        page.wait_for_load_state("networkidle")
+        axe(page)
+    errors.expect("404")
