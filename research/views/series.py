@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
+import zlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ from research.models.series import SeriesQuerySet, between, bucket
 
 MAX_TRIALS, MAX_BUCKETS = 100, 10_000
 MAX_STEP = 2**63 - 1
-GZIP_LEVEL = 1
+GZIP = 16 + zlib.MAX_WBITS  # the container; with Z_RLE, for byte planes hold runs and no repeated words: half the time
 CSV_POINTS = 10_000  # of one piece
 
 
@@ -106,7 +106,8 @@ def _binary(request: HttpRequest, trials: Sequence[Trial], question: Question) -
 def _packed(request: HttpRequest, content: bytes) -> HttpResponse:
     response = HttpResponse(content_type="application/octet-stream")
     if "gzip" in request.headers.get("Accept-Encoding", ""):
-        content = gzip.compress(content, GZIP_LEVEL, mtime=0)
+        packer = zlib.compressobj(1, zlib.DEFLATED, GZIP, zlib.DEF_MEM_LEVEL, zlib.Z_RLE)
+        content = packer.compress(content) + packer.flush()
         response["Content-Encoding"] = "gzip"
     response.content = content
     return response

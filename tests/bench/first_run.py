@@ -46,7 +46,7 @@ def measure() -> dict[str, object]:
 def watch(data: Path) -> dict[str, Any]:
     from playwright.sync_api import sync_playwright
 
-    port = _free_port()
+    port = free_port()
     began = time.monotonic()
     lab = subprocess.Popen(
         ["make", "run", f"PORT={port}", f"DATA={data}", f"VENV={Path(sys.prefix)}"], cwd=ROOT, text=True,
@@ -109,7 +109,7 @@ def _since(began: float) -> float:
     return round(time.monotonic() - began, 1)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
