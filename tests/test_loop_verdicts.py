@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from research.models import Experiment, Idea, Lesson, MergeRequest, Project, Thread, Trial, Verdict
+from research.validation.records import Rule
 from tests.cast import World, begin, constants, focus, go, repository_of, running, step
 
 pytestmark = pytest.mark.django_db
@@ -225,3 +226,27 @@ def test_projects_do_not_disturb_each_other(world: World, project: Project) -> N
     focus(thread, "alpha")
     assert world.until_verdict(thread).kind == "improved"
     assert not Experiment.objects.filter(project=project, purpose="compare").exists()
+
+
+def test_every_experiment_that_comes_to_confirmation_takes_its_turn_in_the_campaign(
+    thread: Thread, world: World
+) -> None:
+    focus(thread, "alpha")
+    first = world.until_verdict(thread)
+    step(thread), step(thread)
+    focus(thread, "delta")  # ends at screening: it is no hypothesis of the campaign
+    assert world.until_verdict(thread).experiment.hypothesis is None
+    focus(thread, "beta")
+    second = world.until_verdict(thread)
+    rule = Rule.from_json(first.experiment.rule)
+    assert (first.experiment.hypothesis, first.bar) == (1, rule.campaign_bar(1, 0))
+    assert (second.experiment.hypothesis, second.bar) == (2, rule.campaign_bar(2, 1))
+    assert second.bar > rule.bar, "asked more than one experiment alone would be"
+    assert second.evidence["bar"] == second.bar
+
+
+def test_a_bar_never_moves_once_it_is_given(thread: Thread, world: World) -> None:
+    focus(thread, "alpha")
+    experiment = world.until_verdict(thread).experiment
+    experiment.take_turn(lambda turn, confirmed: 1.0)
+    assert (experiment.hypothesis, experiment.bar) == (1, pytest.approx(80.4, abs=0.1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from django.db import transaction
 
@@ -57,6 +58,9 @@ def judge(experiment: Experiment) -> bool:
     if not idle and not evidence.structural:
         return False
     rule = Rule.from_json(experiment.rule)
+    if experiment.bar is None and len(evidence.gains(rule.direction, Stage.CONFIRM)) >= rule.looks[0]:
+        experiment.take_turn(rule.campaign_bar)
+        evidence = replace(evidence, bar=experiment.bar)
     decision = rules.decide(evidence, rule)
     if isinstance(decision, WaitForNoise):
         return False
@@ -75,7 +79,8 @@ def gather(experiment: Experiment) -> Evidence:
     findings = tuple(
         rules.Finding(f.kind, Severity(f.severity), f.message, tuple(f.evidence)) for f in experiment.findings.all()
     )
-    return Evidence(pairs=experiment.complete_pairs(), noise=noise, findings=findings)
+    bar = (experiment.original or experiment).bar
+    return Evidence(pairs=experiment.complete_pairs(), noise=noise, findings=findings, bar=bar)
 
 
 def broken_pairs(experiment: Experiment, stage: str) -> int:

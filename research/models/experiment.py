@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from django.contrib.auth.models import User
 from django.db import models, transaction
-from django.db.models import F, Q
+from django.db.models import F, Max, Q
 from django.utils import timezone
 
 from research.models.audit import AuditEntry
@@ -60,6 +62,10 @@ class Experiment(models.Model):
     baseline_commit = models.CharField(max_length=40)
     candidate_commit = models.CharField(max_length=40)
     rule = models.JSONField(help_text="frozen before the first trial")
+    hypothesis = models.PositiveIntegerField(
+        null=True, help_text="its turn among those the project confirmed or tried to"
+    )
+    bar = models.FloatField(null=True, help_text="the e-value that the campaign asks of it, fixed at the first look")
     wanted_pairs = models.PositiveIntegerField(default=0, help_text="of a replicate: what a person asked for")
     state = models.CharField(max_length=12, choices=State, default=State.RUNNING)
     served = models.DateTimeField(null=True, blank=True, help_text="when a machine last took a pair of it")
@@ -135,6 +141,20 @@ class Experiment(models.Model):
             for (stage, pair), arms in rows.items()
             if len(arms) == 2
         )  # fmt: skip
+
+    def take_turn(self, bar: Callable[[int, int], float]) -> None:
+        """Become the next hypothesis of the campaign: `bar(t, confirmed so far)` is what its e-value has to reach.
+
+        Once, at the first confirm look, and never changed: what is decided elsewhere later has no say in it.
+        """
+        with transaction.atomic():
+            Project.objects.select_for_update().get(pk=self.project_id)
+            others = Experiment.objects.filter(project=self.project_id)
+            turn = 1 + (others.aggregate(last=Max("hypothesis"))["last"] or 0)
+            confirmed = others.filter(hypothesis__isnull=False, verdict__kind=str(VerdictKind.IMPROVED)).count()
+            free = Experiment.objects.filter(pk=self.pk, hypothesis=None)
+            free.update(hypothesis=turn, bar=bar(turn, confirmed))
+        self.refresh_from_db(fields=["hypothesis", "bar"])
 
     def more_seeds(self, by: User, pairs: int = 4) -> Experiment:
         """Measure so many more pairs of an experiment that has its verdict, as an experiment of their own.

@@ -86,7 +86,8 @@ class Rule(Record):
     clear_sigma: a screening gain of that many sigma skips extension. Confirmation uses fresh pairs alone, so its
         errors do not change; without effect 0.1 % of candidates pass here, and a large gain saves two pairs.
     looks: numbers of confirm pairs at which the evidence may be read; past the last they go on in its step.
-    bar, worse_bar: e-value for the candidate, and against it, that settles the question.
+    bar, worse_bar: e-value for the candidate, and against it, that settles the question of one experiment alone.
+    alpha: share of false ones among all that a campaign calls improved; sets the bar of each experiment (e-LOND).
     effects: standardised effects (in sigma) over which the e-value averages with equal weight.
     futility_*: from that many pairs on, stop when the mean is below so many sigma, or the e-value this low.
     noise_trials: A/A trials without which nothing is confirmed.
@@ -105,6 +106,7 @@ class Rule(Record):
     looks: tuple[int, ...] = (4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24)
     bar: float = 20.0
     worse_bar: float = 20.0
+    alpha: float = 0.1
     near_miss_e: float = 3.0
     effects: tuple[float, ...] = (0.5, 0.8, 1.2, 1.6, 2.2, 3.0)
     futility_from: int = 8
@@ -125,10 +127,17 @@ class Rule(Record):
             "extend_pairs needs screen_pairs": self.screen_pairs > 0 or self.extend_pairs == 0,
             "noise_trials must be at least 4": self.noise_trials >= 4,
             "level must lie between 0 and 1": 0 < self.level < 1,
+            "alpha must lie between 0 and 1": 0 < self.alpha < 1,
             "shrink_tau must be positive": self.shrink_tau > 0,
         }
         if broken := [message for message, holds in checks.items() if not holds]:
             raise ValueError(f"rule {self.name}: {'; '.join(broken)}")
+
+    def campaign_bar(self, turn: int, confirmed: int) -> float:
+        """The e-value that the campaign asks of its `turn`-th hypothesis (from 1), so many confirmed before it."""
+        from research.validation import stats  # numpy: not for the web process
+
+        return stats.elond_bar(self.alpha, None, turn, confirmed)
 
     def next_look(self, pairs: int) -> int:
         """The first look after `pairs` confirm pairs; past the last one the looks go on in the same step."""

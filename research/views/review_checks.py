@@ -39,7 +39,7 @@ def checks(request: MergeRequest, results: Sequence[Result], findings: Sequence[
 def effect(request: MergeRequest) -> Check:
     verdict = request.verdict
     passed = verdict.e_value >= verdict.bar
-    return Check("good" if passed else "bad", "effect", f"e-value {e_words(verdict.e_value)}, bar {verdict.bar:g}")
+    return Check("good" if passed else "bad", "effect", f"e-value {e_words(verdict.e_value)}, bar {verdict.bar:.4g}")
 
 
 def seeds(request: MergeRequest) -> Check:

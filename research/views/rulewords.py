@@ -17,8 +17,9 @@ def rule_words(rule: Rule) -> list[str]:
             f"more; it goes on if the mean gain of all reaches {rule.extend_sigma:g} sigma of a pair."
         )
     said.append(
-        f"Confirm: fresh pairs only, read at {_looks(rule)}. Improved at an e-value of {rule.bar:g}, "
-        f"worse at {rule.worse_bar:g} against it. Screening counts for nothing here."
+        f"Confirm: fresh pairs only, read at {_looks(rule)}. Improved at the e-value that the "
+        f"campaign asks (e-LOND: at most {100 * rule.alpha:g} % of what it calls improved is false), worse at "
+        f"{rule.worse_bar:g} against it. Screening counts for nothing here."
     )
     said.append(
         f"From {_count(rule.futility_from)} on it stops early where the mean is below {rule.futility_sigma:g} sigma "
@@ -40,10 +41,10 @@ def what_next(experiment: Experiment, pairs: Pairs) -> str:
     }
     if said := other.get(Experiment.Purpose(experiment.purpose)):
         return said
-    return f"{stage}: {done}. {_after(stage, planned, Rule.from_json(experiment.rule))}"
+    return f"{stage}: {done}. {_after(stage, planned, Rule.from_json(experiment.rule), experiment.bar)}"
 
 
-def _after(stage: str, planned: int, rule: Rule) -> str:
+def _after(stage: str, planned: int, rule: Rule, bar: float | None) -> str:
     if stage == "screen":
         return (
             "It ends if the candidate looks worse, goes to confirmation if the gain is clear, "
@@ -51,8 +52,9 @@ def _after(stage: str, planned: int, rule: Rule) -> str:
         )
     if stage == "extend":
         return f"It goes to confirmation if the mean gain of all reaches {rule.extend_sigma:g} sigma of a pair."
+    asked = "the e-value that the campaign asks" if bar is None else f"an e-value of {bar:.4g}"
     return (
-        f"The evidence is read at {_count(planned)}; improved needs an e-value of {rule.bar:g}. "
+        f"The evidence is read at {_count(planned)}; improved needs {asked}. "
         f"Without a clear answer more pairs follow, up to {max(rule.looks[-1], planned)}."
     )
 

@@ -94,8 +94,9 @@ def server(transactional_db: None, daphne: Daphne) -> str:
     return daphne.url
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
+    """Chromium for the tests of this folder; gone before others run, for its event loop would be in their way."""
     if not CHROMIUM:
         pytest.fail("the browser tests need Chromium; on Debian or Ubuntu: apt-get install chromium")
     # Playwright runs an event loop in this thread; Django would take every query of a test for one in async code.

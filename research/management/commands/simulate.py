@@ -1,0 +1,100 @@
+"""`manage.py simulate`: campaigns with known truth, under the shipped rule and the usual ones. Ends with one JSON."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, replace
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from research.models import NoiseFloor, Project, Result
+from research.validation import simulate, stats
+from research.validation.records import Direction, Rule
+
+SEED = 20_261_123
+NULL_STREAMS, NULL_LOOKS = 4_000, tuple(range(4, 41, 2))
+LONG = 2_000  # candidates of the long campaigns
+SHOWN = ("false_merges", "true_merges", "trials", "power", "fdp", "share_with_merge")
+
+
+class Command(BaseCommand):
+    help = "Simulate campaigns: false and true merges, power and cost of the shipped rule and of others."
+
+    def add_arguments(self, parser: Any) -> None:
+        parser.add_argument("--campaigns", type=int, default=200)
+        parser.add_argument("--candidates", type=int, default=200)
+        parser.add_argument("--project", help="take rule, noise and drift from this project's stored noise floor")
+        parser.add_argument("--seed", type=int, default=SEED)
+        parser.add_argument("--json", action="store_true", help="print only the JSON object on stdout")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if not 1 <= options["campaigns"] <= 10_000 or not 4 <= options["candidates"] <= 20_000:
+            raise CommandError("--campaigns must be 1 to 10000 and --candidates 4 to 20000", returncode=2)
+        began = time.monotonic()
+        rule = Rule(direction=Direction.LOWER)
+        worlds: tuple[simulate.World, ...] = simulate.WORLDS
+        if options["project"]:
+            rule, world = measured(options["project"])
+            worlds = (world, *(replace(world, name=w.name, null=w.null, harm=w.harm, tail=w.tail,
+                                       drift_sd=max(world.drift_sd, w.drift_sd)) for w in worlds[1:]))  # fmt: skip
+        result = run(rule, worlds, options["campaigns"], options["candidates"], options["seed"])
+        result["seconds"] = round(time.monotonic() - began, 1)
+        if not options["json"]:
+            self.show(result)
+        self.stdout.write(json.dumps(result))
+
+    def show(self, result: dict[str, Any]) -> None:
+        for name, tallies in result["worlds"].items():
+            self.stdout.write(f"{name}\n  {'rule':22}" + "".join(f"{column:>17}" for column in SHOWN))
+            for rule, tally in tallies.items():
+                self.stdout.write(f"  {rule:22}" + "".join(f"{tally[column]!s:>17}" for column in SHOWN))
+        self.stdout.write(f"long campaigns: {result['long']}")
+
+
+def run(rule: Rule, worlds: tuple[simulate.World, ...], campaigns: int, candidates: int, seed: int) -> dict[str, Any]:
+    played = {world.name: simulate.compare(world, rule, campaigns, candidates, seed) for world in worlds}
+    shipped = simulate.shipped_bars(rule, LONG)
+    draws = simulate.draw(worlds[0], max(1, campaigns // 5), LONG, seed)
+    long = simulate.tally(draws, simulate.funnel(draws, rule, shipped))
+    tables = {name: {key: rounded(tally) for key, tally in rules.items()} for name, rules in played.items()}
+    first, barren = tables[worlds[0].name], tables["barren"]
+    return {
+        "rules": {key: {column: tally[column] for column in SHOWN} for key, tally in first.items()},
+        "recommended": simulate.RECOMMENDED,
+        "barren_share_with_merge": barren[simulate.RECOMMENDED]["share_with_merge"],
+        "p_e_ge_20": simulate.null_crossings(rule.effects, 20.0, NULL_STREAMS, NULL_LOOKS, seed),
+        "long": {"candidates": LONG, "campaigns": len(draws.gains), **rounded(long)},
+        "worlds": tables,
+        "settings": {
+            "campaigns": campaigns, "candidates": candidates, "seed": seed, "alpha": rule.alpha,
+            "gamma": f"(t + {stats.GAMMA_SHIFT})^-{stats.GAMMA_POWER}", "looks": rule.looks,
+            "worlds": [asdict(world) for world in worlds],
+        },
+    }  # fmt: skip
+
+
+def rounded(tally: simulate.Tally) -> dict[str, float | None]:
+    """Four significant digits; null where nothing could be measured (no real gain to find)."""
+    return {name: None if value != value else float(f"{value:.4g}") for name, value in asdict(tally).items()}
+
+
+def measured(name: str) -> tuple[Rule, simulate.World]:
+    """A world with the noise and drift of a project's floor; effects keep their size against sigma of a trial."""
+    project = Project.objects.filter(name=name).first()
+    if project is None:
+        raise CommandError(f"no project named {name!r}", returncode=2)
+    floor = NoiseFloor.objects.filter(**project.noise_key).order_by("-measured").first()
+    if floor is None:
+        raise CommandError(f"{name} has no noise floor yet; it is measured when its first trials run", returncode=2)
+    usual, sigma = simulate.World(), floor.sigma_trial
+    scale = sigma / usual.sigma_trial
+    correlation = 1 - floor.sigma_pair**2 / (2 * sigma**2)
+    world = replace(
+        usual, sigma_trial=sigma, harm_sd=usual.harm_sd * scale, gain_low=usual.gain_low * scale,
+        gain_high=usual.gain_high * scale, correlation=min(max(correlation, -0.99), 0.99),
+        drift_sd=abs(floor.drift) * sigma / 2,
+    )  # fmt: skip
+    trials = Result.objects.filter(trial__project=project).count()
+    return Rule.from_json(project.rule), replace(world, name=f"{name}, {trials} trials measured")
