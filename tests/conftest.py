@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,9 @@ import pytest
 from benchmarks.data import data_folder
 from benchmarks.nanochat import prepare
 from tests.text import write_corpus
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # begun in the background of a script
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # or what tests start would never hear a Ctrl-C
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User

@@ -66,6 +66,7 @@ def test_every_part_renders_alone(client: Client, member: User, improved: Experi
 def test_while_it_runs_the_page_says_what_must_happen(
     client: Client, member: User, world: World, thread: Thread
 ) -> None:
+    focus(thread, "alpha")
     go(thread)
     experiment = running(thread)
     assert experiment is not None
@@ -76,7 +77,7 @@ def test_while_it_runs_the_page_says_what_must_happen(
         world.run(1)
         go(thread)
     text = shown(client, experiment, "?part=outcome")
-    assert "confirm: 0 of 4 pairs." in text and "improved needs an e-value of 20" in text
+    assert "confirm: 0 of 4 pairs." in text and "improved needs the e-value that the campaign asks" in text
 
 
 def test_a_noise_floor_is_an_experiment_too(client: Client, member: User, thread: Thread, world: World) -> None:
