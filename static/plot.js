@@ -18,13 +18,13 @@ export function readColours() {
   css.font = `11px ${getComputedStyle(document.body).fontFamily}`;
 }
 
-// A value with five digits; `digits` after the point where the neighbours on an axis have as many.
+// A value with five digits, six places at most; `digits` after the point where the neighbours on an axis have as many.
 export function number(value, digits) {
   if (!Number.isFinite(value)) return value > 0 ? "∞" : value < 0 ? "−∞" : "NaN";
   const size = Math.abs(value);
   if (size && (size < 1e-3 || size >= 1e7)) return value.toExponential(digits === undefined ? 2 : 1).replace("-", "−");
   const whole = digits === undefined && Number.isInteger(value);
-  const places = digits ?? (whole ? 0 : Math.min(Math.max(4 - Math.floor(Math.log10(size)), 0), 8));
+  const places = digits ?? (whole ? 0 : Math.min(Math.max(4 - Math.floor(Math.log10(size)), 0), 6));
   return value.toLocaleString("en", { minimumFractionDigits: places, maximumFractionDigits: places }).replace("-", "−");
 }
 
