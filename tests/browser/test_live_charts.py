@@ -54,9 +54,11 @@ def until(page: Page, condition: Callable[[], bool], seconds: float = 15) -> flo
 
 
 def streamed(page: Page, trial: str, metric: str = "loss") -> tuple[int, int, int]:
-    """Generation, the first point not seen yet, and how many points came over the socket."""
-    at = page.evaluate(f"lab.live.received('trial:{trial}')")[metric]
-    return at["generation"], at["next"], page.evaluate(f"lab.live.points('trial:{trial}')")[metric]
+    """Generation, the first point not seen yet, and how many points came over the socket; zeros before the first."""
+    topic = f"'trial:{trial}'"
+    received, counts = page.evaluate(f"[lab.live.received({topic}), lab.live.points({topic})]")
+    at = received.get(metric, {"generation": 0, "next": 0})
+    return at["generation"], at["next"], counts.get(metric, 0)
 
 
 def steps(page: Page, trial: str) -> list[float]:
