@@ -6,6 +6,7 @@ constant that `World.gains` names is worth something once it is no longer 1.0. S
 
 from __future__ import annotations
 
+import hashlib
 import random
 import re
 from collections.abc import Callable, Iterator
@@ -48,6 +49,8 @@ def begin(name: str = "question", threads: int = 1, budget: Budget | None = None
         name, "toy", "quick", "plain", ["catalogue"] * threads, budget or Budget(),
         **{"auto_approve": False, **options},
     )  # fmt: skip
+    Project.objects.filter(pk=project.pk).update(seed_key=hashlib.sha256(name.encode()).hexdigest())  # the same luck
+    project.refresh_from_db()
     project.list_techniques()
     return project
 
