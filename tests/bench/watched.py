@@ -1,7 +1,9 @@
 """Does watching change what is measured? A/A pairs with five live pages open in Chromium, against the stored floor.
 
 A lab of its own with one project and no thread, so that nothing else runs: its noise floor first (six pairs), then
-twelve A/A pairs in blocks of three, pages open and pages closed in turns. Only when named: six minutes.
+24 A/A pairs with the pages open and 24 with them closed, in blocks of three by turns. A floor of six pairs is itself
+known to a factor of about two only, so "inside the floor" is an F test: `p_watched` is the chance of watched pairs this
+noisy or noisier if the floor's truth holds for them. Only when named: nine minutes.
 """
 
 from __future__ import annotations
@@ -22,9 +24,9 @@ from tests.bench.web import ROOT, in_a_folder
 if TYPE_CHECKING:
     from research.models import Experiment, Project
 
-ABOUT = "A/A noise with five live pages open, against the stored noise floor (six minutes)"
+ABOUT = "A/A noise with five live pages open, against the stored noise floor (nine minutes)"
 COMMAND = "python -m tests.bench watched"
-BLOCKS, PAIRS = 8, 3  # blocks of so many pairs; every second one is watched
+BLOCKS, PAIRS = 16, 3  # blocks of so many pairs; every second one is watched
 
 
 def measure() -> dict[str, object]:
@@ -74,11 +76,15 @@ def compare(project: Project, address: str) -> dict[str, Any]:
                 time.sleep(0.2)
         print(f"watched: block {block + 1} of {BLOCKS}", file=sys.stderr)
     watched, alone = sigma(experiment, 0), sigma(experiment, 1)
+    floor_pairs = floor.trials // 2
     return {
         "floor_sigma_pair": round(floor.sigma_pair, 5), "floor_trials": floor.trials,
         "watched_sigma_pair": round(watched[0], 5), "alone_sigma_pair": round(alone[0], 5), "pairs_each": watched[2],
         "watched_over_floor": round(watched[0] / floor.sigma_pair, 2),
         "alone_over_floor": round(alone[0] / floor.sigma_pair, 2),
+        "p_watched": chance(watched[0] / floor.sigma_pair, watched[2], floor_pairs),
+        "p_alone": chance(alone[0] / floor.sigma_pair, alone[2], floor_pairs),
+        "p_watched_over_alone": chance(watched[0] / alone[0], watched[2], alone[2]),
         "watched_mean_score": round(watched[1], 4), "alone_mean_score": round(alone[1], 4),
     }  # fmt: skip
 
@@ -92,6 +98,13 @@ def sigma(experiment: Experiment, turn: int) -> tuple[float, float, int]:
     pairs = [pair for pair in rows.values() if len(pair) == 2]
     square = sum((a - b) ** 2 for a, b in pairs) / len(pairs)
     return float(square**0.5), sum(a + b for a, b in pairs) / (2 * len(pairs)), len(pairs)
+
+
+def chance(ratio: float, above: int, below: int) -> float:
+    """The F test's chance of a ratio of two sigmas this large or larger, from so many pairs each, if they are equal."""
+    from scipy.stats import f
+
+    return round(float(f.sf(ratio**2, above, below)), 3)
 
 
 class five_pages:
