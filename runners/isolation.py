@@ -51,7 +51,7 @@ FENCE_ROWS = frozenset(
     )
 )
 # What level 3 asks beyond the rest of the rows.
-FULL_ROWS = frozenset(("memory_cap", "process_cap", "own_user", "device_times"))
+FULL_ROWS = frozenset(("memory_cap", "process_cap", "own_user", "device_times", "device_kernel"))
 _DAEMONS = 3
 _PROBE_SECONDS = 20.0
 _SECRET = b"a hidden file of the lab"

@@ -17,7 +17,7 @@ from runners.guardian import SLOT_ROOT
 
 FIRST_UID = 1777  # slot N runs as uid FIRST_UID + N, a number without an account
 HERE = Path(__file__).resolve().parent
-INSIDE_FILES = ("zygote.py", "inside_call.py", "probe.py")
+INSIDE_FILES = ("zygote.py", "inside_call.py", "probe.py", "cuda.py")
 PLAIN_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 _SYSTEM = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 _SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime", "/sys/devices/system/cpu")

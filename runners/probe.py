@@ -217,6 +217,15 @@ def identity() -> Verdict:
     return os.getuid() != 0 and not int(powers, 16) and (bare, filtered) == ("1", "2"), detail
 
 
+def device_kernel() -> Verdict:
+    """Nodes that can be opened are no proof, and libraries fall back to the CPU without a word: run a kernel."""
+    if "/dev/nvidia0" not in inside_call.args["devices"]:
+        return True, "no GPU in this sandbox"
+    import cuda  # type: ignore[import-not-found,unused-ignore]  # mounted beside this file
+
+    return cuda.Device().works(), "a kernel ran"
+
+
 PROBES = (
     hidden_file,
     inherited_descriptors,
@@ -238,6 +247,7 @@ PROBES = (
     device_times,
     scratch_cap,
     identity,
+    device_kernel,
 )
 
 
