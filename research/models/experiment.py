@@ -50,6 +50,10 @@ class Experiment(models.Model):
         NOISE = "noise"
         CLOSING = "closing"
         REPLICATE = "replicate"  # more pairs for an experiment that has its verdict
+        PARENT = "parent"  # one of the branches of a combination, alone on `main`
+        BASELINE = "baseline"  # a new champion against itself
+        AUDIT = "audit"  # the champion against the start, after so many merges
+        ABLATION = "ablation"  # the champion without one of its changes
 
     public_id = models.CharField(max_length=16, unique=True, default=new_id, editable=False)
     key = models.CharField(max_length=80, unique=True, help_text="makes planning idempotent")
@@ -58,6 +62,7 @@ class Experiment(models.Model):
     candidate = models.OneToOneField(Candidate, models.CASCADE, null=True, blank=True, related_name="experiment")
     original = models.ForeignKey("self", models.CASCADE, null=True, blank=True, related_name="replicates")
     purpose = models.CharField(max_length=12, choices=Purpose, default=Purpose.COMPARE)
+    label = models.CharField(max_length=160, blank=True, help_text="what it measures, where it has no candidate")
     number = models.PositiveIntegerField()
     baseline_commit = models.CharField(max_length=40)
     candidate_commit = models.CharField(max_length=40)
@@ -129,18 +134,22 @@ class Experiment(models.Model):
 
     def complete_pairs(self) -> tuple[PairedScore, ...]:
         """The pairs with two scores, in the order they were planned."""
+        return tuple(
+            PairedScore(Stage(stage), pair, arms[0].seed, arms[0].result.value, arms[1].result.value)
+            for (stage, pair), arms in self._scored_pairs()
+        )
+
+    def scores(self) -> list[tuple[float, float]]:
+        """(baseline, candidate) of the complete pairs of every stage, noise and closing too, as planned."""
+        return [(baseline.result.value, candidate.result.value) for _, (baseline, candidate) in self._scored_pairs()]
+
+    def _scored_pairs(self) -> list[tuple[tuple[str, int], tuple[Trial, Trial]]]:
         rows: dict[tuple[str, int], dict[str, Trial]] = {}
         trials = self.trials.filter(result__score__isnull=False).select_related("result").order_by("pk")
         for trial in trials:
             rows.setdefault((trial.stage, trial.pair), {})[trial.arm] = trial
-        return tuple(
-            PairedScore(
-                Stage(stage), pair, arms[Trial.Arm.BASELINE].seed,
-                arms[Trial.Arm.BASELINE].result.value, arms[Trial.Arm.CANDIDATE].result.value,
-            )
-            for (stage, pair), arms in rows.items()
-            if len(arms) == 2
-        )  # fmt: skip
+        both = (Trial.Arm.BASELINE, Trial.Arm.CANDIDATE)
+        return [(place, (arms[both[0]], arms[both[1]])) for place, arms in rows.items() if len(arms) == 2]
 
     def take_turn(self, bar: Callable[[int, int], float]) -> None:
         """Become the next hypothesis of the campaign: `bar(t, confirmed so far)` is what its e-value has to reach.
