@@ -193,7 +193,7 @@ class Repository:
 
         The three-way merge is told its base by two loose commits with `base` as their parent; no ref moves.
         """
-        when = datetime.fromtimestamp(0, UTC)  # the same each time: the same two commits
+        when = datetime(2000, 1, 1, tzinfo=UTC)  # the same each time: the same two commits
         ours, theirs = (self._commit_tree(self.tree_of(commit), [base], "rebase", when) for commit in (onto, head))
         return self._merge_tree(ours, theirs)
 
