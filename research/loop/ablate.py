@@ -23,7 +23,7 @@ def go_on(ablation: Ablation) -> bool:
     parts = list(ablation.parts.select_related("experiment", "request").order_by("number"))
     for part in parts:
         part.ablation = ablation
-        changed |= build(part) or measure(part)
+        changed |= any([build(part), measure(part)])
     if any(part.commit and not _is_over(part) for part in parts):
         return changed
     rows = ablation.rows()
