@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from django.contrib.auth.models import User
 
 from research.loop import champion
 from research.loop.advance import advance_project_until_idle
 from research.loop.beside import calibrations
-from research.models import Event, Experiment, MergeRequest, Project, Thread, Verdict
+from research.management.summary import summary
+from research.models import Ablation, Event, Experiment, MergeRequest, Project, Thread, Verdict
 from tests.cast import World, begin, focus, go
 from tests.test_loop_again import assert_idempotent
 
@@ -145,3 +148,29 @@ def test_lost_pairs_are_made_up_for_within_reason(thread: Thread, world: World, 
 def test_a_project_says_after_how_many_merges_it_is_audited(toy: None, db: None) -> None:
     assert begin("usual").audit_every == 10
     assert begin("short", audit_every=3).audit_every == 3
+
+
+def test_a_campaign_reports_what_was_combined_rolled_back_and_promised(
+    thread: Thread, world: World, reviewer: User
+) -> None:
+    project = thread.project
+    Project.objects.update(audit_every=1)
+    second = Thread.objects.create(project=project, number=2, researcher="catalogue", head=project.start_commit)
+    for each, name in ((thread, "alpha"), (second, "beta")):
+        world.gain(each, name)
+        focus(each, "nothing at all")
+    world.until_verdict(thread)
+    go(thread)
+    request = thread.merge_requests.latest("pk")
+    request.approve(request.commit, reviewer)
+    measure(world, project)
+    Ablation.ask(Project.objects.get(), pairs=2)
+    measure(world, project)
+    said = json.loads(json.dumps(summary(project)))
+    assert said["combinations"] == {"tried": 1, "merged": 1} and said["rollbacks"] == 0
+    (interaction,), (audit,) = said["interactions"], said["audits"]
+    assert [part["label"] for part in interaction["parts"]] == ["thread 1: alpha", "thread 2: beta"]
+    assert (audit["merges"], audit["realised"]["pairs"]) == (1, 6)
+    assert {row["label"] for row in said["ablation"]} == {"alpha", "beta"}
+    request.roll_back(reviewer, "wrong")
+    assert summary(project)["rollbacks"] == 1 and summary(project)["ablation"] is None

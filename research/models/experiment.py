@@ -134,22 +134,26 @@ class Experiment(models.Model):
 
     def complete_pairs(self) -> tuple[PairedScore, ...]:
         """The pairs with two scores, in the order they were planned."""
-        return tuple(
-            PairedScore(Stage(stage), pair, arms[0].seed, arms[0].result.value, arms[1].result.value)
-            for (stage, pair), arms in self._scored_pairs()
-        )
-
-    def scores(self) -> list[tuple[float, float]]:
-        """(baseline, candidate) of the complete pairs of every stage, noise and closing too, as planned."""
-        return [(baseline.result.value, candidate.result.value) for _, (baseline, candidate) in self._scored_pairs()]
-
-    def _scored_pairs(self) -> list[tuple[tuple[str, int], tuple[Trial, Trial]]]:
         rows: dict[tuple[str, int], dict[str, Trial]] = {}
         trials = self.trials.filter(result__score__isnull=False).select_related("result").order_by("pk")
         for trial in trials:
             rows.setdefault((trial.stage, trial.pair), {})[trial.arm] = trial
-        both = (Trial.Arm.BASELINE, Trial.Arm.CANDIDATE)
-        return [(place, (arms[both[0]], arms[both[1]])) for place, arms in rows.items() if len(arms) == 2]
+        return tuple(
+            PairedScore(
+                Stage(stage), pair, arms[Trial.Arm.BASELINE].seed,
+                arms[Trial.Arm.BASELINE].result.value, arms[Trial.Arm.CANDIDATE].result.value,
+            )
+            for (stage, pair), arms in rows.items()
+            if len(arms) == 2
+        )  # fmt: skip
+
+    def scores(self) -> list[tuple[float, float]]:
+        """(baseline, candidate) of the complete pairs of every stage, noise and closing too, in the order planned."""
+        rows: dict[tuple[str, int], dict[str, float]] = {}
+        for trial in self.trials.filter(result__score__isnull=False).select_related("result").order_by("pk"):
+            rows.setdefault((trial.stage, trial.pair), {})[trial.arm] = trial.result.value
+        both = [arms for arms in rows.values() if len(arms) == 2]
+        return [(arms[Trial.Arm.BASELINE], arms[Trial.Arm.CANDIDATE]) for arms in both]
 
     def take_turn(self, bar: Callable[[int, int], float]) -> None:
         """Become the next hypothesis of the campaign: `bar(t, confirmed so far)` is what its e-value has to reach.
