@@ -208,13 +208,8 @@ class Repository:
         """Each place of a conflict: path and line, then the lines of ours (<) and of theirs (>)."""
         found: list[str] = []
         for path in files:
-            try:
-                text = self.git("cat-file", "blob", f"{tree}:{path}")
-            except GitError:  # removed on one side
-                found.append(f"{path}: changed on one side, removed on the other")
-                continue
-            side, place = "", 0  # the line in ours
-            for line in text.splitlines():
+            side, place, before = "", 0, len(found)  # the line in ours
+            for line in self._text(tree, path).splitlines():
                 if line.startswith("<<<<<<< "):
                     found.append(f"{path}, line {place + 1}")
                     side = "<"
@@ -224,9 +219,17 @@ class Repository:
                     side = ""
                 else:
                     place += side != ">"
-                    if side:
-                        found.append(f"{side} {line}")
+                    found += [f"{side} {line}"] if side else []
+            if len(found) == before:
+                found.append(f"{path}: changed on one side, removed on the other")
         return found[:CONFLICT_LINES]
+
+    def _text(self, tree: str, path: str) -> str:
+        """A file of a tree; empty where it is not there."""
+        try:
+            return self.git("cat-file", "blob", f"{tree}:{path}")
+        except GitError:
+            return ""
 
     def _merge_tree(self, ours: str, theirs: str) -> tuple[str, list[str]]:
         options = ["--write-tree", "--name-only", "-z"]
