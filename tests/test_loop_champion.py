@@ -11,8 +11,8 @@ from research.loop import champion
 from research.loop.advance import advance_project_until_idle
 from research.loop.beside import calibrations
 from research.management.summary import summary
-from research.models import Ablation, Event, Experiment, MergeRequest, Project, Thread, Verdict
-from tests.cast import World, begin, focus, go
+from research.models import Ablation, Event, Experiment, MergeRequest, NoiseFloor, Project, Thread, Verdict
+from tests.cast import SIGMA, World, begin, focus, go
 from tests.test_loop_again import assert_idempotent
 
 pytestmark = pytest.mark.django_db
@@ -50,9 +50,12 @@ def test_a_new_champion_is_measured_against_itself_once(thread: Thread, world: W
     assert (baseline.state, len(baseline.scores())) == (Experiment.State.ENDED, champion.BASELINE_PAIRS)
     assert set(baseline.trials.values_list("split", flat=True)) == {"val_screen"}
     told = Event.objects.get(kind=Event.Kind.NOISE, experiment=baseline)
-    assert "the new champion against itself over 3 pairs" in told.text and "the floor says" in told.text
+    assert "the new champion against itself over 3 pairs" in told.text and "the floor: 0.0014, now" in told.text
+    floor, gaps = NoiseFloor.objects.get(), [one - other for one, other in baseline.scores()]
+    pooled = (6 * (1.4 * SIGMA) ** 2 + sum(gap**2 for gap in gaps)) / 9
+    assert floor.trials == 18 and abs(floor.sigma_pair**2 - pooled) < 1e-12, "once, by degrees of freedom"
     measure(world, thread.project)
-    assert len(of(Purpose.BASELINE)) == 1
+    assert len(of(Purpose.BASELINE)) == 1 and NoiseFloor.objects.get().trials == 18
 
 
 def test_pairs_of_a_champion_that_main_has_left_are_not_begun(thread: Thread, world: World, reviewer: User) -> None:

@@ -60,14 +60,19 @@ def _end(experiment: Experiment, stage: str, pairs: int, kind: str, said: Callab
 
 
 def said_of_noise(experiment: Experiment) -> str:
-    """How far the champion's own pairs differ, beside the stored floor."""
-    pairs = experiment.scores()
+    """Pool the champion's own pairs into the floor of the machines that measured them; both as one line of the feed."""
+    pairs, unit = experiment.scores(), experiment.project.contract.metric.unit
     if not pairs:
         return "the new champion could not be measured against itself; look at the logs"
     spread = (sum((one - other) ** 2 for one, other in pairs) / len(pairs)) ** 0.5
-    floor, unit = noise_floor(experiment.project), experiment.project.contract.metric.unit
-    beside = f"; the floor says {floor.sigma_pair:.2g}" if floor else ""
-    return f"the new champion against itself over {len(pairs)} pairs: they differ by {spread:.2g} {unit}{beside}"
+    words = f"the new champion against itself over {len(pairs)} pairs: they differ by {spread:.2g} {unit}"
+    floor = noise_floor(experiment.project)
+    if floor is None:
+        return words
+    moved = (sum(pairs[-1]) - sum(pairs[0])) / 2 / floor.sigma_trial if floor.sigma_trial else 0.0
+    before = floor.sigma_pair
+    floor.refresh(pairs)
+    return f"{words} (the floor: {before:.2g}, now {floor.sigma_pair:.2g}); drift {moved:+.1f} sigma"
 
 
 def begin_audit(project: Project) -> bool:

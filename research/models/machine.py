@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -141,3 +142,15 @@ class NoiseFloor(models.Model):
 
     def __str__(self) -> str:
         return f"{self.benchmark}/{self.preset} on {self.machine_class}: sigma {self.sigma_pair:.5f}"
+
+    def refresh(self, pairs: Sequence[tuple[float, float]]) -> None:
+        """Pool A/A pairs of a newer commit into it: variances are averaged by their degrees of freedom."""
+        mean = sum(map(sum, pairs)) / (2 * len(pairs))
+        arms = sum((score - mean) ** 2 for pair in pairs for score in pair)
+        gaps = sum((one - other) ** 2 for one, other in pairs)
+        known, fresh = self.trials // 2, len(pairs)
+        self.sigma_pair = ((known * self.sigma_pair**2 + gaps) / (known + fresh)) ** 0.5
+        freedom, more = self.trials - 1, 2 * fresh - 1
+        self.sigma_trial = ((freedom * self.sigma_trial**2 + arms) / (freedom + more)) ** 0.5
+        self.trials += 2 * fresh
+        self.save(update_fields=["sigma_pair", "sigma_trial", "trials"])
