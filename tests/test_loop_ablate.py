@@ -127,6 +127,14 @@ def test_there_must_be_something_to_leave_out_and_somebody_who_may_ask(
         Ablation.ask(thread.project, member, pairs=1)
 
 
+def test_a_finished_project_measures_nothing_and_shows_what_it_has(merged: Thread, world: World, member: User) -> None:
+    ablation = Ablation.ask(merged.project, member, pairs=2)
+    merged.project.finish(member)
+    assert Ablation.ask(merged.project, member, pairs=2) == ablation
+    with pytest.raises(NotMergeable, match="resume it first"):
+        Ablation.ask(merged.project, member, pairs=4)
+
+
 def test_the_command_asks_shows_progress_and_then_the_rows(
     merged: Thread, world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -110,6 +110,24 @@ def test_merging_a_combination_takes_its_parts_along(
     assert AuditEntry.objects.filter(action="merge").count() == 1
 
 
+def test_a_gain_that_a_part_has_got_since_is_measured_on_the_combination(
+    thread: Thread, second: Thread, world: World, reviewer: User
+) -> None:
+    both_gain(world, thread, second)
+    world.until_verdict(thread)
+    go(thread)
+    later = world.gain(second, "gamma")
+    focus(second, "nothing at all")
+    request = thread.merge_requests.latest("pk")
+    request.approve(request.commit, reviewer)
+    later.refresh_from_db()
+    assert (later.state, later.reason) == (State.STALE, "main moved; the gain is measured again on it")
+    verdict = world.until_verdict(second)
+    candidate = verdict.experiment.candidate
+    assert candidate and candidate.parent == request.commit and verdict.kind == "improved"
+    assert candidate.idea.techniques == ["gamma"], "the rest is in main"
+
+
 def test_who_steered_a_part_cannot_approve_the_combination(thread: Thread, second: Thread, world: World) -> None:
     both_gain(world, thread, second)
     judge = person("paula", Role.REVIEWER)

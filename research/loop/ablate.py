@@ -38,7 +38,7 @@ def name_parts(ablation: Ablation) -> bool:
         return False
     project = ablation.project
     line = MergeRequest.objects.line(project, ablation.champion)
-    brought = {name: request for request in line for name in request.candidate.idea.techniques}
+    brought = {name: request for request in reversed(line) for name in request.candidate.idea.techniques}
     parts = [
         AblationPart(label=step.technique, technique=step.technique, request=brought.get(step.technique))
         for step in recipe_of(project, ablation.champion)

@@ -47,6 +47,9 @@ class Ablation(models.Model):
             raise NotMergeable(f"ask for 2 to {MOST_SEEDS} pairs a change")
         if project.champion == project.start_commit:
             raise NotMergeable("main still stands on the start: there is no change to leave out")
+        known = cls.objects.filter(project=project, champion=project.champion, pairs=pairs).first()
+        if known is None and project.state == Project.State.FINISHED:
+            raise NotMergeable("the project is finished; resume it first")
         with transaction.atomic():
             found, new = cls.objects.get_or_create(
                 project=project, champion=project.champion, pairs=pairs, defaults={"asked_by": by}

@@ -253,7 +253,7 @@ class MergeRequest(models.Model):
         """Whatever does not stand on the new `main`, of resting threads too. Finished ones may have ideas on it."""
         combined = MergeRequest.objects.open().filter(project=self.project, combined_in__state=self.State.MERGED)
         contained = {part.pk for request in combined for part in request.stack()}
-        for other in MergeRequest.objects.open().filter(project=self.project).order_by("pk"):
+        for other in MergeRequest.objects.open().filter(project=self.project).order_by("-pk"):  # the uppermost first
             other.refresh_from_db()
             chain = other.stack()
             if chain and chain[0].base != main:
