@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from django.utils import timezone
 
 from research.models.event import Event
 from research.models.ids import new_id
+from research.validation import records
 
 LEASE_TIME = timedelta(seconds=15)
 
@@ -130,6 +132,9 @@ class NoiseFloor(models.Model):
     sigma_pair = models.FloatField()
     drift = models.FloatField()
     trials = models.PositiveIntegerField()
+    level = models.FloatField(null=True, help_text="mean score of the A/A trials")
+    freedom = models.PositiveIntegerField(null=True, help_text="degrees of freedom of sigma_pair")
+    drift_error = models.FloatField(null=True, help_text="sd of the drift where nothing drifts")
     measured = models.DateTimeField(default=timezone.now)
 
     class Meta:
@@ -141,3 +146,7 @@ class NoiseFloor(models.Model):
 
     def __str__(self) -> str:
         return f"{self.benchmark}/{self.preset} on {self.machine_class}: sigma {self.sigma_pair:.5f}"
+
+    def record(self) -> records.NoiseFloor:
+        """The floor as the pure rules read it."""
+        return records.NoiseFloor(**{one.name: getattr(self, one.name) for one in fields(records.NoiseFloor)})
