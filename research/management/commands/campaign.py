@@ -24,6 +24,7 @@ from research.management.progress import Progress
 from research.management.summary import closing_scores, summary
 from research.models import Experiment, Project
 from research.researchers import RESEARCHERS
+from research.validation.named import DEFAULT, RULES, RuleError
 from runners.supervisor import Supervisor
 
 CLOSING_PAIRS = 5
@@ -42,6 +43,8 @@ class Command(BaseCommand):
         parser.add_argument("--preset", default="cpu")
         parser.add_argument("--start", default="vanilla")
         parser.add_argument("--researcher", default="catalogue", choices=sorted(RESEARCHERS))
+        parser.add_argument("--rule", default=DEFAULT, choices=list(RULES), help="the rule of evidence")
+        parser.add_argument("--target", type=float, help="the score to beat, for the rule speedrun")
         parser.add_argument("--threads", type=int, default=2, help="lines of inquiry side by side")
         parser.add_argument("--minutes", type=float, default=25, help="wall time of the search, over all starts")
         parser.add_argument("--max-trials", type=int, help="stop after so many trials")
@@ -63,7 +66,7 @@ class Command(BaseCommand):
                 project = self._begin(options)
                 run = Run(project, supervisor, stopping, Progress(project, options["minutes"] * 60))
                 run.whole(options["minutes"] * 60)
-        except (ContractError, DataError) as error:
+        except (ContractError, DataError, RuleError) as error:
             raise CommandError(str(error), returncode=2) from error
         except Stopped:
             self.stderr.write("stopped; the same command goes on from here")
@@ -77,6 +80,10 @@ class Command(BaseCommand):
     def _begin(self, options: dict[str, Any]) -> Project:
         """The unfinished campaign of the same arguments, or a new one."""
         base = "campaign-{benchmark}-{preset}-{start}-{researcher}-{threads}".format(**options)
+        if options["rule"] != DEFAULT:
+            base += f"-{options['rule']}"
+        if options["target"] is not None:
+            base += f"-{options['target']:g}".replace(".", "_")
         earlier = Project.objects.filter(name__startswith=f"{base}-n")
         unfinished = earlier.exclude(state=Project.State.FINISHED).order_by("-pk").first()
         budget = Budget(options["max_trials"], options["max_device_seconds"], options["minutes"] * 60)
@@ -84,6 +91,7 @@ class Command(BaseCommand):
             unfinished.name if unfinished else f"{base}-n{earlier.count() + 1}",
             options["benchmark"], options["preset"], options["start"],
             [options["researcher"]] * options["threads"], budget, options["auto_approve"],
+            rule=options["rule"], target=options["target"],
         )  # fmt: skip
         project.auto_approve = options["auto_approve"]
         project.max_wall_seconds = budget.wall_seconds
