@@ -261,7 +261,7 @@ def test_the_form_shows_what_a_size_costs_and_the_stored_noise(mia: Client, worl
     world.machine.beat()
     page = text_of(mia, "/projects/new/")
     assert "1 CPU-seconds on one core" in page and "Noise floor stored for quick cpu, 2 slots" in page
-    assert 'value="toy-quick-plain"' in page
+    assert 'value="toy-quick-plain"' in page and "confirms gains from 0.0012 " in page
 
 
 def test_a_member_begins_a_project_that_searches_at_once(mia: Client, member: User, toy: None) -> None:

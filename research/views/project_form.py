@@ -66,6 +66,11 @@ class Size:
         )
 
     @property
+    def smallest(self) -> list[tuple[NoiseFloor, float]]:
+        """The stored floors, each with the smallest gain that the default rule confirms there with power 0.8."""
+        return [(floor, floor.record().minimum_detectable_effect(self.rule)) for floor in self.floors]
+
+    @property
     def noise(self) -> str:
         seconds = self.preset.noise_pairs * self.pair_seconds
         return f"{self.preset.noise_pairs} pairs of the start against itself come first, about {duration(seconds)}"
