@@ -53,7 +53,7 @@ class Command(BaseCommand):
         result["seconds"] = round(time.monotonic() - began, 1)
         if not options["json"]:
             self.show(result)
-        self.stdout.write(json.dumps(result))
+        self.stdout.write(json.dumps(result, allow_nan=False))
 
     def show(self, result: dict[str, Any]) -> None:
         for name, tallies in result["worlds"].items():
@@ -61,6 +61,9 @@ class Command(BaseCommand):
             for rule, tally in tallies.items():
                 self.stdout.write(f"  {rule:22}" + "".join(f"{tally[column]!s:>17}" for column in SHOWN))
         self.stdout.write(f"long campaigns: {result['long']}")
+        self.stdout.write(f"null streams that ever reach e >= 20: {result['p_e_ge_20']:.4f}")
+        for cap, share in result["p_capped_e_ge_20"].items():
+            self.stdout.write(f"  of times of which those above {cap} sd are cut: {share:.4f}")
 
 
 def run(rule: Rule, worlds: tuple[simulate.World, ...], campaigns: int, candidates: int, seed: int) -> dict[str, Any]:
@@ -85,9 +88,14 @@ def run(rule: Rule, worlds: tuple[simulate.World, ...], campaigns: int, candidat
         "settings": {
             "campaigns": campaigns, "candidates": candidates, "seed": seed, "alpha": rule.alpha,
             "gamma": f"(t + {stats.GAMMA_SHIFT})^-{stats.GAMMA_POWER}", "looks": rule.looks,
-            "worlds": [asdict(world) for world in worlds],
+            "worlds": [without_infinity(world) for world in worlds],
         },
     }  # fmt: skip
+
+
+def without_infinity(world: simulate.World) -> dict[str, Any]:
+    """JSON has no infinity: normal noise has a tail of null."""
+    return asdict(world) | {"tail": None if math.isinf(world.tail) else world.tail}
 
 
 def rounded(tally: simulate.Tally) -> dict[str, float | None]:
