@@ -198,7 +198,7 @@ def _looks(pairs: Array, rule: Rule, sigma: Array) -> tuple[Array, Ints]:
         total = sums[..., look - 1]
         u = np.clip(total / np.sqrt(look * squares[..., look - 1]), -1 + 1e-12, 1 - 1e-12)
         place = np.arctanh(u)
-        curve = stats.log_e_curve(np.tanh(GRID), look, rule.effects)
+        curve = stats.log_e_curve(np.tanh(GRID), look, rule.effects) + math.log(1 - rule.censored_share)
         log_e = np.interp(place, GRID, curve)
         stop = np.interp(-place, GRID, curve) >= math.log(rule.worse_bar)
         if look >= rule.futility_from:

@@ -16,9 +16,9 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import Error as DatabaseError
 
-from benchmarks.contract import ContractError
+from benchmarks.contract import ContractError, load
 from benchmarks.data import DataError
-from research.loop.begin import Budget, begin_project
+from research.loop.begin import Budget, begin_project, rule_for
 from research.management.embedded import choose_data, embedded_lab, ensure_data
 from research.management.progress import Progress
 from research.management.summary import closing_scores, summary
@@ -61,6 +61,7 @@ class Command(BaseCommand):
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda *_: stopping.set())
         try:
+            rule_for(load(options["benchmark"]), options["preset"], options["rule"], options["target"])
             ensure_data(options["benchmark"])
             with embedded_lab() as supervisor:
                 project = self._begin(options)
