@@ -164,7 +164,7 @@ class Outcome:
     score: float | None = None
     failure: Failure | None = None
     observations: list[Observation] = field(default_factory=list)
-    metrics: dict[str, float] = field(default_factory=dict)  # guard metrics: parameters, tokens, memory
+    metrics: dict[str, float] = field(default_factory=dict)  # guard metrics; censored: 1 where the score is the cap
     seconds: dict[str, float] = field(default_factory=dict)  # wall and CPU seconds of each phase
     hashes: dict[str, str] = field(default_factory=dict)
     log: str = ""

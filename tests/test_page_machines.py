@@ -11,7 +11,7 @@ from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
 from research.drawing.gantt import Bar, Lane, gantt
-from research.models import Experiment, Lease, Machine, Project, Thread, Trial
+from research.models import Experiment, Lease, Machine, NoiseFloor, Project, Thread, Trial
 from tests.cast import World, go
 
 
@@ -86,6 +86,10 @@ def test_what_did_not_hold_comes_first_in_words_and_escaped(seen: Client, quick:
 def test_the_noise_floor_of_its_class_stands_by_a_machine(seen: Client, world: World) -> None:
     text = page(seen)
     assert "toy quick" in text and "0.0014" in text
+    assert "0.0009" in text and "0.0030" in text, "what six pairs allow sigma to be"
+    assert "scores moved while it was measured" not in text
+    NoiseFloor.objects.update(drift=1.5, drift_error=0.6)
+    assert "± 0.60" in page(seen) and "scores moved while it was measured" in page(seen)
 
 
 def test_every_part_comes_alone_and_costs_few_queries(

@@ -261,7 +261,7 @@ def test_the_form_shows_what_a_size_costs_and_the_stored_noise(mia: Client, worl
     world.machine.beat()
     page = text_of(mia, "/projects/new/")
     assert "1 CPU-seconds on one core" in page and "Noise floor stored for quick cpu, 2 slots" in page
-    assert 'value="toy-quick-plain"' in page
+    assert 'value="toy-quick-plain"' in page and "confirms gains from 0.0012 " in page
 
 
 def test_a_member_begins_a_project_that_searches_at_once(mia: Client, member: User, toy: None) -> None:
@@ -274,9 +274,22 @@ def test_a_member_begins_a_project_that_searches_at_once(mia: Client, member: Us
     assert AuditEntry.objects.filter(actor=member, action="start").exists()
 
 
+def test_a_member_chooses_the_rule_of_evidence(mia: Client, toy: None) -> None:
+    page = text_of(mia, "/projects/new/")
+    assert 'value="funnel" checked' in page and "paired t-test, one-sided p" in page
+    mia.post("/projects/new/", form(name="plain"))
+    mia.post("/projects/new/", form(name="ten", rule="ten_seeds"))
+    mia.post("/projects/new/", form(name="fast", rule="speedrun", target="3.28"))
+    rules = {project.name: project.rule for project in Project.objects.all()}
+    assert [rules[name]["procedure"] for name in ("plain", "ten", "fast")] == ["funnel", "pairs", "target"]
+    assert rules["fast"]["target"] == 3.28 and rules["ten"]["looks"] == [10]
+
+
 @pytest.mark.parametrize(
     "changes, said",
     [
+        ({"rule": "speedrun"}, "The rule speedrun needs a target score."),
+        ({"rule": "luck"}, "luck is not one of the available choices"),
         ({"name": "question"}, "There is a project question already"),
         ({"name": "a b"}, "letters, digits"),
         ({"threads": "0"}, "greater than or equal to 1"),

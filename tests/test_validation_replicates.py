@@ -54,7 +54,7 @@ def test_all_pairs_are_pooled_in_order_and_screening_is_not_among_them() -> None
     pooled = rules.pool([original, evidence(*second, seed=9)], RULE)
     assert pooled is not None and pooled.pairs == 6 and pooled.bar == 33.0
     gains = [pytest.approx(gain) for gain in (*first, *second)]
-    assert list(original.gains(RULE.direction, Stage.CONFIRM)) == gains[:4]
+    assert list(original.gains(RULE, Stage.CONFIRM)) == gains[:4]
     assert pooled.effect == pytest.approx(np.mean([*first, *second]))
     assert pooled.relative == pytest.approx(pooled.effect / 2)
     assert pooled.e_value == pytest.approx(stats.e_value([*first, *second], RULE.effects))

@@ -109,8 +109,24 @@ def test_the_command_ends_with_one_json_object() -> None:
     assert set(result["rules"]["e_20"]) >= {"false_merges", "true_merges", "trials"}
     assert 0 <= result["barren_share_with_merge"] <= 1 and 0 < result["p_e_ge_20"] <= 0.05
     assert set(result["worlds"]) == {"mixed", "barren", "drifting", "heavy_tails"}
+    assert all(0 <= share <= 0.05 for share in result["p_capped_e_ge_20"].values())
+    assert result["power_last_quarter"] == result["long"]["power_last_quarter"] >= 0.5
+    assert "Infinity" not in out.getvalue(), "JSON as every reader takes it"
     with pytest.raises(CommandError, match="--campaigns"):
         call_command("simulate", campaigns=0, stdout=out)
+
+
+def test_noise_and_drift_can_be_given_by_hand() -> None:
+    out = StringIO()
+    call_command("simulate", "--json", campaigns=4, candidates=20, sigma=0.01, drift=1.0, stdout=out)
+    worlds = {world["name"]: world for world in json.loads(out.getvalue())["settings"]["worlds"]}
+    assert {world["sigma_trial"] for world in worlds.values()} == {0.01}
+    assert worlds["mixed"]["drift_sd"] == pytest.approx(0.005), "half of what a floor moves from end to end"
+    assert worlds["mixed"]["gain_high"] == pytest.approx(0.004 / 0.0015 * 0.01)
+    with pytest.raises(CommandError, match="leave --sigma"):
+        call_command("simulate", project="any", sigma=0.01, stdout=out)
+    with pytest.raises(CommandError, match="above 0"):
+        call_command("simulate", sigma=-1.0, stdout=out)
 
 
 @pytest.mark.django_db

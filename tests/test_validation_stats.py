@@ -130,33 +130,6 @@ def test_shrinkage_pulls_toward_zero_and_less_with_more_pairs():
     assert stats.shrink([0.0, 0.0], 0.0, 1.0) == 0
 
 
-def test_the_noise_floor_recovers_both_sigmas():
-    rng = np.random.default_rng(5)
-    shared = rng.normal(3.0, 0.03, size=(3000, 1))
-    floor = stats.noise_floor(shared + rng.normal(0, 0.04, size=(3000, 2)))
-    assert floor.sigma_trial == pytest.approx(0.05, rel=0.05)
-    assert floor.sigma_pair == pytest.approx(0.04 * math.sqrt(2), rel=0.05)
-    assert floor.trials == 6000
-
-
-def test_an_arm_favoured_by_its_place_raises_sigma_rather_than_hiding():
-    assert stats.noise_floor([(1.0, 1.1)] * 6).sigma_pair == pytest.approx(0.1)
-
-
-def test_drift_tells_a_warming_machine_from_noise():
-    quiet = np.random.default_rng(8).normal(3, 0.01, size=(200, 6, 2))
-    drifts = [stats.noise_floor(pairs).drift for pairs in quiet]
-    assert np.std(drifts) == pytest.approx(0.85, abs=0.12)
-    assert stats.noise_floor([(3 + 0.1 * step, 3 + 0.1 * step) for step in range(6)]).drift > 2
-    assert stats.noise_floor([(3.0, 3.0)] * 6).drift == 0
-
-
-@pytest.mark.parametrize("pairs", [[], [(1.0, 1.0)], [(1.0, math.nan), (1.0, 1.0)]])
-def test_a_noise_floor_needs_finite_pairs(pairs):
-    with pytest.raises(ValueError, match="at least two pairs"):
-        stats.noise_floor(pairs)
-
-
 def test_the_detectable_effect_is_confirmed_with_its_power():
     effect = stats.minimum_detectable_effect(RULE)
     assert effect == pytest.approx(0.79, abs=0.03)

@@ -13,7 +13,8 @@ from benchmarks.data import data_id
 from research.models import AuditEntry, Event, Membership, Project, Role, Thread
 from research.repository import Repository
 from research.researchers import RESEARCHERS
-from research.validation.rules import Direction, Rule
+from research.validation.named import DEFAULT, Setting, named_rule
+from research.validation.records import Direction, Rule, Scale
 
 
 @dataclass(frozen=True)
@@ -23,15 +24,20 @@ class Budget:
     wall_seconds: float | None = None
 
 
-def rule_for(benchmark: Benchmark, preset: str) -> Rule:
-    """The rule of evidence of a new project. On the CPU preset, futility is read from the first look on."""
-    direction = Direction.LOWER if benchmark.metric.lower_is_better else Direction.HIGHER
-    sizes = benchmark.preset(preset)
-    return Rule(
-        direction=direction,
+def rule_for(benchmark: Benchmark, preset: str, name: str = DEFAULT, target: float | None = None) -> Rule:
+    """The rule of evidence of a new project. On the CPU preset, futility is read from the first look on.
+
+    Raises RuleError with one line where there is no such rule, or where it needs a target or has none.
+    """
+    metric, sizes = benchmark.metric, benchmark.preset(preset)
+    setting = Setting(
+        direction=Direction.LOWER if metric.lower_is_better else Direction.HIGHER,
+        scale=Scale.of_unit(metric.unit),
         futility_from=4 if sizes.clock == "cpu" else 8,
         noise_trials=2 * sizes.noise_pairs,
+        target=target,
     )
+    return named_rule(name, setting)
 
 
 def begin_project(
@@ -46,21 +52,23 @@ def begin_project(
     single_person: bool = False,
     question: str = "",
     audit_every: int = 10,
+    rule: str = DEFAULT,
+    target: float | None = None,
 ) -> Project:
     """Create the project and its threads, one per entry of `researchers`; the existing one where the name is taken.
 
-    Raises ContractError or DataError with one line where benchmark, preset, start or data are not there, and
-    NotAllowed where the person who starts it may not.
+    Raises ContractError or DataError with one line where benchmark, preset, start or data are not there, RuleError
+    where the named rule of evidence is not or lacks its target, and NotAllowed where the person who starts it may not.
     """
     Membership.require(started_by, None, Role.MEMBER, "start a project")
     contract = load(benchmark)
-    rule = rule_for(contract, preset)
+    frozen = rule_for(contract, preset, rule, target)
     files = contract.start_files(start)
     project, _ = Project.objects.get_or_create(
         name=name,
         defaults={
             "benchmark": benchmark, "preset": preset, "start": start, "data_id": data_id(benchmark),
-            "rule": rule.to_json(), "auto_approve": auto_approve, "max_trials": budget.trials,
+            "rule": frozen.to_json(), "auto_approve": auto_approve, "max_trials": budget.trials,
             "max_device_seconds": budget.device_seconds, "max_wall_seconds": budget.wall_seconds,
             "question": question
             or f"Which changes to `{start}` improve {contract.metric.name} on {benchmark} {preset}?",

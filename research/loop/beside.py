@@ -39,29 +39,16 @@ def bring_to(experiment: Experiment, stage: str, pairs: int) -> bool:
     return experiment.end()
 
 
-def gains_of(experiment: Experiment) -> list[float]:
-    """What the candidate's arm gained in each complete pair, in metric units."""
-    direction = Rule.from_json(experiment.rule).direction
-    return [direction.gain(baseline, candidate) for baseline, candidate in experiment.scores()]
-
-
 def interaction_of(candidate: Candidate) -> Interaction | None:
     """A combination of threads and its parts alone; None where it has none, or an arm has no pair yet."""
     experiment = Experiment.objects.filter(candidate=candidate).first()
     alone = {part.key: part for part in Experiment.objects.filter(key__in=candidate.part_keys())}
     if experiment is None or not candidate.parts or len(alone) < len(candidate.parts):
         return None
-    rule = Rule.from_json(experiment.rule)
-    together = [
-        rule.direction.gain(pair.baseline, pair.candidate)
-        for pair in experiment.complete_pairs()
-        if pair.stage is Stage.CONFIRM
-    ]
-    parts = [
-        (branch.label, gains_of(alone[key]))
-        for branch, key in zip(candidate.parts, candidate.part_keys(), strict=True)
-    ]  # fmt: skip
-    return interaction(parts, ("together", together), rule)
+    places = zip(candidate.parts, candidate.part_keys(), strict=True)
+    parts = [(branch.label, alone[key].complete_pairs()) for branch, key in places]
+    together = [pair for pair in experiment.complete_pairs() if pair.stage is Stage.CONFIRM]
+    return interaction(parts, ("together", together), Rule.from_json(experiment.rule))
 
 
 def interactions(project: Project) -> list[tuple[Candidate, Interaction]]:
@@ -79,7 +66,7 @@ def calibration_of(audit: Experiment) -> Calibration:
     line = MergeRequest.objects.line(audit.project, audit.candidate_commit)
     promised = sum(request.verdict.shrunk or 0.0 for request in line)
     rule = Rule.from_json(audit.rule)
-    return Calibration(len(line), promised, measured(audit.label, gains_of(audit), rule))
+    return Calibration(len(line), promised, measured(audit.label, audit.complete_pairs(), rule))
 
 
 def calibrations(project: Project) -> list[Calibration]:

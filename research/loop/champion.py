@@ -13,7 +13,7 @@ from django.db import transaction
 from research.loop.beside import begin, bring_to, calibration_of
 from research.loop.memory import noise_floor
 from research.models import Event, Experiment, MergeRequest, Project
-from research.validation.rules import Stage
+from research.validation.rules import Rule, Stage
 
 BASELINE_PAIRS = 3
 AUDIT_PAIRS = 6
@@ -69,10 +69,10 @@ def said_of_noise(experiment: Experiment) -> str:
     floor = noise_floor(experiment.project)
     if floor is None:
         return words
-    moved = (sum(pairs[-1]) - sum(pairs[0])) / 2 / floor.sigma_trial if floor.sigma_trial else 0.0
     before = floor.sigma_pair
-    floor.refresh(pairs)
-    return f"{words} (the floor: {before:.2g}, now {floor.sigma_pair:.2g}); drift {moved:+.1f} sigma"
+    floor.refresh(pairs, Rule.from_json(experiment.project.rule).scale)
+    drift = f"drift {floor.drift:+.1f} sigma" + (", more than noise makes" if floor.record().drifts else "")
+    return f"{words} (the floor: {before:.2g}, now {floor.sigma_pair:.2g}); {drift}"
 
 
 def begin_audit(project: Project) -> bool:

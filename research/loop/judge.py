@@ -58,7 +58,7 @@ def judge(experiment: Experiment) -> bool:
     if not idle and not evidence.structural:
         return False
     rule = Rule.from_json(experiment.rule)
-    if experiment.bar is None and len(evidence.gains(rule.direction, Stage.CONFIRM)) >= rule.looks[0]:
+    if experiment.bar is None and rule.is_sequential and len(evidence.of(Stage.CONFIRM)) >= rule.looks[0]:
         experiment.take_turn(rule.campaign_bar)
         evidence = replace(evidence, bar=experiment.bar)
     decision = rules.decide(evidence, rule)
@@ -75,7 +75,7 @@ def judge(experiment: Experiment) -> bool:
 def gather(experiment: Experiment) -> Evidence:
     """Freeze what is known: complete pairs, the noise floor, the findings."""
     floor = noise_floor(experiment.project)
-    noise = rules.NoiseFloor(floor.sigma_trial, floor.sigma_pair, floor.drift, floor.trials) if floor else None
+    noise = floor.record() if floor else None
     findings = tuple(
         rules.Finding(f.kind, Severity(f.severity), f.message, tuple(f.evidence)) for f in experiment.findings.all()
     )

@@ -55,20 +55,17 @@ def begin(project: Project) -> bool:
 
 
 def store(experiment: Experiment) -> bool:
-    from research.validation import stats  # numpy and scipy, not for every importer
+    from research.validation.floor import noise_floor  # numpy, not for every importer
 
     project, pairs = experiment.project, _pairs(experiment)
-    floor = stats.noise_floor(pairs)
+    floor = noise_floor(pairs)
     latest = Result.objects.filter(trial__experiment=experiment).latest("pk")
     with transaction.atomic():
         if not experiment.end():
             return False
         NoiseFloor.objects.update_or_create(
             machine_class=latest.machine_class, **project.noise_key,
-            defaults={
-                "sigma_trial": floor.sigma_trial, "sigma_pair": floor.sigma_pair, "drift": floor.drift,
-                "trials": floor.trials,
-            },
+            defaults=vars(floor),
         )  # fmt: skip
         metric, level = project.contract.metric, sum(a + b for a, b in pairs) / (2 * len(pairs))
         share = f" ({floor.sigma_pair / level:.2%})".replace("%", " %") if level else ""

@@ -10,7 +10,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('research', '0003_campaign_bar'),
+        ('research', '0004_named_rules'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

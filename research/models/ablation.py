@@ -14,7 +14,7 @@ from research.models.ids import new_id
 from research.models.people import Membership, Role
 from research.models.project import Project
 from research.models.refusals import NotMergeable
-from research.validation.combine import AblationRow, measured
+from research.validation.combine import AblationRow, lost
 from research.validation.records import Rule
 
 
@@ -120,6 +120,5 @@ class AblationPart(models.Model):
         self.refresh_from_db(fields=["experiment"])
 
     def row(self, rule: Rule) -> AblationRow:
-        scores = self.experiment.scores() if self.experiment else []
-        losses = [-rule.direction.gain(champion, without) for champion, without in scores]
-        return AblationRow(self.label, measured(self.label, losses, rule), self.refusal)
+        pairs = self.experiment.complete_pairs() if self.experiment else ()
+        return AblationRow(self.label, lost(self.label, pairs, rule), self.refusal)

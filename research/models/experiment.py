@@ -142,6 +142,7 @@ class Experiment(models.Model):
             PairedScore(
                 Stage(stage), pair, arms[Trial.Arm.BASELINE].seed,
                 arms[Trial.Arm.BASELINE].result.value, arms[Trial.Arm.CANDIDATE].result.value,
+                arms[Trial.Arm.BASELINE].result.is_censored, arms[Trial.Arm.CANDIDATE].result.is_censored,
             )
             for (stage, pair), arms in rows.items()
             if len(arms) == 2
@@ -382,6 +383,11 @@ class Result(models.Model):
         """The score of a result that has one."""
         assert self.score is not None
         return self.score
+
+    @property
+    def is_censored(self) -> bool:
+        """Whether the trial hit its cap: the score is the cap then, and the true one at least as bad."""
+        return bool(self.metrics.get("censored"))
 
     def __str__(self) -> str:
         return f"{self.score:.5f}" if self.score is not None else self.failure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from django.utils import timezone
 
 from research.models.event import Event
 from research.models.ids import new_id
+from research.validation import records
 
 LEASE_TIME = timedelta(seconds=15)
 
@@ -131,6 +133,9 @@ class NoiseFloor(models.Model):
     sigma_pair = models.FloatField()
     drift = models.FloatField()
     trials = models.PositiveIntegerField()
+    level = models.FloatField(null=True, help_text="mean score of the A/A trials")
+    freedom = models.PositiveIntegerField(null=True, help_text="degrees of freedom of sigma_pair")
+    drift_error = models.FloatField(null=True, help_text="sd of the drift where nothing drifts")
     measured = models.DateTimeField(default=timezone.now)
 
     class Meta:
@@ -143,14 +148,14 @@ class NoiseFloor(models.Model):
     def __str__(self) -> str:
         return f"{self.benchmark}/{self.preset} on {self.machine_class}: sigma {self.sigma_pair:.5f}"
 
-    def refresh(self, pairs: Sequence[tuple[float, float]]) -> None:
-        """Pool A/A pairs of a newer commit into it: variances are averaged by their degrees of freedom."""
-        mean = sum(map(sum, pairs)) / (2 * len(pairs))
-        arms = sum((score - mean) ** 2 for pair in pairs for score in pair)
-        gaps = sum((one - other) ** 2 for one, other in pairs)
-        known, fresh = self.trials // 2, len(pairs)
-        self.sigma_pair = ((known * self.sigma_pair**2 + gaps) / (known + fresh)) ** 0.5
-        freedom, more = self.trials - 1, 2 * fresh - 1
-        self.sigma_trial = ((freedom * self.sigma_trial**2 + arms) / (freedom + more)) ** 0.5
-        self.trials += 2 * fresh
-        self.save(update_fields=["sigma_pair", "sigma_trial", "trials"])
+    def record(self) -> records.NoiseFloor:
+        """The floor as the pure rules read it."""
+        return records.NoiseFloor(**{one.name: getattr(self, one.name) for one in fields(records.NoiseFloor)})
+
+    def refresh(self, pairs: Sequence[tuple[float, float]], scale: records.Scale) -> None:
+        """Pool A/A pairs of a newer commit into it."""
+        from research.validation.floor import pooled_floor  # numpy: not for the web process
+
+        pooled = vars(pooled_floor(self.record(), pairs, scale=scale))
+        NoiseFloor.objects.filter(pk=self.pk).update(**pooled)
+        self.refresh_from_db()

@@ -30,6 +30,7 @@ class Verdict(models.Model):
     near_miss = models.BooleanField(default=False)
     reason = models.TextField()
     relative = models.FloatField(null=True, blank=True, help_text="gain over the baseline's mean score, all stages")
+    p_value = models.FloatField(null=True, blank=True, help_text="of a rule that reads once; it decides there")
     evidence = models.JSONField(help_text="frozen input of the rule")
     created = models.DateTimeField(default=timezone.now)
 

@@ -1,13 +1,18 @@
 """What measurements say beside each other: a combination and its parts, a champion without each change, kept promises.
 
 Records for pages, and the arithmetic behind them. None of it is part of a verdict. Gains are in units of the metric,
-positive is better; every interval is the anytime interval of `stats`, so its ends each hold with the rule's level.
+positive is better; every interval is an anytime interval as in a verdict, so its ends each hold with the rule's level.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from research.validation.records import Record, Rule
+from research.validation.reading import weigh
+from research.validation.records import PairedScore, Rule
+from research.validation.wire import Record
+
+Pairs = Sequence[PairedScore]
 
 
 @dataclass(frozen=True)
@@ -69,36 +74,63 @@ class Calibration(Record):
         return _side(self.promised, self.realised.low, self.realised.high)
 
 
-def measured(label: str, gains: Sequence[float], rule: Rule) -> Measured:
-    """The mean of these gains, with its anytime interval."""
-    if not gains:
+def measured(label: str, pairs: Pairs, rule: Rule) -> Measured:
+    """The mean gain of these pairs under the rule, with its anytime interval."""
+    if not pairs:
         return Measured(label, None, None, None, 0)
-    from research.validation import stats  # numpy: not for the web process until a number is asked for
+    weight, level = weigh(pairs, rule), _level(pairs, rule)
+    low, high = _in_units(weight.interval, level, rule)
+    return Measured(label, rule.in_units(weight.gain, level), low, high, len(pairs))
 
-    low, high = stats.anytime_interval(gains, rule.level, rule.effects) or (None, None)
-    return Measured(label, sum(gains) / len(gains), low, high, len(gains))
+
+def lost(label: str, pairs: Pairs, rule: Rule) -> Measured:
+    """What the candidate's arm is worse by: `measured`, the other way round."""
+    gain = measured(label, pairs, rule)
+    if gain.effect is None:
+        return gain
+    low, high = (None if end is None else -end for end in (gain.high, gain.low))
+    return Measured(label, -gain.effect, low, high, gain.pairs)
 
 
-def interaction(
-    parts: Sequence[tuple[str, Sequence[float]]], together: tuple[str, Sequence[float]], rule: Rule
-) -> Interaction | None:
+def interaction(parts: Sequence[tuple[str, Pairs]], together: tuple[str, Pairs], rule: Rule) -> Interaction | None:
     """Parts and their combination; None before each has a pair.
 
     Every arm counts with its first n pairs, n being what the shortest has: how many pairs a verdict took depends on
     what they said, its first ones do not. The i-th pairs of all make one surplus; there are n independent ones, and
-    their interval is far narrower than the difference of the single intervals would be, and holds exactly.
+    their interval is far narrower than the difference of the single intervals would be, and holds exactly. Gains add up
+    on the rule's scale: as logs, where times are compared.
     """
-    count = min(len(gains) for _, gains in (*parts, together))
+    from research.validation import stats  # numpy: not for the web process until a number is asked for
+
+    count = min(len(pairs) for _, pairs in (*parts, together))
     if count == 0:
         return None
-    label, whole = together
-    columns = [gains[:count] for _, gains in parts]
-    surplus = measured("surplus", [whole[i] - sum(column[i] for column in columns) for i in range(count)], rule)
-    alone = tuple(measured(name, gains[:count], rule) for name, gains in parts)
-    all_together = measured(label, whole[:count], rule)
-    expected = sum(part.effect or 0.0 for part in alone)
-    more = (all_together.effect or 0.0) - expected
-    return Interaction(alone, all_together, expected, more, surplus.low, surplus.high)
+    arms = [pairs[:count] for _, pairs in (*parts, together)]
+    *alone, whole = ([rule.gain(pair) for pair in pairs] for pairs in arms)
+    sums = [sum(gains) for gains in zip(*alone, strict=True)]
+    surplus = [both - single for both, single in zip(whole, sums, strict=True)]
+    capped = any(pair.is_censored for pairs in arms for pair in pairs)  # a mean of times at the cap bounds nothing
+    interval = None if capped else stats.anytime_interval(surplus, rule.level, rule.effects)
+    level = _level(arms[-1], rule)
+    low, high = _in_units(interval, level, rule)
+    return Interaction(
+        parts=tuple(measured(name, pairs[:count], rule) for name, pairs in parts),
+        together=measured(together[0], arms[-1], rule),
+        expected=rule.in_units(math.fsum(sums) / count, level),
+        surplus=rule.in_units(math.fsum(surplus) / count, level),
+        low=low,
+        high=high,
+    )
+
+
+def _level(pairs: Pairs, rule: Rule) -> float:
+    return rule.mean_score([pair.baseline for pair in pairs])
+
+
+def _in_units(interval: tuple[float, float] | None, level: float, rule: Rule) -> tuple[float | None, float | None]:
+    """An interval on the rule's scale as metric units; an end that bounds nothing is None."""
+    low, high = (rule.in_units(end, level) if math.isfinite(end) else None for end in interval or (math.inf, math.inf))
+    return low, high
 
 
 def _side(value: float, low: float | None, high: float | None) -> int:

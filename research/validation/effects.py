@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from research.validation.records import Evidence, Rule
+from research.validation.records import Evidence, Rule, Scale
 
 UNKNOWN_SIGMA = 0.01  # relative noise of a pair, where no floor has been measured yet
 
@@ -23,7 +23,11 @@ def relative_gain(evidence: Evidence, rule: Rule) -> RelativeGain:
     if not evidence.pairs:
         return RelativeGain(None, None, 0)
     count = len(evidence.pairs)
-    level = sum(pair.baseline for pair in evidence.pairs) / count
-    mean = sum(rule.direction.gain(pair.baseline, pair.candidate) for pair in evidence.pairs) / count / level
-    sigma = evidence.noise.sigma_pair / level if evidence.noise else UNKNOWN_SIGMA
-    return RelativeGain(mean, sigma / math.sqrt(count), count)
+    level = evidence.level(rule)
+    mean = math.fsum(rule.gain(pair) for pair in evidence.pairs) / count
+    if not level:
+        return RelativeGain(None, None, count)
+    noise = evidence.noise.on_scale(rule, level) if evidence.noise else None
+    unit = 1.0 if rule.scale is Scale.LOG else level
+    sigma = noise.sigma_pair / unit if noise else UNKNOWN_SIGMA
+    return RelativeGain(rule.in_units(mean, level) / level, sigma / math.sqrt(count), count)

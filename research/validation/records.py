@@ -1,15 +1,20 @@
 """The records of validation: frozen dataclasses that go into `decide` and come out of it.
 
 Only standard library, so models and pages may import them. Arithmetic lives in `stats`, the procedure in
-`rules`. Every record travels as JSON through `to_json` and `from_json`, which refuse what they do not know.
+`rules`; every record travels as JSON (`wire`).
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from types import UnionType
-from typing import Any, Self, get_args, get_origin, get_type_hints
+from typing import Self
+
+from research.validation.wire import Record
+
+TIME_UNITS = ("s", "ms", "us", "µs", "ns", "sec", "seconds", "min", "minutes", "h", "hours")
+LARGEST_LOG = 700.0  # exp(709) is the last finite double
+USUAL_DRIFT_ERROR = 0.845  # of six pairs whose arms are independent
 
 
 class VerdictKind(StrEnum):
@@ -37,32 +42,38 @@ class Direction(StrEnum):
         return baseline - candidate if self is Direction.LOWER else candidate - baseline
 
 
+class Scale(StrEnum):
+    """On which scale two scores are compared: by their difference, or, for a time, by the log of their ratio."""
+
+    LINEAR = "linear"
+    LOG = "log"
+
+    @classmethod
+    def of_unit(cls, unit: str) -> Self:
+        return cls("log" if unit.split("/")[0].strip() in TIME_UNITS and "/" not in unit else "linear")
+
+    def place(self, score: float) -> float:
+        if self is Scale.LINEAR:
+            return score
+        if score <= 0:
+            raise ValueError(f"a score compared by ratio must be above 0, not {score:g}")
+        return math.log(score)
+
+
+class Procedure(StrEnum):
+    """Which procedure decides: `rules` has the first, `fixed` the others."""
+
+    FUNNEL = "funnel"  # screen, extend, confirm by e-values
+    PAIRS = "pairs"  # so many fresh pairs, read once, by a paired t-test
+    TARGET = "target"  # so many runs of the candidate, read once, against a score set beforehand
+
+
 class Severity(StrEnum):
     """How much a finding weighs. Only STRUCTURAL makes a verdict invalid by itself."""
 
     INFO = "info"
     REVIEW = "review"
     STRUCTURAL = "structural"
-
-
-class Record:
-    """JSON for a frozen dataclass. An unknown, missing or mistyped key is a ValueError that names it."""
-
-    def to_json(self) -> dict[str, Any]:
-        return {name: _encode(value) for name, value in vars(self).items()}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        if not isinstance(data, Mapping):
-            raise ValueError(f"{cls.__name__} must be an object, not {type(data).__name__}")
-        known = {field.name: field for field in fields(cls)}  # type: ignore[arg-type]  # subclasses are dataclasses
-        if unknown := sorted(set(data) - set(known)):
-            raise ValueError(f"{cls.__name__} has no {', '.join(unknown)}; it knows {', '.join(known)}")
-        required = {name for name, field in known.items() if field.default is MISSING}
-        if missing := sorted(required - set(data)):
-            raise ValueError(f"{cls.__name__} needs {', '.join(missing)}")
-        hints = get_type_hints(cls)
-        return cls(**{name: _decode(hints[name], data[name], f"{cls.__name__}.{name}") for name in data})
 
 
 @dataclass(frozen=True)
@@ -95,6 +106,11 @@ class Rule(Record):
         interval and the verdict agree: `improved` has its low end at or above zero.
     shrink_tau: prior sd of real gains in sigma. 1.0 by simulation: over campaigns of 200 candidates the
         shrunk gains sum to 97 % of the real ones, the raw means to 113 %.
+    scale: gains are differences, or logs of ratios (times).
+    censored_share: the share of the evidence staked on the signs of the pairs, for runs that may hit a cap. Once one
+        has, only this share counts: see `reading`.
+    procedure: which one decides. The fixed ones read the first number of `looks` once, at p < p_bar one-sided.
+    target: of the procedure TARGET: the score that the candidate's mean has to beat.
     """
 
     direction: Direction
@@ -115,6 +131,11 @@ class Rule(Record):
     noise_trials: int = 12
     level: float = 0.05
     shrink_tau: float = 1.0
+    procedure: Procedure = Procedure.FUNNEL
+    scale: Scale = Scale.LINEAR
+    censored_share: float = 0.0
+    p_bar: float = 0.01
+    target: float | None = None
 
     def __post_init__(self) -> None:
         increasing = all(a < b for a, b in zip(self.looks, self.looks[1:], strict=False))
@@ -129,6 +150,9 @@ class Rule(Record):
             "level must lie between 0 and 1": 0 < self.level < 1,
             "alpha must lie between 0 and 1": 0 < self.alpha < 1,
             "shrink_tau must be positive": self.shrink_tau > 0,
+            "p_bar must lie between 0 and 0.5": 0 < self.p_bar < 0.5,
+            "censored_share must be 0 or more and below 1": 0 <= self.censored_share < 1,
+            "a target belongs to the procedure target": (self.target is None) != (self.procedure is Procedure.TARGET),
         }
         if broken := [message for message, holds in checks.items() if not holds]:
             raise ValueError(f"rule {self.name}: {'; '.join(broken)}")
@@ -138,6 +162,41 @@ class Rule(Record):
         from research.validation import stats  # numpy: not for the web process
 
         return stats.elond_bar(self.alpha, None, turn, confirmed)
+
+    def gain(self, pair: "PairedScore") -> float:
+        """How much better the candidate did, on the rule's scale. Two runs at the cap tie; at the cap none is ahead."""
+        if pair.baseline_censored and pair.candidate_censored:
+            return 0.0
+        gain = self.direction.gain(self.scale.place(pair.baseline), self.scale.place(pair.candidate))
+        return min(gain, 0.0) if pair.candidate_censored else gain
+
+    def sign(self, pair: "PairedScore") -> int:
+        """1 where the candidate did better, -1 where worse; a candidate alone at the cap did worse."""
+        if pair.candidate_censored and not pair.baseline_censored:
+            return -1
+        gain = self.gain(pair)
+        return (gain > 0) - (gain < 0)
+
+    def mean_score(self, scores: Sequence[float]) -> float:
+        """The mean score, on the rule's scale: the geometric mean of times."""
+        mean = math.fsum(self.scale.place(score) for score in scores) / len(scores)
+        return math.exp(mean) if self.scale is Scale.LOG else mean
+
+    def in_units(self, gain: float, level: float) -> float:
+        """A gain on the rule's scale as metric units at this level of the baseline."""
+        if self.scale is Scale.LINEAR:
+            return gain
+        sign = -1 if self.direction is Direction.LOWER else 1
+        return sign * level * math.expm1(min(sign * gain, LARGEST_LOG))
+
+    def words(self, gain: float) -> str:
+        """A gain on the rule's scale for a sentence: a number, or a share of the baseline."""
+        return f"{gain:.4g}" if self.scale is Scale.LINEAR else f"{100 * self.in_units(gain, 1.0):.3g} %"
+
+    @property
+    def is_sequential(self) -> bool:
+        """Whether it reads e-values against the campaign's bar; the other procedures read a p-value once."""
+        return self.procedure is Procedure.FUNNEL
 
     def next_look(self, pairs: int) -> int:
         """The first look after `pairs` confirm pairs; past the last one the looks go on in the same step."""
@@ -156,17 +215,26 @@ class Rule(Record):
 
 @dataclass(frozen=True)
 class PairedScore(Record):
-    """The scores of one seed on both arms. A trial without a score (failed, diverged) makes no pair."""
+    """The scores of one seed on both arms. A trial without a score (failed, diverged) makes no pair.
+
+    *_censored: that run hit its cap; its score is the cap, and the true one is at least as bad.
+    """
 
     stage: Stage
     pair: int
     seed: int
     baseline: float
     candidate: float
+    baseline_censored: bool = False
+    candidate_censored: bool = False
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.baseline) and math.isfinite(self.candidate)):
             raise ValueError(f"{self.stage} pair {self.pair} has a score that is not a finite number")
+
+    @property
+    def is_censored(self) -> bool:
+        return self.baseline_censored or self.candidate_censored
 
 
 @dataclass(frozen=True)
@@ -174,14 +242,43 @@ class NoiseFloor(Record):
     """What A/A trials say about a benchmark on a machine class.
 
     sigma_trial, sigma_pair: sd of a trial's score and of the difference within a pair, in metric units.
-    drift: how far the level moved from the first pair to the last, in sigma_trial.
+    drift: how far the level moved from the first pair to the last, in sigma_trial; drift_error: its sd by noise alone.
     trials: how many A/A trials were measured.
+    level: mean score of the trials, at which sigma is a share of the score; None in floors stored without one.
+    freedom: degrees of freedom of sigma_pair; a pair without a known mean difference gives one.
     """
 
     sigma_trial: float
     sigma_pair: float
     drift: float
     trials: int
+    level: float | None = None
+    freedom: int | None = None
+    drift_error: float | None = None
+
+    @property
+    def degrees(self) -> int:
+        return self.freedom or max(self.trials // 2, 1)
+
+    @property
+    def drifts(self) -> bool:
+        """Whether the level moved by more than twice what noise alone does."""
+        return abs(self.drift) > 2 * (USUAL_DRIFT_ERROR if self.drift_error is None else self.drift_error)
+
+    @property
+    def sigma_range(self) -> tuple[float, float]:
+        """The sigmas of a pair that the trials allow: 95 %, by the chi-square distribution of their squares."""
+        from research.validation import tails
+
+        low, high = (tails.chi_square_quantile(share, self.degrees) for share in (0.025, 0.975))
+        return self.sigma_pair * math.sqrt(self.degrees / high), self.sigma_pair * math.sqrt(self.degrees / low)
+
+    def on_scale(self, rule: Rule, level: float) -> Self:
+        """The same floor with sigmas on the rule's scale; `level` is used where the floor has none of its own."""
+        if rule.scale is Scale.LINEAR:
+            return self
+        unit = self.level or level
+        return replace(self, sigma_trial=self.sigma_trial / unit, sigma_pair=self.sigma_pair / unit)
 
     def minimum_detectable_effect(self, rule: Rule) -> float:
         """The true gain, in metric units, that the rule confirms with power 0.8 within its last look.
@@ -191,7 +288,11 @@ class NoiseFloor(Record):
         # Imported here to keep numpy out of the web process until a number is asked for.
         from research.validation import stats
 
-        return stats.minimum_detectable_effect(rule) * self.sigma_pair
+        sigma = self.sigma_trial if rule.procedure is Procedure.TARGET else self.sigma_pair
+        gain = stats.minimum_detectable_effect(rule) * sigma
+        if rule.scale is Scale.LINEAR or not self.level or math.isinf(gain):
+            return gain
+        return rule.in_units(gain / self.level, self.level)
 
 
 @dataclass(frozen=True)
@@ -218,10 +319,17 @@ class Evidence(Record):
         if len(set(seeds)) < len(seeds):
             raise ValueError("a seed appears twice in the evidence: every pair needs a fresh one")
 
-    def gains(self, direction: Direction, *stages: Stage) -> tuple[float, ...]:
-        """Gains of the pairs of these stages, in pair order."""
-        chosen = sorted((pair for pair in self.pairs if pair.stage in stages), key=lambda pair: pair.pair)
-        return tuple(direction.gain(pair.baseline, pair.candidate) for pair in chosen)
+    def of(self, *stages: Stage) -> tuple[PairedScore, ...]:
+        """The pairs of these stages, in pair order."""
+        return tuple(sorted((pair for pair in self.pairs if pair.stage in stages), key=lambda pair: pair.pair))
+
+    def gains(self, rule: Rule, *stages: Stage) -> tuple[float, ...]:
+        """Gains of the pairs of these stages on the rule's scale, in pair order."""
+        return tuple(rule.gain(pair) for pair in self.of(*stages))
+
+    def level(self, rule: Rule, *stages: Stage) -> float:
+        """The baselines' mean score in these stages; of all pairs where these have none."""
+        return rule.mean_score([pair.baseline for pair in self.of(*stages) or self.pairs])
 
     @property
     def structural(self) -> tuple[Finding, ...]:
@@ -252,9 +360,10 @@ class WaitForNoise(Record):
 class Verdict(Record):
     """How an experiment ended.
 
-    effect: mean gain in metric units, positive is better; shrunk: the same after shrinkage; low, high:
-    anytime interval of the gain, None where the pairs bound nothing yet. Before confirm only `effect` is
-    known, from screening pairs, and e_value and e_against are 1: screening counts as no evidence.
+    effect: mean gain in metric units (by ratio: at the baselines' geometric mean), positive is better; shrunk: the
+    same after shrinkage; low, high: anytime interval of the gain, None where the pairs bound nothing yet. Before
+    confirm only `effect` is known, from screening pairs, and e_value and e_against are 1: screening is no evidence.
+    p_value: of the rules that read once; their verdict rests on it, not on the e-value.
     """
 
     kind: VerdictKind
@@ -269,6 +378,7 @@ class Verdict(Record):
     pairs: int
     near_miss: bool
     reason: str
+    p_value: float | None = None
 
 
 @dataclass(frozen=True)
@@ -287,42 +397,3 @@ class Pooled(Record):
     e_value: float
     e_against: float
     bar: float
-
-
-def _encode(value: Any) -> Any:
-    if isinstance(value, Record):
-        return value.to_json()
-    if isinstance(value, tuple):
-        return [_encode(item) for item in value]
-    return value.value if isinstance(value, StrEnum) else value
-
-
-def _decode(hint: Any, value: Any, where: str) -> Any:
-    if get_origin(hint) is UnionType:
-        inner, _ = get_args(hint)
-        return None if value is None else _decode(inner, value, where)
-    if get_origin(hint) is tuple:
-        if not isinstance(value, list | tuple):
-            raise ValueError(f"{where} must be a list, not {value!r}")
-        return tuple(_decode(get_args(hint)[0], item, where) for item in value)
-    if issubclass(hint, Record):
-        return hint.from_json(value)
-    if issubclass(hint, StrEnum):
-        return _decode_choice(hint, value, where)
-    return _decode_plain(hint, value, where)
-
-
-def _decode_choice(hint: type[StrEnum], value: Any, where: str) -> StrEnum:
-    try:
-        return hint(value)
-    except ValueError:
-        raise ValueError(f"{where} must be one of {', '.join(hint)}, not {value!r}") from None
-
-
-def _decode_plain(hint: Any, value: Any, where: str) -> Any:
-    accepted = (int, float) if hint is float else (hint,)
-    if not isinstance(value, accepted) or (isinstance(value, bool) and hint is not bool):
-        raise ValueError(f"{where} must be {hint.__name__}, not {value!r}")
-    if hint is float and not math.isfinite(value):
-        raise ValueError(f"{where} must be a finite number, not {value!r}")
-    return float(value) if hint is float else value

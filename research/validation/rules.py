@@ -8,6 +8,8 @@ Nothing else makes a verdict. In this order:
     confirm    fresh pairs only, read at the looks alone; the pairs above are never counted again, which
                removes the winner's curse from the evidence
 
+That is the funnel. The procedures that read once go from findings straight to `fixed`.
+
 A stop before confirm is inconclusive, never `worse`. The newest complete look decides: earlier looks are not
 replayed, so an experiment whose person asked for more pairs continues the same e-process.
 
@@ -16,8 +18,9 @@ original. Neither changes the original verdict.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from research.validation.fixed import decide_fixed, settle_fixed
+from research.validation.reading import Reading, concluded, count_words, read, weigh
 from research.validation.records import (
     Direction,
     Evidence,
@@ -26,6 +29,7 @@ from research.validation.records import (
     NoiseFloor,
     PairedScore,
     Pooled,
+    Procedure,
     Rule,
     Severity,
     Stage,
@@ -42,6 +46,7 @@ __all__ = [
     "NoiseFloor",
     "PairedScore",
     "Pooled",
+    "Procedure",
     "Rule",
     "Severity",
     "Stage",
@@ -61,24 +66,29 @@ def decide(evidence: Evidence, rule: Rule) -> Decision:
     """The one next step that the rule allows on this evidence."""
     if evidence.structural:
         return _invalid(evidence, rule)
-    if not evidence.gains(rule.direction, Stage.CONFIRM) and (before := _before_confirm(evidence, rule)):
+    if not evidence.of(Stage.CONFIRM) and (before := _before_confirm(evidence, rule)):
         return before
-    if evidence.noise is None or evidence.noise.trials < rule.noise_trials:
-        return _wait(evidence, rule)
-    return _confirm(evidence, rule, evidence.noise)
+    noise = _noise(evidence, rule)
+    if isinstance(noise, WaitForNoise):
+        return noise
+    if rule.procedure is not Procedure.FUNNEL:
+        return decide_fixed(evidence, rule, noise)
+    return _confirm(evidence, rule, noise)
 
 
 def settle(evidence: Evidence, rule: Rule) -> WaitForNoise | Verdict:
     """The verdict on as many confirm pairs as there are; none are asked for. At least one is needed."""
     if evidence.structural:
         return _invalid(evidence, rule)
-    if evidence.noise is None or evidence.noise.trials < rule.noise_trials:
-        return _wait(evidence, rule)
-    gains = evidence.gains(rule.direction, Stage.CONFIRM)
-    reading = _read(gains, rule, evidence.noise)
+    noise = _noise(evidence, rule)
+    if isinstance(noise, WaitForNoise):
+        return noise
+    if rule.procedure is not Procedure.FUNNEL:
+        return settle_fixed(evidence, rule, noise)
+    reading = read(evidence, rule, noise)
     bar = rule.bar if evidence.bar is None else evidence.bar
-    stop = f"{_count(len(gains))} were asked for"
-    return _settled(reading, rule, bar) or _unsettled(reading, rule, evidence.noise, bar, stop)
+    stop = f"{count_words(reading.pairs)} were asked for"
+    return _settled(reading, rule, bar) or _unsettled(reading, rule, noise, bar, stop)
 
 
 def pool(parts: Sequence[Evidence], rule: Rule) -> Pooled | None:
@@ -87,19 +97,16 @@ def pool(parts: Sequence[Evidence], rule: Rule) -> Pooled | None:
     Whether more pairs were measured may depend on what the earlier ones said, for an e-process holds at every stopping
     time and may be continued from there: the pairs are fresh seeds of the same two commits.
     """
-    from research.validation import stats
-
-    pairs = [pair for part in parts for pair in part.pairs if pair.stage is Stage.CONFIRM]
-    gains = [gain for part in parts for gain in part.gains(rule.direction, Stage.CONFIRM)]
-    if not gains or any(part.structural for part in parts):
+    pairs = [pair for part in parts for pair in part.of(Stage.CONFIRM)]
+    if not pairs or any(part.structural for part in parts):
         return None
-    effect, level = sum(gains) / len(gains), sum(pair.baseline for pair in pairs) / len(pairs)
-    low, high = stats.anytime_interval(gains, rule.level, rule.effects) or (None, None)
+    weight, level = weigh(pairs, rule), rule.mean_score([pair.baseline for pair in pairs])
+    effect = rule.in_units(weight.gain, level)
+    low, high = (rule.in_units(end, level) for end in weight.interval) if weight.interval else (None, None)
     bars = [part.bar for part in parts if part.bar is not None]
     return Pooled(
-        pairs=len(gains), effect=effect, relative=effect / level if level else 0.0, low=low, high=high,
-        e_value=stats.e_value(gains, rule.effects), e_against=stats.e_value([-gain for gain in gains], rule.effects),
-        bar=bars[0] if bars else rule.bar,
+        pairs=len(pairs), effect=effect, relative=effect / level if level else 0.0, low=low, high=high,
+        e_value=weight.e_value, e_against=weight.e_against, bar=bars[0] if bars else rule.bar,
     )  # fmt: skip
 
 
@@ -110,29 +117,30 @@ def pairs_to_decide(parts: Sequence[Evidence], rule: Rule, most: int = 48) -> in
     pooled = pool(parts, rule)
     if pooled is None:
         return None
-    gains = [gain for part in parts for gain in part.gains(rule.direction, Stage.CONFIRM)]
-    sigma = max((part.noise.sigma_pair for part in parts if part.noise), default=0.0)
     if pooled.e_value >= pooled.bar or pooled.e_against >= rule.worse_bar:
         return 0
+    gains = [gain for part in parts for gain in part.gains(rule, Stage.CONFIRM)]
+    floors = [part.noise.on_scale(rule, part.level(rule, Stage.CONFIRM)) for part in parts if part.noise]
+    sigma = max((floor.sigma_pair for floor in floors), default=0.0)
     bar, sign = (pooled.bar, 1) if pooled.effect > 0 else (rule.worse_bar, -1)
-    needed = stats.pairs_needed([sign * gain for gain in gains], sigma, rule.effects, bar, most)
+    staked = bar / (1 - rule.censored_share)
+    needed = stats.pairs_needed([sign * gain for gain in gains], sigma, rule.effects, staked, most)
     return max(needed - len(gains), 1) if needed else None
 
 
 def _before_confirm(evidence: Evidence, rule: Rule) -> Decision | None:
     """Screening and extension; None when the candidate may be confirmed."""
-    screened = len(evidence.gains(rule.direction, Stage.SCREEN))
-    extended = len(evidence.gains(rule.direction, Stage.EXTEND))
+    screened, extended = len(evidence.of(Stage.SCREEN)), len(evidence.of(Stage.EXTEND))
     if screened < rule.screen_pairs:
         return MorePairs(Stage.SCREEN, rule.screen_pairs, "not screened yet")
     if rule.screen_pairs == 0:
         return None
     if extended == 0:
-        mean = _mean(evidence.gains(rule.direction, Stage.SCREEN))
+        mean = _mean(evidence.gains(rule, Stage.SCREEN))
         if mean < 0:
-            reason = f"{_count(screened)} gave a gain of {mean:.4g}, below 0"
+            reason = f"{count_words(screened)} gave a gain of {rule.words(mean)}, below 0"
             return _stopped(evidence, rule, Stage.SCREEN, mean, reason)
-        if evidence.noise is not None and mean >= rule.clear_sigma * evidence.noise.sigma_pair:
+        if (sigma := _sigma(evidence, rule)) is not None and mean >= rule.clear_sigma * sigma:
             return None
     if extended < rule.extend_pairs:
         return MorePairs(Stage.EXTEND, rule.extend_pairs, "screening did not show it worse")
@@ -141,133 +149,104 @@ def _before_confirm(evidence: Evidence, rule: Rule) -> Decision | None:
 
 def _after_extension(evidence: Evidence, rule: Rule) -> Decision | None:
     """Stop at a mean of zero or less whatever the noise; above it the noise floor sets the hurdle."""
-    gains = evidence.gains(rule.direction, Stage.SCREEN, Stage.EXTEND)
+    gains = evidence.gains(rule, Stage.SCREEN, Stage.EXTEND)
     mean = _mean(gains)
     if mean <= 0:
-        reason = f"{_count(len(gains))} gave a mean gain of {mean:.4g}, not above 0"
+        reason = f"{count_words(len(gains))} gave a mean gain of {rule.words(mean)}, not above 0"
         return _stopped(evidence, rule, evidence.stage, mean, reason)
-    if evidence.noise is None:
+    sigma = _sigma(evidence, rule)
+    if sigma is None:
         return _wait(evidence, rule)
-    hurdle = rule.extend_sigma * evidence.noise.sigma_pair
+    hurdle = rule.extend_sigma * sigma
     if mean < hurdle:
-        asked = f"{hurdle:.4g} ({rule.extend_sigma:g} sigma)"
-        reason = f"{_count(len(gains))} gave a mean gain of {mean:.4g}, below {asked}"
+        asked = f"{rule.words(hurdle)} ({rule.extend_sigma:g} sigma)"
+        reason = f"{count_words(len(gains))} gave a mean gain of {rule.words(mean)}, below {asked}"
         return _stopped(evidence, rule, evidence.stage, mean, reason)
     return None
 
 
-@dataclass(frozen=True)
-class _Reading:
-    """What the confirm pairs say at one look."""
-
-    pairs: int
-    mean: float
-    shrunk: float
-    interval: tuple[float, float] | None
-    e_value: float
-    e_against: float
+def _noise(evidence: Evidence, rule: Rule) -> NoiseFloor | WaitForNoise:
+    """The floor on the rule's scale; a wait where there are too few A/A trials to confirm anything."""
+    if evidence.noise is None or evidence.noise.trials < rule.noise_trials:
+        return _wait(evidence, rule)
+    return evidence.noise.on_scale(rule, evidence.level(rule, Stage.CONFIRM)) if evidence.pairs else evidence.noise
 
 
-def _read(gains: tuple[float, ...], rule: Rule, noise: NoiseFloor) -> _Reading:
-    # Imported here to keep numpy out of the web process until there is evidence to weigh.
-    from research.validation import stats
-
-    mean = _mean(gains)
-    return _Reading(
-        pairs=len(gains),
-        mean=mean,
-        shrunk=stats.shrink(gains, noise.sigma_pair, rule.shrink_tau),
-        interval=stats.anytime_interval(gains, rule.level, rule.effects),
-        e_value=stats.e_value(gains, rule.effects),
-        e_against=stats.e_value([-gain for gain in gains], rule.effects),
-    )
+def _sigma(evidence: Evidence, rule: Rule) -> float | None:
+    """Sigma of a pair on the rule's scale, once there is a pair; None without a floor."""
+    return evidence.noise.on_scale(rule, evidence.level(rule)).sigma_pair if evidence.noise else None
 
 
 def _confirm(evidence: Evidence, rule: Rule, noise: NoiseFloor) -> MorePairs | Verdict:
-    gains = evidence.gains(rule.direction, Stage.CONFIRM)
-    count = len(gains)
+    count = len(evidence.of(Stage.CONFIRM))
     if not rule.is_look(count):
         look = rule.next_look(count)
-        return MorePairs(Stage.CONFIRM, look, f"the next look is at {_count(look)}")
-    reading = _read(gains, rule, noise)
+        return MorePairs(Stage.CONFIRM, look, f"the next look is at {count_words(look)}")
+    reading = read(evidence, rule, noise)
     bar = rule.bar if evidence.bar is None else evidence.bar
     if settled := _settled(reading, rule, bar):
         return settled
     stop = _stop_reason(reading, rule, noise, evidence.wanted)
     if stop is None:
-        reason = f"{_weighed(reading)} has e-value {reading.e_value:.4g}, below the bar of {bar:.4g}"
+        reason = f"{_weighed(reading, rule)} has e-value {reading.weight.e_value:.4g}, below the bar of {bar:.4g}"
         return MorePairs(Stage.CONFIRM, rule.next_look(count), reason)
     return _unsettled(reading, rule, noise, bar, stop)
 
 
-def _settled(reading: _Reading, rule: Rule, bar: float) -> Verdict | None:
+def _settled(reading: Reading, rule: Rule, bar: float) -> Verdict | None:
     """The verdict that one of the two e-values has reached."""
-    if reading.e_value >= bar:
-        reason = f"{_weighed(reading)} has e-value {reading.e_value:.4g}, at or above the bar of {bar:.4g}"
-        return _confirmed(VerdictKind.IMPROVED, reading, rule, bar, reason)
-    if reading.e_against >= rule.worse_bar:
-        against = f"has e-value {reading.e_against:.4g} against it, at or above {rule.worse_bar:.4g}"
-        return _confirmed(VerdictKind.WORSE, reading, rule, bar, f"{_weighed(reading)} {against}")
+    if reading.weight.e_value >= bar:
+        reason = f"{_weighed(reading, rule)} has e-value {reading.weight.e_value:.4g}, at or above the bar of {bar:.4g}"
+        return concluded(VerdictKind.IMPROVED, reading, rule, bar, reason)
+    if reading.weight.e_against >= rule.worse_bar:
+        against = f"has e-value {reading.weight.e_against:.4g} against it, at or above {rule.worse_bar:.4g}"
+        return concluded(VerdictKind.WORSE, reading, rule, bar, f"{_weighed(reading, rule)} {against}")
     return None
 
 
-def _unsettled(reading: _Reading, rule: Rule, noise: NoiseFloor, bar: float, stop: str) -> Verdict:
+def _unsettled(reading: Reading, rule: Rule, noise: NoiseFloor, bar: float, stop: str) -> Verdict:
     """The verdict where measuring stops before the question is settled."""
-    detectable = noise.minimum_detectable_effect(rule)
-    if reading.interval and max(map(abs, reading.interval)) <= detectable:
-        within = f"its interval lies within {detectable:.4g}, the smallest gain this rule can confirm"
-        return _confirmed(VerdictKind.NO_DIFFERENCE, reading, rule, bar, f"{_weighed(reading)}: {within}")
-    reason = f"{_weighed(reading)} has e-value {reading.e_value:.4g}, below the bar of {bar:.4g}: {stop}"
-    return _confirmed(VerdictKind.INCONCLUSIVE, reading, rule, bar, reason)
+    from research.validation import stats
+
+    detectable = stats.minimum_detectable_effect(rule) * noise.sigma_pair
+    interval = reading.weight.interval
+    if interval and max(map(abs, interval)) <= detectable:
+        within = f"its interval lies within {rule.words(detectable)}, the smallest gain this rule can confirm"
+        return concluded(VerdictKind.NO_DIFFERENCE, reading, rule, bar, f"{_weighed(reading, rule)}: {within}")
+    reason = f"{_weighed(reading, rule)} has e-value {reading.weight.e_value:.4g}, below the bar of {bar:.4g}: {stop}"
+    return concluded(VerdictKind.INCONCLUSIVE, reading, rule, bar, reason)
 
 
-def _weighed(reading: _Reading) -> str:
-    return f"a mean gain of {reading.mean:.4g} over {_count(reading.pairs)}"
+def _weighed(reading: Reading, rule: Rule) -> str:
+    return f"a {reading.words} gain of {rule.words(reading.weight.gain)} over {count_words(reading.pairs)}"
 
 
-def _stop_reason(reading: _Reading, rule: Rule, noise: NoiseFloor, wanted: int) -> str | None:
+def _stop_reason(reading: Reading, rule: Rule, noise: NoiseFloor, wanted: int) -> str | None:
     """Why no further pairs are measured; None to go on. A person's wish for more pairs comes first."""
     if reading.pairs < wanted:
         return None
     if reading.pairs >= rule.looks[-1]:
-        return f"{_count(reading.pairs)} were the last look"
+        return f"{count_words(reading.pairs)} were the last look"
     if reading.pairs < rule.futility_from:
         return None
     hurdle = rule.futility_sigma * noise.sigma_pair
-    if reading.mean < hurdle:
-        return f"stopped early, the mean is below {hurdle:.4g} ({rule.futility_sigma:g} sigma)"
-    if reading.e_value < rule.futility_e:
+    if reading.weight.gain < hurdle:
+        return f"stopped early, the {reading.words} is below {rule.words(hurdle)} ({rule.futility_sigma:g} sigma)"
+    if reading.weight.e_value < rule.futility_e:
         return f"stopped early, the e-value is below {rule.futility_e:g}"
     return None
 
 
-def _confirmed(kind: VerdictKind, reading: _Reading, rule: Rule, bar: float, reason: str) -> Verdict:
-    low, high = reading.interval or (None, None)
-    passed = kind is VerdictKind.IMPROVED
-    return Verdict(
-        kind=kind,
-        stage=Stage.CONFIRM,
-        effect=reading.mean,
-        shrunk=reading.shrunk,
-        low=low,
-        high=high,
-        e_value=reading.e_value,
-        e_against=reading.e_against,
-        bar=bar,
-        pairs=reading.pairs,
-        near_miss=not passed and reading.shrunk > 0 and reading.e_value >= rule.near_miss_e,
-        reason=reason,
-    )
-
-
 def _stopped(evidence: Evidence, rule: Rule, stage: Stage, effect: float, reason: str) -> Verdict:
-    return _without_confirmation(VerdictKind.INCONCLUSIVE, evidence, rule, stage, effect, reason)
+    in_units = rule.in_units(effect, evidence.level(rule, Stage.SCREEN, Stage.EXTEND))
+    return _without_confirmation(VerdictKind.INCONCLUSIVE, evidence, rule, stage, in_units, reason)
 
 
 def _invalid(evidence: Evidence, rule: Rule) -> Verdict:
-    gains = evidence.gains(rule.direction, evidence.stage)
+    gains = evidence.gains(rule, evidence.stage)
+    level = evidence.level(rule, evidence.stage) if gains else 0.0
     reason = "; ".join(finding.message for finding in evidence.structural)
-    effect = _mean(gains) if gains else None
+    effect = rule.in_units(_mean(gains), level) if gains else None
     return _without_confirmation(VerdictKind.INVALID, evidence, rule, evidence.stage, effect, reason)
 
 
@@ -284,7 +263,7 @@ def _without_confirmation(
         e_value=1.0,
         e_against=1.0,
         bar=rule.bar if evidence.bar is None else evidence.bar,
-        pairs=len(evidence.gains(rule.direction, Stage.CONFIRM)),
+        pairs=len(evidence.of(Stage.CONFIRM)),
         near_miss=False,
         reason=reason,
     )
@@ -297,7 +276,3 @@ def _wait(evidence: Evidence, rule: Rule) -> WaitForNoise:
 
 def _mean(gains: tuple[float, ...]) -> float:
     return sum(gains) / len(gains)
-
-
-def _count(pairs: int) -> str:
-    return f"{pairs} pair" if pairs == 1 else f"{pairs} pairs"

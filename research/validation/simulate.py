@@ -10,6 +10,7 @@ again here, for arrays of campaigns; `tests/test_validation_simulate.py` holds i
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,15 @@ class World:
     correlation: float = 0.0  # between the arms of a pair, beyond the level they share
     drift_sd: float = 0.0  # sd of a level that wanders from candidate to candidate, AR(1) with 0.9
     tail: float = math.inf  # degrees of freedom of the noise, scaled to the same sd
+
+    def measured(self, sigma_trial: float, correlation: float, drift: float) -> Self:
+        """The same world at this noise: effects keep their size against it. drift in sigma, as in a noise floor."""
+        scale = sigma_trial / self.sigma_trial
+        return replace(
+            self, sigma_trial=sigma_trial, harm_sd=self.harm_sd * scale, gain_low=self.gain_low * scale,
+            gain_high=self.gain_high * scale, correlation=min(max(correlation, -0.99), 0.99),
+            drift_sd=max(self.drift_sd * scale, abs(drift) * sigma_trial / 2),
+        )  # fmt: skip
 
     @property
     def sigma_pair(self) -> float:
@@ -188,7 +198,7 @@ def _looks(pairs: Array, rule: Rule, sigma: Array) -> tuple[Array, Ints]:
         total = sums[..., look - 1]
         u = np.clip(total / np.sqrt(look * squares[..., look - 1]), -1 + 1e-12, 1 - 1e-12)
         place = np.arctanh(u)
-        curve = stats.log_e_curve(np.tanh(GRID), look, rule.effects)
+        curve = stats.log_e_curve(np.tanh(GRID), look, rule.effects) + math.log(1 - rule.censored_share)
         log_e = np.interp(place, GRID, curve)
         stop = np.interp(-place, GRID, curve) >= math.log(rule.worse_bar)
         if look >= rule.futility_from:
@@ -286,6 +296,31 @@ def compare(world: World, rule: Rule, campaigns: int, candidates: int, seed: int
         "best_of_4": lambda draws: keep_if_better(draws, 4),
     }
     return {name: tally(draws := draw(world, campaigns, candidates, seed), play(draws)) for name, play in plays.items()}
+
+
+def capped_crossings(rule: Rule, bar: float, streams: int, looks: Sequence[int], cap: float, seed: int) -> float:
+    """The same for times of which those above `cap` sd are cut, under a rule that stakes a share on signs.
+
+    What `reading.weigh` reads, for arrays of streams; `tests/test_validation_simulate.py` holds it against that.
+    """
+    times = np.random.default_rng(seed).standard_normal((streams, looks[-1], 2))
+    reached = np.zeros(streams, dtype=bool)
+    for look in looks:
+        reached |= capped_e_values(np.minimum(times[:, :look], cap), cap, rule) >= bar
+    return float(reached.mean())
+
+
+def capped_e_values(times: Array, cap: float, rule: Rule) -> Array:
+    """What is read of streams of log times (streams, pairs, [baseline, candidate]); one at the cap is cut."""
+    gains = times[..., 0] - times[..., 1]
+    share = rule.censored_share
+    of_t = (1 - share) * stats.e_values(gains, rule.effects)
+    wins, losses = (gains > 0).sum(axis=-1)[:, None], (gains < 0).sum(axis=-1)[:, None]
+    bets = np.array(stats.BETS)
+    of_signs = share * ((1 + bets) ** wins * (1 - bets) ** losses).mean(axis=-1)
+    capped = (times >= cap).any(axis=(-2, -1))
+    read: Array = np.where(capped, np.minimum(of_t, of_signs), of_t)
+    return read
 
 
 def null_crossings(effects: Sequence[float], bar: float, streams: int, looks: Sequence[int], seed: int) -> float:

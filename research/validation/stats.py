@@ -1,4 +1,4 @@
-"""The arithmetic of evidence: e-values, anytime intervals, shrinkage, the noise floor and campaign bars.
+"""The arithmetic of evidence: e-values, anytime intervals, shrinkage, detectable gains and campaign bars.
 
 Gains are positive when the candidate is better; directions are settled before numbers come here. Decisions
 live in `rules`. numpy only: the density ratio behind the e-value is integrated here rather than taken from
@@ -21,15 +21,16 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from research.validation.records import NoiseFloor, Rule
+from research.validation import tails
+from research.validation.records import LARGEST_LOG, Procedure, Rule
 
 Array = NDArray[np.float64]
 
 # Differences closer together than this, relative to their size, are one number and rounding.
 IDENTICAL = 1e-9
-LARGEST_LOG = 700.0  # exp(709) is the last finite double
 # Trapezoid nodes in units of the integrand's width. Its left tail is the long one (exponential for 2 pairs).
 NODES: Array = np.arange(-28.0, 10.0, 0.35)
+BETS = (0.2, 0.4, 0.6, 0.8, 1.0)  # of the sign e-value: from cautious to all
 GAMMA_POWER, GAMMA_SHIFT = 1.4, 2
 GAMMA_TOTAL = 1.7267  # of (t + 2)^-1.4 over all t from 1, rounded up so that the shares sum to just under 1
 
@@ -122,6 +123,33 @@ def anytime_interval(differences: ArrayLike, level: float, effects: Sequence[flo
     return mean - half, mean + half
 
 
+def sign_e_value(wins: int, losses: int) -> float:
+    """Evidence of pairs of which only the order of the arms counts; ties are neither.
+
+    A bettor stakes a share b of what he holds on the candidate's win in each pair, at even odds: (1 + b)^wins *
+    (1 - b)^losses, the mean over BETS. Where a win is no likelier than a loss, whatever came before, every bet is fair
+    or worse, so the wealth is a supermartingale and reaches x at any look with probability at most 1 / x.
+    """
+    if wins > 900:  # (1 + b)^wins leaves the doubles
+        return math.exp(LARGEST_LOG) if losses == 0 else sign_e_value(900, losses)
+    return math.fsum((1 + bet) ** wins * (1 - bet) ** losses for bet in BETS) / len(BETS)
+
+
+def sign_interval(bounds: Sequence[tuple[float, float]], bar: float) -> tuple[float, float] | None:
+    """The medians of the gain that the signs do not rule out at any look; None where an end is unknown.
+
+    bounds: between which values each gain lies. A median m is too low when the sign e-value of the gains that are
+    surely above it, against all others, reaches the bar: so each end is a gain of a certain rank.
+    """
+    count = len(bounds)
+    rank = next((wins for wins in range(1, count + 1) if sign_e_value(wins, count - wins) >= bar), None)
+    if rank is None:
+        return None
+    low = sorted((low for low, _ in bounds), reverse=True)[rank - 1]
+    high = sorted(high for _, high in bounds)[rank - 1]
+    return (low, high) if math.isfinite(low) and math.isfinite(high) else None
+
+
 def pairs_needed(
     differences: ArrayLike, sigma_pair: float, effects: Sequence[float], bar: float, most: int
 ) -> int | None:
@@ -146,55 +174,47 @@ def shrink(differences: ArrayLike, sigma_pair: float, tau: float) -> float:
     training less steady must not hide behind the floor. On a floor of zero (a deterministic benchmark) T
     falls back on s.
     """
+    return float(np.mean(np.asarray(differences, dtype=float))) * shrinkage(differences, sigma_pair, tau)
+
+
+def shrinkage(differences: ArrayLike, sigma_pair: float, tau: float) -> float:
+    """The share of the mean gain that `shrink` keeps."""
     data = np.asarray(differences, dtype=float)
-    mean = float(data.mean())
     sd = max(sigma_pair, float(data.std(ddof=1)) if len(data) > 1 else 0.0)
     prior = (tau * (sigma_pair or sd)) ** 2
     noise = sd**2 / len(data)
-    return mean * prior / (prior + noise) if prior + noise > 0 else mean
-
-
-def noise_floor(pairs: Sequence[tuple[float, float]]) -> NoiseFloor:
-    """The noise floor of two or more A/A pairs (baseline, candidate), in the order they were measured.
-
-    sigma_trial pools all trials: they are the same code. sigma_pair is taken about zero, not about the mean:
-    the true difference is zero by construction, so the six pairs of a normal floor keep six degrees of
-    freedom rather than five, and an arm that is favoured by its place raises sigma instead of hiding in the
-    mean. drift is the least-squares slope over pair means, as the change from first pair to last in
-    sigma_trial; six pairs of pure noise give it an sd of 0.85, so 2 is suspicious and 1 is not.
-    """
-    scores = np.asarray(pairs, dtype=float)
-    if scores.ndim != 2 or scores.shape[1] != 2 or len(scores) < 2 or not np.isfinite(scores).all():
-        raise ValueError("a noise floor needs at least two pairs of finite scores")
-    sigma_trial = float(scores.std(ddof=1))
-    sigma_pair = math.sqrt(float(np.mean((scores[:, 0] - scores[:, 1]) ** 2)))
-    place = np.arange(len(scores)) - (len(scores) - 1) / 2
-    slope = float(place @ scores.mean(axis=1) / (place @ place))
-    drift = slope * (len(scores) - 1) / sigma_trial if sigma_trial > 0 else 0.0
-    return NoiseFloor(sigma_trial=sigma_trial, sigma_pair=sigma_pair, drift=drift, trials=scores.size)
+    return prior / (prior + noise) if prior + noise > 0 else 1.0
 
 
 def minimum_detectable_effect(rule: Rule, power: float = 0.8) -> float:
-    """The true gain, in sigma of a pair, that confirmation calls improved with this power. May be inf."""
-    return _detectable(
-        rule.looks, rule.effects, rule.bar, rule.futility_from, rule.futility_sigma, rule.futility_e, power
-    )
+    """The true gain, in sigma of a pair, that confirmation calls improved with this power. May be inf.
+
+    In sigma of a trial, and over the target, for the rule that has one.
+    """
+    if rule.procedure is not Procedure.FUNNEL:
+        count = rule.looks[0]
+        t = tails.student_quantile(rule.p_bar, count - 1)
+        return _detectable((count,), (t / math.sqrt(t**2 + count - 1),), (-1.0,), count, -math.inf, power)
+    bar = rule.bar / (1 - rule.censored_share)
+    wins = tuple(_lowest_u(look, rule.effects, bar) for look in rule.looks)
+    hopeless = tuple(_lowest_u(look, rule.effects, rule.futility_e * bar / rule.bar) for look in rule.looks)
+    return _detectable(rule.looks, wins, hopeless, rule.futility_from, rule.futility_sigma, power)
 
 
 @lru_cache(maxsize=64)
 def _detectable(
     looks: tuple[int, ...],
-    effects: tuple[float, ...],
-    bar: float,
+    wins: tuple[float, ...],
+    hopeless: tuple[float, ...],
     futility_from: int,
     futility_sigma: float,
-    futility_e: float,
     power: float,
 ) -> float:
-    """Bisection over the gain on 4,000 fixed normal streams (about 1 % of noise in the answer)."""
+    """Bisection over the gain on 4,000 fixed normal streams (about 1 % of noise in the answer).
+
+    wins, hopeless: of every look, the u at which it is improved, and below which it stops.
+    """
     noise = np.random.default_rng(20_240_808).standard_normal((4000, looks[-1]))
-    wins = [_lowest_u(look, effects, bar) for look in looks]
-    hopeless = [_lowest_u(look, effects, futility_e) for look in looks]
 
     def reached(gain: float) -> float:
         data = noise + gain

@@ -25,6 +25,7 @@ from research.loop.begin import Budget, begin_project, rule_for
 from research.models import Machine, Membership, NoiseFloor, NotAllowed, Project, Result, Role
 from research.researchers import RESEARCHERS
 from research.templatetags.lab import duration
+from research.validation.named import DEFAULT, RULES, NamedRule, RuleError
 from research.validation.records import Rule
 from research.views.pages import go, render_page
 from research.views.project_board import seconds_a_pair
@@ -65,6 +66,11 @@ class Size:
         )
 
     @property
+    def smallest(self) -> list[tuple[NoiseFloor, float]]:
+        """The stored floors, each with the smallest gain that the default rule confirms there with power 0.8."""
+        return [(floor, floor.record().minimum_detectable_effect(self.rule)) for floor in self.floors]
+
+    @property
     def noise(self) -> str:
         seconds = self.preset.noise_pairs * self.pair_seconds
         return f"{self.preset.noise_pairs} pairs of the start against itself come first, about {duration(seconds)}"
@@ -74,6 +80,8 @@ class ProjectForm(forms.Form):
     preset = forms.ChoiceField()
     start = forms.ChoiceField()
     researcher = forms.ChoiceField(choices=[(name, name) for name in RESEARCHERS])
+    rule = forms.ChoiceField(choices=[(name, name) for name in RULES], initial=DEFAULT, required=False)
+    target = forms.FloatField(required=False)
     threads = forms.IntegerField(min_value=1, max_value=MOST_THREADS, initial=2)
     name = forms.SlugField(max_length=80)
     question = forms.CharField(max_length=500, required=False)
@@ -97,6 +105,25 @@ class ProjectForm(forms.Form):
             raise ValidationError(f"There is a project {name} already; choose another name.")
         return name
 
+    def clean_rule(self) -> str:
+        return self.cleaned_data["rule"] or DEFAULT
+
+    def clean(self) -> dict[str, Any]:
+        """The rule has its target where it needs one; a target beside another rule is left alone."""
+        chosen: dict[str, Any] = super().clean() or self.cleaned_data
+        if "rule" in chosen and "target" in chosen:
+            chosen["target"] = chosen["target"] if RULES[chosen["rule"]].needs_target else None
+            try:
+                rule_for(self.contract, chosen.get("preset") or next(iter(self.contract.presets)),
+                         chosen["rule"], chosen["target"])  # fmt: skip
+            except RuleError as error:
+                self.add_error("target", f"{str(error)[0].upper()}{str(error)[1:]}.")
+        return chosen
+
+    @property
+    def rules(self) -> list[tuple[str, NamedRule]]:
+        return list(RULES.items())
+
     def clean_single_person(self) -> bool:
         return bool(self.cleaned_data["single_person"]) and self.is_admin
 
@@ -109,7 +136,7 @@ class ProjectForm(forms.Form):
             [chosen["researcher"]] * chosen["threads"],
             Budget(chosen["max_trials"], hours and hours * HOUR, wall and wall * HOUR),
             auto_approve=False, started_by=self.user, single_person=chosen["single_person"],
-            question=chosen["question"].strip(),
+            question=chosen["question"].strip(), rule=chosen["rule"], target=chosen["target"],
         )  # fmt: skip
 
     @property
@@ -130,7 +157,7 @@ class ProjectForm(forms.Form):
                 benchmark=self.contract.name, preset=name, data_id=data, machine_class__in=classes
             )
             seconds = seen["seconds"] or seconds_a_pair(preset.budget_seconds)
-            rule = rule_for(self.contract, name)
+            rule = rule_for(self.contract, name)  # the default one: what the others cost, their own line says
             found.append(Size(preset, rule, seconds, seen["trials"], list(floors.order_by("-measured")[:3])))
         return found
 
@@ -170,7 +197,7 @@ def _begun(form: ProjectForm) -> Project | None:
     """The new project, its loop rung; None where it cannot begin, which the form then says."""
     try:
         project = form.begin()
-    except (ContractError, DataError, NotAllowed) as error:
+    except (ContractError, DataError, NotAllowed, RuleError) as error:
         form.add_error(None, str(error))
         return None
     tasks.advance_project(project.pk)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from research.models import Finding, MergeRequest, Result
 from research.validation import integrity
-from research.validation.records import Severity
+from research.validation.records import Rule, Severity, VerdictKind
 from research.views.review_queue import e_words
 
 LEVELS = {
@@ -38,6 +38,10 @@ def checks(request: MergeRequest, results: Sequence[Result], findings: Sequence[
 
 def effect(request: MergeRequest) -> Check:
     verdict = request.verdict
+    if verdict.p_value is not None:
+        bar = Rule.from_json(verdict.experiment.rule).p_bar
+        return Check("good" if verdict.kind == VerdictKind.IMPROVED else "bad", "effect",
+                     f"p = {verdict.p_value:.3g}, asked below {bar:g}")  # fmt: skip
     passed = verdict.e_value >= verdict.bar
     return Check("good" if passed else "bad", "effect", f"e-value {e_words(verdict.e_value)}, bar {verdict.bar:.4g}")
 

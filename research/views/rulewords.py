@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from research.models import Experiment
-from research.validation.records import Rule
+from research.validation.records import Procedure, Rule, Scale
 from research.views.pairs import Pairs
 
 
 def rule_words(rule: Rule) -> list[str]:
     """One sentence a stage."""
+    noise = f"Nothing is confirmed before {rule.noise_trials} A/A trials have told the noise."
+    scale = ["Scores are times: compared by the log of their ratio."] * (rule.scale is Scale.LOG)
+    if not rule.is_sequential:
+        return [_read_once(rule), "No screening, no early look, nothing added afterwards.", *scale, noise]
     said = []
     if rule.screen_pairs:
         said.append(f"Screen: {_count(rule.screen_pairs)}. It stops there if the candidate looks worse.")
@@ -25,8 +29,19 @@ def rule_words(rule: Rule) -> list[str]:
         f"From {_count(rule.futility_from)} on it stops early where the mean is below {rule.futility_sigma:g} sigma "
         f"or the e-value below {rule.futility_e:g}."
     )
-    said.append(f"Nothing is confirmed before {rule.noise_trials} A/A trials have told the noise.")
-    return said
+    return [*said, *scale, noise]
+
+
+def _read_once(rule: Rule) -> str:
+    if rule.procedure is Procedure.TARGET:
+        return (
+            f"{rule.looks[0]} fresh runs of the candidate, read once. Improved where their mean is better than the "
+            f"target {rule.target:g} with one-sided p < {rule.p_bar:g}, and better than the baseline's."
+        )
+    return (
+        f"{_count(rule.looks[0])} of fresh seeds, read once. Improved where a paired t-test has one-sided "
+        f"p < {rule.p_bar:g}, worse where the opposite has."
+    )
 
 
 def what_next(experiment: Experiment, pairs: Pairs) -> str:
@@ -54,6 +69,8 @@ def _after(stage: str, planned: int, rule: Rule, bar: float | None) -> str:
         )
     if stage == "extend":
         return f"It goes to confirmation if the mean gain of all reaches {rule.extend_sigma:g} sigma of a pair."
+    if not rule.is_sequential:
+        return f"All {_count(planned)} are read at once; improved needs p < {rule.p_bar:g}."
     asked = "the e-value that the campaign asks" if bar is None else f"an e-value of {bar:.4g}"
     return (
         f"The evidence is read at {_count(planned)}; improved needs {asked}. "

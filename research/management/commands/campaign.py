@@ -16,15 +16,16 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import Error as DatabaseError
 
-from benchmarks.contract import ContractError
+from benchmarks.contract import ContractError, load
 from benchmarks.data import DataError
 from research import tasks
-from research.loop.begin import Budget, begin_project
+from research.loop.begin import Budget, begin_project, rule_for
 from research.management.embedded import choose_data, embedded_lab, ensure_data
 from research.management.progress import Progress
 from research.management.summary import closing_scores, summary
 from research.models import Ablation, Experiment, NotMergeable, Project
 from research.researchers import RESEARCHERS
+from research.validation.named import DEFAULT, RULES, RuleError
 from runners.supervisor import Supervisor
 
 CLOSING_PAIRS = 5
@@ -43,6 +44,8 @@ class Command(BaseCommand):
         parser.add_argument("--preset", default="cpu")
         parser.add_argument("--start", default="vanilla")
         parser.add_argument("--researcher", default="catalogue", choices=sorted(RESEARCHERS))
+        parser.add_argument("--rule", default=DEFAULT, choices=list(RULES), help="the rule of evidence")
+        parser.add_argument("--target", type=float, help="the score to beat, for the rule speedrun")
         parser.add_argument("--threads", type=int, default=2, help="lines of inquiry side by side")
         parser.add_argument("--minutes", type=float, default=25, help="wall time of the search, over all starts")
         parser.add_argument("--max-trials", type=int, help="stop after so many trials")
@@ -63,12 +66,13 @@ class Command(BaseCommand):
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda *_: stopping.set())
         try:
+            rule_for(load(options["benchmark"]), options["preset"], options["rule"], options["target"])
             ensure_data(options["benchmark"])
             with embedded_lab() as supervisor:
                 project = self._begin(options)
                 run = Run(project, supervisor, stopping, Progress(project, options["minutes"] * 60))
                 run.whole(options["minutes"] * 60, options["ablate"])
-        except (ContractError, DataError) as error:
+        except (ContractError, DataError, RuleError) as error:
             raise CommandError(str(error), returncode=2) from error
         except Stopped:
             self.stderr.write("stopped; the same command goes on from here")
@@ -82,6 +86,10 @@ class Command(BaseCommand):
     def _begin(self, options: dict[str, Any]) -> Project:
         """The unfinished campaign of the same arguments, or a new one."""
         base = "campaign-{benchmark}-{preset}-{start}-{researcher}-{threads}".format(**options)
+        if options["rule"] != DEFAULT:
+            base += f"-{options['rule']}"
+        if options["target"] is not None:
+            base += f"-{options['target']:g}".replace(".", "_")
         earlier = Project.objects.filter(name__startswith=f"{base}-n")
         unfinished = earlier.exclude(state=Project.State.FINISHED).order_by("-pk").first()
         budget = Budget(options["max_trials"], options["max_device_seconds"], options["minutes"] * 60)
@@ -89,6 +97,7 @@ class Command(BaseCommand):
             unfinished.name if unfinished else f"{base}-n{earlier.count() + 1}",
             options["benchmark"], options["preset"], options["start"],
             [options["researcher"]] * options["threads"], budget, options["auto_approve"],
+            rule=options["rule"], target=options["target"],
         )  # fmt: skip
         project.auto_approve = options["auto_approve"]
         project.max_wall_seconds = budget.wall_seconds
