@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from django.db import models
 from django.utils import timezone
 
@@ -20,10 +22,20 @@ class Candidate(models.Model):
     commit = models.CharField(max_length=40, db_index=True)
     tree = models.CharField(max_length=40, db_index=True, help_text="git's hash of the content alone")
     recipe = models.JSONField(default=list, help_text="all techniques from the start to here, in order")
+    trusted = models.BooleanField(default=False, help_text="all its code, what it stands on too, ships with the lab")
     created = models.DateTimeField(default=timezone.now)
 
     def __str__(self) -> str:
         return f"{self.commit[:10]} {self.idea.hypothesis}"
+
+    @classmethod
+    def all_trusted(cls, project: Project, commits: Collection[str]) -> bool:
+        """Whether the code of these commits ships with the lab. What is no candidate's is only trusted while all is."""
+        mine = cls.objects.filter(project=project)
+        if not mine.filter(trusted=False).exists():
+            return True
+        known = set(mine.filter(trusted=True, commit__in=commits).values_list("commit", flat=True))
+        return set(commits) <= known | {project.start_commit}
 
     @property
     def ref(self) -> str:

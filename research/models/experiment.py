@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from django.contrib.auth.models import User
 from django.db import models, transaction
@@ -13,7 +14,7 @@ from research.models.audit import AuditEntry
 from research.models.candidate import Candidate
 from research.models.event import Event
 from research.models.ids import new_id
-from research.models.machine import LEASE_TIME, Lease, Machine
+from research.models.machine import CONFIRM_LEVEL, LEASE_TIME, SCREENING, Lease, Machine
 from research.models.people import Membership, Role
 from research.models.project import Project
 from research.models.refusals import NotMergeable
@@ -32,6 +33,11 @@ class ExperimentQuerySet(models.QuerySet["Experiment"]):
     def refusing_repeats(self) -> ExperimentQuerySet:
         """Running, or settled. One that stopped before it could tell is no dead end: it may be tried again."""
         return self.exclude(state=Experiment.State.CANCELLED).exclude(verdict__kind=str(VerdictKind.INCONCLUSIVE))
+
+    def isolation(self) -> dict[int, int]:
+        """By pk the lowest isolation level among the results of each; those without a result are left out."""
+        found = Result.objects.filter(trial__experiment__in=self).values_list("trial__experiment")
+        return dict(found.annotate(level=models.Min("isolation_level")))
 
 
 class Experiment(models.Model):
@@ -67,6 +73,7 @@ class Experiment(models.Model):
     )
     bar = models.FloatField(null=True, help_text="the e-value that the campaign asks of it, fixed at the first look")
     wanted_pairs = models.PositiveIntegerField(default=0, help_text="of a replicate: what a person asked for")
+    trusted = models.BooleanField(default=False, help_text="the code of both arms ships with the lab")
     state = models.CharField(max_length=12, choices=State, default=State.RUNNING)
     served = models.DateTimeField(null=True, blank=True, help_text="when a machine last took a pair of it")
     created = models.DateTimeField(default=timezone.now)
@@ -80,6 +87,11 @@ class Experiment(models.Model):
 
     def __str__(self) -> str:
         return f"experiment {self.number} of {self.project.name}"
+
+    def save(self, *args: Any, **options: Any) -> None:
+        if self._state.adding:
+            self.trusted = Candidate.all_trusted(self.project, {self.baseline_commit, self.candidate_commit})
+        super().save(*args, **options)
 
     @property
     def subject(self) -> Candidate | None:
@@ -131,6 +143,8 @@ class Experiment(models.Model):
         """The pairs with two scores, in the order they were planned."""
         rows: dict[tuple[str, int], dict[str, Trial]] = {}
         trials = self.trials.filter(result__score__isnull=False).select_related("result").order_by("pk")
+        if not self.trusted:  # where the sandbox was too weak, its numbers are no evidence
+            trials = trials.filter(Q(stage__in=SCREENING) | Q(result__isolation_level__gte=CONFIRM_LEVEL))
         for trial in trials:
             rows.setdefault((trial.stage, trial.pair), {})[trial.arm] = trial
         return tuple(
@@ -223,7 +237,7 @@ class TrialQuerySet(models.QuerySet["Trial"]):
         live = (Project.State.ACTIVE, Project.State.EXHAUSTED)
         first = (
             self.waiting()
-            .filter(experiment__state=Experiment.State.RUNNING, project__state__in=live)
+            .filter(machine.takes(), experiment__state=Experiment.State.RUNNING, project__state__in=live)
             .order_by(F("experiment__served").asc(nulls_first=True), "pk")
             .values("experiment_id", "stage", "pair")
             .first()

@@ -32,6 +32,7 @@ class Column:
     pairs: Pairs
     verdict: Verdict | None
     machines: list[str]
+    isolation: int | None  # the lowest level among its results
     slot: int
     without: str  # the address of the page without it
 
@@ -81,9 +82,10 @@ class CompareBoard:
         found = {row.public_id: row for row in rows}
         chosen = [found[id] for id in self.ids if id in found]
         pairs, classes = pairs_of(chosen), self._classes(chosen)
+        levels = Experiment.objects.filter(pk__in=[row.pk for row in chosen]).isolation()
         return [
             Column(
-                row, pairs[row.pk], getattr(row, "verdict", None), classes.get(row.pk, []), slot,
+                row, pairs[row.pk], getattr(row, "verdict", None), classes.get(row.pk, []), levels.get(row.pk), slot,
                 _address([other.public_id for other in chosen if other != row]),
             )
             for slot, row in enumerate(chosen)

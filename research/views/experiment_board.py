@@ -112,6 +112,11 @@ class ExperimentBoard:
         return subject.idea if subject else None
 
     @property
+    def isolation(self) -> int | None:
+        """The lowest level among its results: what its numbers rest on."""
+        return min((row.isolation_level for row in self.results), default=None)
+
+    @property
     def title(self) -> str:
         if self.experiment.purpose == Experiment.Purpose.REPLICATE and self.experiment.original:
             return f"More seeds of #{self.experiment.original.number}"

@@ -34,7 +34,6 @@ from research.views.gain import Gain, gain_of
 from research.views.now import SILENT_AFTER
 from research.views.spent import Spent, spent_of
 from research.views.wall import ThreadRow, thread_rows
-from runners.isolation import NAMES as ISOLATION
 
 PAGE = 50
 RUNNING = ("running", "noise", "closing")  # what the filter offers besides the verdicts
@@ -285,10 +284,6 @@ class ProjectBoard:
     @property
     def wall_hours(self) -> str:
         return _hours(self.project.max_wall_seconds)
-
-    @property
-    def isolation_words(self) -> str:
-        return ISOLATION.get(self.newest.isolation_level, "") if self.newest else ""
 
     @cached_property
     def newest(self) -> Result | None:
