@@ -30,7 +30,7 @@ from runners.cgroup import CGroup
 from runners.isolation import Isolation
 from runners.jail import Jail, Limits
 from runners.launch import Launched, SandboxBroken, launch, prepare
-from runners.process_tree import CpuMeter, MemoryWatchdog
+from runners.process_tree import CpuMeter, Watchdog
 from runners.zygote import receive, send
 
 __all__ = ["Child", "Exit", "Isolation", "Limits", "Sandbox", "SandboxBroken"]
@@ -98,7 +98,11 @@ class Sandbox:
         self._poll = select.poll()
         self._poll.register(launched.control, select.POLLIN)
         self._meter = CpuMeter(launched.zygote)
-        self._watchdog = MemoryWatchdog(launched.zygote, jail.limits.memory_bytes) if group is None else None
+        bounds = jail.limits
+        plain = launched.scratch if launched.mechanism != "bwrap" and jail.uid is None else None
+        watched = group is None or plain is not None
+        watch = (launched.zygote, bounds.memory_bytes, plain, bounds.scratch_bytes)
+        self._watchdog = Watchdog(*watch) if watched else None
         atexit.register(self.close)
 
     @classmethod
@@ -281,7 +285,7 @@ class Sandbox:
             return self._last.oom_killed
         if self.group is not None:
             return self.group.oom_killed()
-        return self._watchdog is not None and self._watchdog.fired
+        return self._watchdog is not None and self._watchdog.out_of_memory
 
     def memory_peak(self) -> int | None:
         """Most bytes held at once since the last reset, the zygote and the scratch folder included."""
