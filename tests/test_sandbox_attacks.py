@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,9 @@ import pytest
 
 from runners import seccomp
 from runners.cgroup import CGroup
-from runners.process_tree import bytes_below
+from runners.process_tree import bytes_below, descendants, start_time
 from runners.sandbox import Sandbox, SandboxBroken
-from tests.sandbox_play import INSIDE, ROOT, SMALL, need, need_full_sandbox, play, public_python
+from tests.sandbox_play import INSIDE, ROOT, SMALL, need, need_full_sandbox, pack, play, public_python
 from tests.test_sandbox_isolation import _copy_of_the_runners
 
 # An ordinary user's lab, without control groups: starts one sandbox, plays each step, prints what came of it.
@@ -99,6 +100,19 @@ def test_with_loopback_allowed_it_is_a_loopback_of_its_own(host: dict[str, Any])
         assert play(other, "reach_the_host", **host)[1]["tcp"] in ("ECONNREFUSED", "ENETUNREACH")
 
 
+def test_no_piece_of_the_validation_text_can_be_read(box: Sandbox, prepared_text: Path) -> None:
+    """Everything but the interpreter and the system's own programs is read through for 64-byte pieces of it."""
+    text = (prepared_text / "val_screen.bin").read_bytes()
+    snippets = [text[at : at + 64].hex() for at in range(0, len(text) - 64, len(text) // 40)]
+    skip = ["/proc", "/sys", "/usr", *box.jail.interpreter().values()]
+    seen = play(box, "search", pack(model="", train=""), snippets=snippets, skip=skip, hidden=str(prepared_text))[1]
+    assert (seen["found"], seen["hidden"]) == ([], False)
+    assert seen["files"] > 4, "its own tree, the harness, the zygote"
+    planted = pack(model=bytes.fromhex(snippets[3]).decode())
+    found = play(box, "search", planted, snippets=snippets, skip=skip, hidden=str(prepared_text))[1]["found"]
+    assert found == ["/scratch/repo/model.py"], "the search does find"
+
+
 def test_no_process_of_the_host_is_seen(box: Sandbox) -> None:
     assert play(box, "remains")[1]["processes"] == [1]
 
@@ -137,6 +151,23 @@ def test_no_sandbox_is_started_as_root() -> None:
     need(ROOT, "root")
     with pytest.raises(SandboxBroken, match="starts no sandbox as root"):
         Sandbox.start(-1777, inside=INSIDE, limits=SMALL)  # its uid would be 0
+
+
+def test_a_sandbox_dies_with_its_guardian() -> None:
+    """--die-with-parent: the guardian itself may be killed, for memory for one."""
+    need_full_sandbox()
+    with Sandbox.start(9, inside=INSIDE, limits=SMALL) as box:
+        guardian = box._launched.guardian
+        with open(os.devnull, "wb") as null:
+            box.spawn("attack", args={"do": "sleep"}, log=null.fileno(), fds={})
+        pids = descendants(guardian.pid)[1:]
+        assert len(pids) >= 3, "bwrap, zygote, step"
+        guardian.kill()
+        guardian.wait()
+        deadline = time.monotonic() + 3
+        while time.monotonic() < deadline and any(start_time(pid) for pid in pids):
+            time.sleep(0.01)
+        assert [pid for pid in pids if start_time(pid)] == []
 
 
 def limited(mechanism: str, *steps: str) -> dict[str, Any]:

@@ -261,6 +261,26 @@ def fill_and_stay() -> None:
     time.sleep(600)
 
 
+def search() -> dict[str, object]:
+    """Read all there is but `skip`, for `snippets` (as hex) and for the folder `hidden`."""
+    wanted = [bytes.fromhex(snippet) for snippet in inside_call.args["snippets"]]
+    files, found = 0, []
+    for folder, names, leaves in os.walk("/"):
+        names[:] = [name for name in names if os.path.join(folder, name) not in inside_call.args["skip"]]
+        for leaf in leaves:
+            path = os.path.join(folder, leaf)
+            try:
+                if not os.path.isfile(path):
+                    continue
+                with open(path, "rb") as file:
+                    content = file.read()
+            except OSError:
+                continue
+            files += 1
+            found += [path for snippet in wanted if snippet in content]
+    return {"files": files, "found": found, "hidden": os.path.exists(inside_call.args["hidden"])}
+
+
 def use_device() -> dict[str, object]:
     """Read from a node that was bound as a device, and try to leave a mark on it."""
     with open(inside_call.args["node"], "rb", buffering=0) as node:
