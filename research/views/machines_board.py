@@ -97,12 +97,12 @@ class MachinesBoard:
         experiments = Experiment.objects.select_related("candidate__idea", "project", "thread").in_bulk(
             {row["experiment_id"] for row in rows}
         )
-        live = list(Machine.objects.filter(seen__gt=self.now - SILENT_AFTER))
+        attached = list(Machine.objects.filter(seen__gt=self.now - SILENT_AFTER))
         found = []
         for row in rows:
             experiment, stage = experiments[row["experiment_id"]], row["stage"]
-            tone, why = why_waiting(experiment, stage, live)
-            found.append(Waiting(experiment, stage, row["pairs"], why if tone == "warn" and live else ""))
+            tone, why = why_waiting(experiment, stage, attached)
+            found.append(Waiting(experiment, stage, row["pairs"], why if tone == "warn" and attached else ""))
         return sorted(found, key=lambda one: (one.experiment.served is not None, one.experiment.served or self.now))
 
     @property
