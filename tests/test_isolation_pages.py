@@ -43,6 +43,7 @@ def test_the_badge_stands_wherever_a_number_of_an_experiment_is_shown(
     client: Client, root: User, confirmed: MergeRequest, project: Project, thread: Thread
 ) -> None:
     experiment = confirmed.verdict.experiment
+    assert 'class="isolation warn"' in text_of(client, reverse("review") + "?part=queue")
     confirmed.approve(confirmed.commit, root)
     places = {
         "experiment": reverse("experiment", args=[experiment.public_id]),

@@ -1,4 +1,4 @@
-"""The planted campaigns' own parts: notes that change nothing, a hidden clock that adds up, sizes put where they belong."""
+"""What planted campaigns rest on: notes that change nothing, a hidden clock that adds up, sizes where they belong."""
 
 from __future__ import annotations
 

@@ -176,7 +176,7 @@ class CompareBoard:
     def table(self) -> list[list[str]]:
         """The effects as plain cells, for CSV and Markdown."""
         head = ["experiment", "project", "thread", "change", "baseline", "candidate", "gain", "low", "high", "relative",
-                "confirm pairs", "e-value", "verdict", "machine class"]  # fmt: skip
+                "confirm pairs", "e-value", "verdict", "machine class", "isolation level"]  # fmt: skip
         return [head, *(_cells(column) for column in self.columns)]
 
     @property
@@ -198,6 +198,7 @@ def _cells(column: Column) -> list[str]:
         f"#{row.number}", row.project.name, str(row.thread.number) if row.thread else "", column.name,
         row.baseline_commit[:8], row.candidate_commit[:8], *numbers,
         verdict.kind.replace("_", " ") if verdict else str(row.state), "; ".join(column.machines),
+        "" if column.isolation is None else str(column.isolation),
     ]  # fmt: skip
 
 
