@@ -124,6 +124,7 @@ class Assignment:
     data: Path
     reference: Path | None = None  # stored per-token losses of an earlier trial, for targeted audits
     keep_losses: Path | None = None
+    caches: Path | None = None  # where compile caches of commits are kept; None keeps none
     wants_sample: bool = False  # let the trained model show something, where the benchmark knows how
 
 

@@ -126,6 +126,7 @@ class Lab:
             wants_sample=not Result.objects.filter(
                 trial__project=project, trial__commit=trial.commit, score__isnull=False
             ).exists(),
+            caches=Path(settings.DATA_DIR) / "caches",
             keep_losses=None if mine else _scratch(f"losses-{trial.public_id}-{lease.generation}.npy"),
         )
         return Work(lease, trial, task, project.sizes.side_by_side, not mine)

@@ -38,7 +38,7 @@ def test_a_step_finds_its_arguments_its_files_and_nothing_else(box: Sandbox) -> 
     assert exit == Exit(0, None)
     assert seen["args"] == {"do": "look", "seed": 7}
     assert seen["step"] == "attack"
-    assert (seen["where"], seen["files"], seen["scratch"]) == ("/scratch/repo", ["candidate.py"], ["repo"])
+    assert (seen["where"], seen["files"], seen["scratch"]) == ("/scratch/repo", ["candidate.py"], ["cache", "repo"])
     assert seen["path"] == ["/scratch/repo", "/inside"]
     assert seen["fds"] == sorted({0, 1, 2, *seen["named"].values()})
     assert seen["stdin"] == "/dev/null"
@@ -126,9 +126,9 @@ def test_daemons_die_on_reset_within_100_ms(box: Sandbox) -> None:
 def test_the_litter_of_a_step_is_gone_for_the_next(box: Sandbox) -> None:
     exit, left, log = play(box, "litter")
     assert exit.ok, log
-    assert left == ["aaaaaaaaaa", "closed", "link", "pipe", "repo"]
+    assert left == ["aaaaaaaaaa", "cache", "closed", "link", "pipe", "repo"]
     _, found, _ = play(box, "remains")
-    assert found == {"files": ["repo"], "attributes": [], "writable": True, "processes": [1]}
+    assert found == {"files": ["cache", "repo"], "attributes": [], "writable": True, "processes": [1]}
 
 
 def test_a_fork_bomb_stays_inside_its_process_limit(box: Sandbox) -> None:

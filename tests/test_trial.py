@@ -69,7 +69,7 @@ def test_an_honest_candidate_is_scored_without_findings(run):
     assert outcome.failure is None, outcome.failure
     assert outcome.score is not None and 1 < outcome.score < 9
     assert not outcome.observations
-    assert set(outcome.hashes) == {"judge", "data", "environment", "weights"}
+    assert set(outcome.hashes) == {"judge", "data", "environment", "weights", "tree", "cache"}
     assert len(outcome.points["loss"]) >= 1  # type: ignore[attr-defined]
     assert 0.6 < outcome.seconds["train_cpu"] <= TINY.budget_seconds
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.contract import Assignment, Failure, Gate, Observation, Outcome, PointSink
+from benchmarks.nanochat.compiled import CompileCache
 from runners.clock import BudgetClock
 from runners.logs import LogPump
 from runners.points import PointsError, parse_frame
@@ -124,7 +125,8 @@ class Evaluator:
         if cpu is not None:
             judge.pin(cpu)
         try:
-            training = self.train(task, box, sink, outcome, gate)
+            compiled = CompileCache(task, outcome)
+            training = self.train(task, box, sink, outcome, gate, compiled)
             if keep_weights:
                 keep_weights.write_bytes(training.weights)
             outcome.hashes["weights"] = hashlib.sha256(training.weights).hexdigest()
@@ -133,14 +135,16 @@ class Evaluator:
                 "train_cpu": training.cpu_seconds, "train_wall": training.wall_seconds,
                 "warm_up": training.warm_up_seconds,
             }  # fmt: skip
-            outcome.score = self.score(task, box, training.weights, outcome)
-            self.audit(task, box, training.weights, outcome)
+            outcome.score = self.score(task, box, training.weights, outcome, compiled.content)
+            self.audit(task, box, training.weights, outcome, compiled.content)
         except TrialFailed as failed:
             outcome.score, outcome.failure = None, failed.failure
         outcome.seconds["total_wall"] = time.monotonic() - began
         return outcome
 
-    def train(self, task: Assignment, box: Sandbox, sink: PointSink, outcome: Outcome, gate: Gate) -> Training:
+    def train(
+        self, task: Assignment, box: Sandbox, sink: PointSink, outcome: Outcome, gate: Gate, compiled: CompileCache
+    ) -> Training:
         """The TRAIN step. Raises TrialFailed where no weights came in before the deadline."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         log, writer = _pump()
@@ -150,9 +154,12 @@ class Evaluator:
         }  # fmt: skip
         with ours:
             with theirs:
-                child = box.spawn("run_train", tree=task.tree, args=args, fds={"channel": theirs.fileno()}, log=writer)
+                child = box.spawn(
+                    "run_train", tree=task.tree, args=args, fds={"channel": theirs.fileno()}, log=writer,
+                    cache=compiled.content,
+                )  # fmt: skip
             os.close(writer)
-            session = _TrainSession(task, box, sink, ours, gate)
+            session = _TrainSession(task, box, sink, ours, gate, compiled)
             training = session.follow()
             if session.bad_frames:
                 words = f"{session.bad_frames} frames of points could not be read"
@@ -168,22 +175,22 @@ class Evaluator:
             return training
         raise session.explain(exit_, oom, outcome.log)
 
-    def score(self, task: Assignment, box: Sandbox, weights: bytes, outcome: Outcome) -> float:
+    def score(self, task: Assignment, box: Sandbox, weights: bytes, outcome: Outcome, cache: bytes = b"") -> float:
         request = {
             "op": "score", "split": task.split, "rows": task.preset.score_rows,
             "length": task.preset.sequence_length, "reference": task.reference and str(task.reference),
             "keep_losses": task.keep_losses and str(task.keep_losses),
         }  # fmt: skip
-        reply = self._forward(task, box, weights, request, outcome, "score")
+        reply = self._forward(task, box, weights, request, outcome, "score", cache)
         return float(reply["score"])
 
-    def audit(self, task: Assignment, box: Sandbox, weights: bytes, outcome: Outcome) -> None:
+    def audit(self, task: Assignment, box: Sandbox, weights: bytes, outcome: Outcome, cache: bytes = b"") -> None:
         """Prefix truncation and re-scoring in a fresh process; every mismatch is a finding."""
         request = {
             "op": "audit", "targeted": task.preset.audit_targeted, "random": task.preset.audit_random,
             "seed": int.from_bytes(os.urandom(8), "big"), "sample": task.wants_sample,
         }  # fmt: skip
-        reply = self._forward(task, box, weights, request, outcome, "audit")
+        reply = self._forward(task, box, weights, request, outcome, "audit", cache)
         if task.wants_sample:
             outcome.sample = reply["sample"]
             outcome.seconds["sample_wall"] = reply["sample_seconds"]
@@ -200,14 +207,9 @@ class Evaluator:
                 outcome.observations.append(Observation(kind, "structural", meaning, (line, limit)))
 
     def _forward(
-        self,
-        task: Assignment,
-        box: Sandbox,
-        weights: bytes,
-        request: dict[str, Any],
-        outcome: Outcome,
-        phase: str,
-    ) -> dict[str, Any]:
+        self, task: Assignment, box: Sandbox, weights: bytes, request: dict[str, Any], outcome: Outcome, phase: str,
+        cache: bytes,
+    ) -> dict[str, Any]:  # fmt: skip
         began, cpu = time.monotonic(), box.cpu_seconds()
         memory = os.memfd_create("weights", os.MFD_ALLOW_SEALING)
         ours, theirs = socket.socketpair()
@@ -216,7 +218,7 @@ class Evaluator:
             _write_all(memory, weights)
             with theirs:
                 box.spawn(
-                    "run_forward", tree=task.tree, args={},
+                    "run_forward", tree=task.tree, args={}, cache=cache,
                     fds={"channel": theirs.fileno(), "weights": memory}, log=writer,
                 )  # fmt: skip
             reply = self.judge(task.data).ask(request | {"seconds": FORWARD_WALL}, ours)
@@ -248,14 +250,19 @@ class Evaluator:
             "judge": load(task.benchmark).evaluator_hash(),
             "data": manifest["data_id"],
             "environment": hashlib.sha256(" ".join(parts).encode()).hexdigest(),
+            "tree": hashlib.sha256(task.tree).hexdigest(),
         }
 
 
 class _TrainSession:
     """Follows one TRAIN process: starts its clock, passes its points on, holds the last weights in time."""
 
-    def __init__(self, task: Assignment, box: Sandbox, sink: PointSink, channel: socket.socket, gate: Gate) -> None:
+    def __init__(
+        self, task: Assignment, box: Sandbox, sink: PointSink, channel: socket.socket, gate: Gate,
+        compiled: CompileCache,
+    ) -> None:  # fmt: skip
         self.task, self.box, self.sink, self.channel, self.gate = task, box, sink, channel, gate
+        self.compiled = compiled
         self.clock = BudgetClock(box, "wall", WARM_UP_WALL, WARM_UP_WALL)
         self.timed = False
         self.over = False  # the process closed its end by itself
@@ -301,6 +308,7 @@ class _TrainSession:
 
     def _start(self) -> None:
         self.warm_up = self.clock.wall
+        self.compiled.freeze(self.box)
         self.gate()
         preset = self.task.preset
         with (self.task.data / "train.bin").open("rb") as text:
