@@ -121,6 +121,7 @@ class Lab:
             tree=_archive(project.repository_path, trial.commit),
             seed=trial.seed,
             split=trial.split,
+            confirming=trial.stage == "confirm",
             data=project.data_path,
             reference=parent.losses.path if parent and parent.losses else None,
             wants_sample=not Result.objects.filter(

@@ -118,7 +118,8 @@ def assignment(options: argparse.Namespace, seed: int) -> Assignment:
     identity = data_id("nanochat")
     return Assignment(
         benchmark="nanochat", preset=contract.preset(options.preset), commit="", tree=tree_of(contract, options),
-        seed=seed, split=options.split, data=data_folder("nanochat") / identity[:16],
+        seed=seed, split=options.split, confirming=options.split.startswith(prepare.CONFIRM),
+        data=data_folder("nanochat") / identity[:16],
     )  # fmt: skip
 
 

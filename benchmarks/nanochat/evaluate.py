@@ -11,17 +11,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 import socket
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from benchmarks.contract import Assignment, Failure, Gate, Observation, Outcome, PointSink
+from benchmarks.nanochat import audits, identity, sizes
 from benchmarks.nanochat.compiled import CompileCache
 from runners.clock import BudgetClock
 from runners.logs import LogPump
@@ -119,18 +118,19 @@ class Evaluator:
         keep_weights: Path | None = None,
     ) -> Outcome:  # fmt: skip
         """The whole trial. A candidate's failure is part of the outcome; only a broken sandbox raises."""
-        outcome = Outcome(hashes=self._hashes(task))
+        outcome = Outcome(hashes=identity.hashes(task), surroundings=identity.surroundings(task, box))
         began = time.monotonic()
         judge = self.judge(task.data)
         if cpu is not None:
             judge.pin(cpu)
         try:
+            outcome.metrics["code_bytes"] = _checked_size(task.tree)
             compiled = CompileCache(task, outcome)
             training = self.train(task, box, sink, outcome, gate, compiled)
             if keep_weights:
                 keep_weights.write_bytes(training.weights)
             outcome.hashes["weights"] = hashlib.sha256(training.weights).hexdigest()
-            outcome.metrics["weight_bytes"] = len(training.weights)
+            outcome.metrics |= sizes.describe(training.weights)
             outcome.seconds |= {
                 "train_cpu": training.cpu_seconds, "train_wall": training.wall_seconds,
                 "warm_up": training.warm_up_seconds,
@@ -187,24 +187,14 @@ class Evaluator:
     def audit(self, task: Assignment, box: Sandbox, weights: bytes, outcome: Outcome, cache: bytes = b"") -> None:
         """Prefix truncation and re-scoring in a fresh process; every mismatch is a finding."""
         request = {
-            "op": "audit", "targeted": task.preset.audit_targeted, "random": task.preset.audit_random,
+            "op": "audit", **audits.sizes(task),
             "seed": int.from_bytes(os.urandom(8), "big"), "sample": task.wants_sample,
         }  # fmt: skip
         reply = self._forward(task, box, weights, request, outcome, "audit", cache)
         if task.wants_sample:
             outcome.sample = reply["sample"]
             outcome.seconds["sample_wall"] = reply["sample_seconds"]
-        for part, kind, meaning in (
-            ("targeted", "future_leak", "scores change when the text after a position is cut off"),
-            ("random", "future_leak", "scores change when the text after a position is cut off"),
-            ("rescored", "unstable_scores", "the same text scores differently in another process and order"),
-        ):
-            report = reply[part]
-            outcome.metrics[f"audit_{part}_worst"] = report["worst"]
-            if report["failed"]:
-                line = f"{part}: {report['failed']} of {report['asked']} positions differ, worst {report['worst']:.3g}"
-                limit = f"tolerance {reply['tolerance']:g} nats"
-                outcome.observations.append(Observation(kind, "structural", meaning, (line, limit)))
+        audits.record(reply, outcome)
 
     def _forward(
         self, task: Assignment, box: Sandbox, weights: bytes, request: dict[str, Any], outcome: Outcome, phase: str,
@@ -238,21 +228,6 @@ class Evaluator:
         outcome.seconds[f"{phase}_judge_cpu"] = reply["cpu_seconds"]
         return reply
 
-    def _hashes(self, task: Assignment) -> dict[str, str]:
-        from benchmarks.contract import load
-
-        manifest = json.loads((task.data / "manifest.json").read_text())
-        parts = [
-            platform.python_version(),
-            *(f"{name} {version(name)}" for name in ("torch", "numpy", "safetensors")),
-        ]
-        return {
-            "judge": load(task.benchmark).evaluator_hash(),
-            "data": manifest["data_id"],
-            "environment": hashlib.sha256(" ".join(parts).encode()).hexdigest(),
-            "tree": hashlib.sha256(task.tree).hexdigest(),
-        }
-
 
 class _TrainSession:
     """Follows one TRAIN process: starts its clock, passes its points on, holds the last weights in time."""
@@ -269,6 +244,7 @@ class _TrainSession:
         self.training: Training | None = None
         self.warm_up = 0.0
         self.bad_frames = 0
+        self.refused = ""
 
     def follow(self) -> Training | None:
         """Serve the process until it ends or its time is up. Returns what was submitted in time, if anything."""
@@ -319,6 +295,8 @@ class _TrainSession:
     def _take_weights(self, descriptor: int) -> None:
         size = os.fstat(descriptor).st_size
         if not 0 < size <= WEIGHTS_BYTES:
+            self.refused = f"weights of {size:,} bytes were not taken; between 1 and {WEIGHTS_BYTES:,} are allowed"
+            self.channel.send(b"K")
             return
         content = bytearray()
         while len(content) < size and (part := os.pread(descriptor, size - len(content), len(content))):
@@ -332,6 +310,8 @@ class _TrainSession:
         """Why there are no weights."""
         if oom:
             return TrialFailed("out_of_memory", "the process was killed at the memory limit of its sandbox")
+        if self.refused:
+            return TrialFailed("refused", self.refused)
         if not self.over:
             phase = "its training budget" if self.timed else f"{WARM_UP_WALL:g} s of warm-up"
             return TrialFailed("timeout", f"the candidate used up {phase} without submitting weights")
@@ -343,6 +323,14 @@ class _TrainSession:
         if exit_ is not None and exit_.ok:
             return TrialFailed("no_weights", "the candidate ended without submitting weights")
         return TrialFailed("crash", last or f"the candidate ended with {exit_}")
+
+
+def _checked_size(tree: bytes) -> float:
+    size = sizes.code_bytes(tree)
+    if size > sizes.TREE_BYTES:
+        words = f"its files hold {size:,} bytes; at most {sizes.TREE_BYTES:,} are allowed"
+        raise TrialFailed("refused", words)
+    return float(size)
 
 
 def _pump() -> tuple[LogPump, int]:
