@@ -9,10 +9,12 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import reverse
 
+from benchmarks.contract import Outcome
 from benchmarks.data import parts_of
 from research.models import DataUse, Experiment, Project, Thread
 from research.models import data_use as module
-from tests.cast import World, begin, focus
+from runners.lab import Lab
+from tests.cast import World, begin, focus, go
 
 pytestmark = pytest.mark.django_db
 
@@ -123,3 +125,25 @@ def test_pages_say_which_part_confirms_and_how_often_it_was_used(
     closing = project.experiments.latest("pk")
     page = client.get(reverse("experiment", args=[closing.public_id])).content.decode()
     assert "val_final: used by 2 experiments, so it was not fresh for the last" in page
+
+
+def test_a_machine_hears_that_a_trial_confirms_and_its_result_keeps_what_it_rests_on(
+    thread: Thread, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runners.lab.close_old_connections", lambda: None)  # it would end the test's transaction
+    focus(thread, "alpha")
+    go(thread)
+    lab = Lab("quick", world.machine.machine_class, 2, {})
+    screening = lab.claim()
+    rests = {"split": "a" * 64, "tree": "b" * 64, "cache": "empty"}
+    for work in screening:
+        assert lab.finish(work, Outcome(score=1.0, hashes=rests, surroundings={"seed": "7", "processor": "one"}))
+    row = thread.experiments.get()
+    row.plan("confirm", 1)
+    confirming = lab.claim()
+    assert {work.task.split for work in screening} == {"val_screen"} and row.confirm_split == "val_confirm"
+    assert [work.task.confirming for work in (*screening, *confirming)] == [False, False, True, True]
+    assert {work.task.split for work in confirming} == {"val_confirm"}
+    assert len({work.task.caches for work in confirming}) == 1 and confirming[0].task.caches is not None
+    stored = screening[0].trial.result
+    assert stored.hashes == rests and stored.surroundings["seed"] == "7"

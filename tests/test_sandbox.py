@@ -218,3 +218,18 @@ def test_close_leaves_no_process_and_no_control_group() -> None:
     assert [folder for folder in folders if folder.exists()] == []
     with pytest.raises(SandboxBroken):
         with_sleeper.wait(1)
+
+
+@pytest.mark.parametrize("mechanism", ["bwrap", "landlock", "none"])
+def test_a_snapshot_of_the_cache_is_taken_and_given_whatever_the_fence(mechanism: str) -> None:
+    need_full_sandbox()
+    with Sandbox.start(2, inside=INSIDE, limits=SMALL, mechanism=mechanism) as box:
+        with step(box, "fill_cache") as first:
+            assert first.answer() == []
+            snapshot = box.read_cache()
+        assert box.read_cache() == b"", "a reset empties it"
+        for _ in range(2):
+            with step(box, "fill_cache", cache=snapshot) as later:
+                assert later.answer() == ["kernel-0"], "each step gets a copy of its own"
+    with pytest.raises(SandboxBroken, match="closed"):
+        box.read_cache()
