@@ -16,7 +16,7 @@ def count_history(apps, schema_editor):
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('research', '0003_campaign_bar'),
+        ('research', '0004_named_rules'),
     ]
 
     operations = [
