@@ -78,7 +78,8 @@ class Sheet:
         apart = np.abs(np.exp(again) - np.exp(before)).sum(axis=1) / 2
         target = self.targets[rows, at].astype(np.int64)[:, None]
         nats = np.abs(np.take_along_axis(again - before, target, 1)[:, 0])
-        return np.maximum(apart, nats)
+        larger: Floats = np.maximum(apart, nats)
+        return larger
 
 
 def log_softmax(scores: Floats) -> Floats:
