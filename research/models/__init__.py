@@ -3,6 +3,7 @@
 from research.models.artifact import Artifact
 from research.models.audit import AuditEntry
 from research.models.candidate import Candidate, Diff
+from research.models.data_use import DataUse
 from research.models.event import Event, Feed
 from research.models.experiment import Experiment, Result, Trial
 from research.models.idea import Idea
@@ -21,6 +22,7 @@ __all__ = [
     "AuditEntry",
     "Candidate",
     "Chunk",
+    "DataUse",
     "Diff",
     "Event",
     "Experiment",

@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from research.models.audit import AuditEntry
 from research.models.candidate import Candidate
+from research.models.data_use import DataUse
 from research.models.event import Event
 from research.models.ids import new_id
 from research.models.machine import CONFIRM_LEVEL, LEASE_TIME, SCREENING, Lease, Machine
@@ -72,6 +73,7 @@ class Experiment(models.Model):
         null=True, help_text="its turn among those the project confirmed or tried to"
     )
     bar = models.FloatField(null=True, help_text="the e-value that the campaign asks of it, fixed at the first look")
+    confirm_split = models.CharField(max_length=20, blank=True, help_text="what confirms it, fixed at the first look")
     wanted_pairs = models.PositiveIntegerField(default=0, help_text="of a replicate: what a person asked for")
     trusted = models.BooleanField(default=False, help_text="the code of both arms ships with the lab")
     state = models.CharField(max_length=12, choices=State, default=State.RUNNING)
@@ -98,21 +100,17 @@ class Experiment(models.Model):
         """What is compared: a replicate compares the candidate of its original."""
         return self.original.candidate if self.original else self.candidate
 
-    def split_of(self, stage: str) -> str:
-        """The validation split that scores a stage: what confirms is not what screened."""
-        screening = stage in ("screen", "extend", "noise")
-        return "val_screen" if screening else self.project.sizes.confirm_data
-
     def plan(self, stage: str, pairs: int) -> int:
         """Make the trials of a stage up to `pairs` pairs. Seed and core order are fixed by number, not by chance now.
 
         Returns the number of new trials; calling it again makes none.
         """
         with transaction.atomic():  # both arms appear at once: no machine may take one alone
-            return sum(self._plan_pair(stage, pair) for pair in range(pairs))
+            split = DataUse.objects.take(self, stage)
+            return sum(self._plan_pair(stage, pair, split) for pair in range(pairs))
 
-    def _plan_pair(self, stage: str, pair: int) -> int:
-        made, split = 0, self.split_of(stage)
+    def _plan_pair(self, stage: str, pair: int, split: str) -> int:
+        made = 0
         seed = self.project.seed(self.number, stage, pair)
         for arm, commit in (
             (Trial.Arm.BASELINE, self.baseline_commit),
@@ -363,7 +361,8 @@ class Result(models.Model):
     metrics = models.JSONField(default=dict)
     seconds = models.JSONField(default=dict, help_text="wall and CPU seconds of each phase")
     device_seconds = models.FloatField(default=0, help_text="what the trial costs the budget")
-    hashes = models.JSONField(default=dict, help_text="judge, data, environment, weights")
+    hashes = models.JSONField(default=dict, help_text="judge, data, split, environment, tree, cache, weights")
+    surroundings = models.JSONField(default=dict, help_text="device, its clocks, sandbox, seed")
     isolation_level = models.PositiveIntegerField()
     machine_class = models.CharField(max_length=120)
     log = models.ForeignKey("Artifact", models.SET_NULL, null=True, blank=True, related_name="+")

@@ -28,6 +28,7 @@ from research.models import (
 )  # fmt: skip
 from research.researchers import RESEARCHERS
 from research.validation.records import Rule, VerdictKind
+from research.views.datawords import DataUsed, data_used
 from research.views.experiment_rows import ExperimentRow, experiment_rows
 from research.views.frontier import Frontier, Key, drawing, frontier_of, key_of
 from research.views.gain import Gain, gain_of
@@ -125,6 +126,10 @@ class ProjectBoard:
     @cached_property
     def spent(self) -> Spent:
         return spent_of(self.project)
+
+    @cached_property
+    def data(self) -> DataUsed:
+        return data_used(self.project)
 
     @cached_property
     def threads(self) -> list[ThreadRow]:

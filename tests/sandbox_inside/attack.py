@@ -288,6 +288,16 @@ def use_device() -> dict[str, object]:
     return {"read": content, "times": _outcome(lambda: os.utime(inside_call.args["node"]))}
 
 
+def fill_cache() -> list[str]:
+    """What lies in the cache; then one file more, in the folder that a compiler is pointed to."""
+    found = sorted(name for _, _, names in os.walk(inside_call.cache) for name in names)
+    folder = os.environ["TORCHINDUCTOR_CACHE_DIR"]
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, f"kernel-{len(found)}"), "w") as file:
+        file.write("compiled")
+    return found
+
+
 def main() -> None:
     answer = globals()[inside_call.args["do"]]()
     os.write(inside_call.fds["answer"], json.dumps(answer).encode() + b"\n")
