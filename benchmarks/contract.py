@@ -44,6 +44,8 @@ class Preset:
     score_rows: int  # validation rows of `sequence_length` tokens that are scored
     audit_random: int  # random positions whose suffix is cut off and scored again
     audit_targeted: int  # the same, where the candidate beats its reference most
+    audit_confirm_random: int  # both again, for trials that confirm
+    audit_confirm_targeted: int
     side_by_side: bool  # both arms of a pair at the same time, one core each
     noise_pairs: int  # A/A pairs that make a noise floor
     confirm_data: str  # the validation split that confirms
@@ -122,8 +124,10 @@ class Assignment:
     seed: int
     split: str  # the validation split that scores it
     data: Path
+    confirming: bool = False  # audited more, and streamed where the model can
     reference: Path | None = None  # stored per-token losses of an earlier trial, for targeted audits
     keep_losses: Path | None = None
+    caches: Path | None = None  # where compile caches of commits are kept; None keeps none
     wants_sample: bool = False  # let the trained model show something, where the benchmark knows how
 
 
@@ -167,6 +171,7 @@ class Outcome:
     metrics: dict[str, float] = field(default_factory=dict)  # guard metrics; censored: 1 where the score is the cap
     seconds: dict[str, float] = field(default_factory=dict)  # wall and CPU seconds of each phase
     hashes: dict[str, str] = field(default_factory=dict)
+    surroundings: dict[str, str] = field(default_factory=dict)  # device, clocks, sandbox, seed
     log: str = ""
     sample: str = ""  # what the trained model writes; data, never markup
 

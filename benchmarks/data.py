@@ -27,3 +27,9 @@ def data_id(benchmark: str) -> str:
     if not manifest.is_file():
         raise DataError(f"{benchmark}'s data folder is incomplete: run `python -m benchmarks.{benchmark} prepare`")
     return str(json.loads(manifest.read_text())["data_id"])
+
+
+def parts_of(folder: Path, split: str) -> tuple[str, ...]:
+    """The parts of a validation split in prepared data: `val_confirm`, `val_confirm_2` ...; at least itself."""
+    more = [path.stem for path in folder.glob(f"{split}_*.bin")]
+    return (split, *sorted(more, key=lambda name: (len(name), name)))

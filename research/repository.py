@@ -168,6 +168,10 @@ class Repository:
             return False
         return True
 
+    def since(self, old: str, new: str) -> list[str]:
+        """The commits that `new` stands on and `old` does not, itself among them; through merges too."""
+        return self.git("rev-list", new, f"^{old}").split()
+
     def diff(self, base: str, head: str) -> Change:
         plain = ("-c", "core.quotePath=false", "diff", "--no-color", "--no-ext-diff", "--no-renames", "--full-index")
         patch = self.git(*plain, base, head)

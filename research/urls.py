@@ -39,6 +39,7 @@ urlpatterns = [
     path("review/<slug:id>/diff/<int:number>/", review.diff, name="request-diff"),
     path("review/<slug:id>/decide/", review.decide, name="decide"),
     path("machines/", machines.page, name="machines"),
+    path("machines/<slug:id>/override/", machines.override, name="override-machine"),
     path("lessons/", lessons.page, name="lessons"),
     path("lessons/<int:pk>/", lessons.decide, name="lesson"),
     path("series/", series.history, name="series"),

@@ -103,6 +103,8 @@ def _start(plan: dict[str, Any]) -> NoReturn:
         (Path(group) / "cgroup.procs").write_text("0")
     if plan["uid"] is not None:
         _drop(plan["uid"])
+    if os.geteuid() == 0:
+        sys.exit("the guardian starts no sandbox as root: it could write /proc/sys/kernel/core_pattern")
     libc = _libc()
     libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
     libc.prctl(_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # after the uid change, which clears it

@@ -12,3 +12,4 @@ args: dict[str, Any] = {}  # its JSON arguments
 fds: dict[str, int] = {}  # its named descriptors
 repo: str = ""  # the candidate's files, already extracted; also the working directory
 scratch: str = ""  # the one writable folder
+cache: str = ""  # in it: where compilers keep what they made; see runners/cache.py

@@ -80,6 +80,8 @@ class Jail:
             "LANG": "C.UTF-8",
             "PYTHONHASHSEED": "0",
             "PYTHONDONTWRITEBYTECODE": "1",
+            "TORCHINDUCTOR_CACHE_DIR": f"{scratch}/cache/inductor",
+            "TRITON_CACHE_DIR": f"{scratch}/cache/triton",
             **dict.fromkeys(_THREAD_VARIABLES, str(self.threads)),
         }
         if "OPENBLAS_CORETYPE" in os.environ:
@@ -112,6 +114,7 @@ class Jail:
         for node in (*PLAIN_DEVICES, *self.devices):
             argv += ["--dev-bind", self.source(f"dev{node}"), node]
         argv += ["--symlink", "/proc/self/fd", "/dev/fd", "--symlink", "/scratch", "/dev/shm"]
+        argv += ["--symlink", "/scratch/cache", "/cache"]
         if not any(Path(path).is_relative_to("/tmp") for path in self.interpreter().values()):
             argv += ["--symlink", "/scratch", "/tmp"]
         argv += ["--size", str(self.limits.scratch_bytes), "--tmpfs", "/scratch"]

@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from benchmarks.contract import Assignment, Outcome
 from research.models import Artifact, Lease, Machine, Result, Series, Trial
+from research.models.data_use import SCREENING
 from research.repository import Repository
 from research.tasks import advance_project, advance_thread
 from runners.points import Stretch
@@ -88,6 +89,7 @@ class Lab:
             seconds=outcome.seconds,
             device_seconds=outcome.seconds.get("total_wall", 0.0),
             hashes=outcome.hashes,
+            surroundings=outcome.surroundings,
             isolation_level=self.machine.isolation_level,
             machine_class=self.machine.machine_class,
             log=Artifact.store(log) if log else None,
@@ -121,11 +123,13 @@ class Lab:
             tree=_archive(project.repository_path, trial.commit),
             seed=trial.seed,
             split=trial.split,
+            confirming=trial.stage not in SCREENING,
             data=project.data_path,
             reference=parent.losses.path if parent and parent.losses else None,
             wants_sample=not Result.objects.filter(
                 trial__project=project, trial__commit=trial.commit, score__isnull=False
             ).exists(),
+            caches=Path(settings.DATA_DIR) / "caches",
             keep_losses=None if mine else _scratch(f"losses-{trial.public_id}-{lease.generation}.npy"),
         )
         return Work(lease, trial, task, project.sizes.side_by_side, not mine)

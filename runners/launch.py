@@ -49,6 +49,7 @@ class Launched:
     scratch: str
     folder_inside: str
     folder_zygote: str
+    scratch_fd: int = -1  # the scratch folder, once the zygote is ready
 
     def last_words(self) -> str:
         return read_back(self.complaints) or "no message"
@@ -61,6 +62,8 @@ class Launched:
         _finish(self.guardian)
         os.close(self.pidfd)
         os.close(self.complaints)
+        if self.scratch_fd >= 0:
+            os.close(self.scratch_fd)
 
 
 def read_back(fd: int) -> str:
@@ -194,7 +197,7 @@ def prepare(launched: Launched, setup: dict[str, Any], seconds: float) -> int:
     launched.control.settimeout(seconds)
     try:
         send(launched.control, setup)
-        ready, _ = receive(launched.control)
+        ready, (launched.scratch_fd,) = receive(launched.control)
     except (EOFError, OSError) as problem:
         raise SandboxBroken(f"the zygote did not get ready: {launched.last_words()}") from problem
     return int(ready["threads"])

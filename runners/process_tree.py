@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import signal
 import threading
@@ -51,6 +53,12 @@ def resident_bytes(pids: list[int]) -> int:
     return total
 
 
+def _kill(pids: list[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
 @dataclass
 class CpuMeter:
     """CPU seconds of a tree, never falling.
@@ -81,32 +89,51 @@ class CpuMeter:
         return self._most
 
 
-class MemoryWatchdog:
-    """Kills the steps below a zygote when they hold more than `limit` bytes; looks ten times a second."""
+def bytes_below(folder: str) -> float:
+    """What the files below a folder take on the disk; infinite where one is closed: nobody may hide what it wrote."""
+    total = 0.0
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                total += entry.stat(follow_symlinks=False).st_blocks * 512
+                if entry.is_dir(follow_symlinks=False):
+                    total += bytes_below(entry.path)
+    except FileNotFoundError:  # removed while we looked
+        return total
+    except OSError:  # closed, or a nest deeper than a path can be
+        return float("inf")
+    return total
 
-    def __init__(self, zygote: int, limit: int) -> None:
-        self.fired = False
+
+class Watchdog:
+    """Kills the steps below a zygote when they hold more than `memory` bytes, or `disk` bytes below `scratch`.
+
+    Looks at memory ten times a second. `scratch` is only given where it is a plain folder, without a size of its own.
+    """
+
+    def __init__(self, zygote: int, memory: int, scratch: str | None, disk: int) -> None:
+        self.out_of_memory = False
         self.peak = 0
-        self._zygote, self._limit = zygote, limit
+        self._zygote, self._memory, self._scratch, self._disk = zygote, memory, scratch, disk
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="memory-watchdog", daemon=True)
+        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self._thread.start()
 
     def _watch(self) -> None:
-        while not self._stop.wait(0.1):
+        for turn in itertools.count():
+            if self._stop.wait(0.1):
+                return
             steps = descendants(self._zygote)[1:]
             used = resident_bytes(steps)
             self.peak = max(self.peak, used)
-            if used > self._limit:
-                self.fired = True
-                for pid in steps:
-                    try:
-                        os.kill(pid, signal.SIGKILL)
-                    except ProcessLookupError:
-                        continue
+            if used > self._memory:
+                self.out_of_memory = True
+                _kill(steps)
+            elif self._scratch and turn % 10 == 0 and steps and bytes_below(self._scratch) > self._disk:
+                _kill(steps)
 
     def start_over(self) -> None:
-        self.fired, self.peak = False, 0
+        self.out_of_memory, self.peak = False, 0
 
     def stop(self) -> None:
         self._stop.set()

@@ -25,12 +25,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from runners import isolation
+from runners import cache, isolation
 from runners.cgroup import CGroup
 from runners.isolation import Isolation
 from runners.jail import Jail, Limits
 from runners.launch import Launched, SandboxBroken, launch, prepare
-from runners.process_tree import CpuMeter, MemoryWatchdog
+from runners.process_tree import CpuMeter, Watchdog
 from runners.zygote import receive, send
 
 __all__ = ["Child", "Exit", "Isolation", "Limits", "Sandbox", "SandboxBroken"]
@@ -98,7 +98,11 @@ class Sandbox:
         self._poll = select.poll()
         self._poll.register(launched.control, select.POLLIN)
         self._meter = CpuMeter(launched.zygote)
-        self._watchdog = MemoryWatchdog(launched.zygote, jail.limits.memory_bytes) if group is None else None
+        bounds = jail.limits
+        plain = launched.scratch if launched.mechanism != "bwrap" and jail.uid is None else None
+        watched = group is None or plain is not None
+        watch = (launched.zygote, bounds.memory_bytes, plain, bounds.scratch_bytes)
+        self._watchdog = Watchdog(*watch) if watched else None
         atexit.register(self.close)
 
     @classmethod
@@ -214,28 +218,41 @@ class Sandbox:
         tree: bytes = b"",
         args: Mapping[str, Any] | None = None,
         fds: Mapping[str, int] | None = None,
+        cache: bytes = b"",
     ) -> Child:
         """Fork a child that unpacks `tree` (a tar) where it stands and calls main() of /inside/`name`.py.
 
-        Its stdout and stderr go to the descriptor `log`; it finds `args` and `fds` in `inside_call`. The
-        caller keeps and closes its own copies of all descriptors. Returns once the child is forked.
+        `cache` is a snapshot of `read_cache`, of which it gets a copy. Its stdout and stderr go to the descriptor
+        `log`; it finds `args` and `fds` in `inside_call`. The caller keeps and closes its own copies of all
+        descriptors. Returns once the child is forked.
         """
-        return self._spawn(self._launched.folder_inside, name, log, tree, args or {}, fds or {})
+        return self._spawn(self._launched.folder_inside, name, log, (tree, cache), args or {}, fds or {})
+
+    def read_cache(self) -> bytes:
+        """What the steps since the last reset left in /cache, as a tar. Raises CacheTooLarge."""
+        with self._receiving:  # `close` waits for it
+            if self._closed:
+                raise SandboxBroken("this sandbox is closed")
+            return cache.take(self._launched.scratch_fd)
 
     def _spawn(
-        self, folder: str, name: str, log: int, tree: bytes, args: Mapping[str, Any], fds: Mapping[str, int]
-    ) -> Child:
+        self, folder: str, name: str, log: int, tars: tuple[bytes, bytes], args: Mapping[str, Any],
+        fds: Mapping[str, int],
+    ) -> Child:  # fmt: skip
         request_id = next(self._ids)
         request = {"op": "spawn", "id": request_id, "module": name, "folder": folder}
-        packed = os.memfd_create("tree", os.MFD_CLOEXEC)
+        packed: list[int] = []
         try:
-            with open(packed, "wb", closefd=False) as target:
-                target.write(tree)
-            os.lseek(packed, 0, os.SEEK_SET)
+            for tar in tars:
+                packed.append(os.memfd_create("tar", os.MFD_CLOEXEC))
+                with open(packed[-1], "wb", closefd=False) as target:
+                    target.write(tar)
+                os.lseek(packed[-1], 0, os.SEEK_SET)
             message = {**request, "args": dict(args), "names": list(fds)}
-            self._tell(message, (packed, log, *fds.values()))
+            self._tell(message, (*packed, log, *fds.values()))
         finally:
-            os.close(packed)
+            for fd in packed:
+                os.close(fd)
         answer = self._answer("spawned", request_id, ANSWER_SECONDS)
         if "refused" in answer:
             raise SandboxBroken(f"the zygote could not fork: {answer['refused']}")
@@ -243,7 +260,7 @@ class Sandbox:
 
     def _probe(self, args: Mapping[str, Any], fds: Mapping[str, int], log: int) -> Child:
         """Run the lab's own attack probe, which lies beside the zygote."""
-        return self._spawn(self._launched.folder_zygote, "probe", log, b"", args, fds)
+        return self._spawn(self._launched.folder_zygote, "probe", log, (b"", b""), args, fds)
 
     def reset(self) -> None:
         """Kill every process but the zygote, empty the scratch folder and verify. Raises SandboxBroken."""
@@ -281,7 +298,7 @@ class Sandbox:
             return self._last.oom_killed
         if self.group is not None:
             return self.group.oom_killed()
-        return self._watchdog is not None and self._watchdog.fired
+        return self._watchdog is not None and self._watchdog.out_of_memory
 
     def memory_peak(self) -> int | None:
         """Most bytes held at once since the last reset, the zygote and the scratch folder included."""

@@ -104,10 +104,10 @@ def _enter(setup: dict[str, Any], request: dict[str, Any], fds: list[int]) -> di
     """Turn the fresh fork into a step: own session, descriptors, limits, files. Returns the named fds."""
     os.setsid()
     null = os.open(os.devnull, os.O_RDONLY)
-    tree, log, *named = fds
+    tree, cache, log, *named = fds
     for source, target in ((null, 0), (log, 1), (log, 2)):
         os.dup2(source, target)
-    _close_all_but({0, 1, 2, tree, *named})
+    _close_all_but({0, 1, 2, tree, cache, *named})
     for number in (signal.SIGPIPE, signal.SIGXFSZ):  # as in any Python: an exception, not a silent death
         signal.signal(number, signal.SIG_IGN)
     sys.stdout = open(1, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
@@ -118,14 +118,19 @@ def _enter(setup: dict[str, Any], request: dict[str, Any], fds: list[int]) -> di
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as adjustment:
         adjustment.write("1000")  # out of memory, the step dies and the zygote lives
     _bound(setup["limits"])
+    _unpack(cache, os.path.join(setup["scratch"], "cache"))
     repo = os.path.join(setup["scratch"], "repo")
-    os.makedirs(repo, exist_ok=True)
-    with open(tree, "rb") as packed:
-        if os.fstat(packed.fileno()).st_size:
-            with tarfile.open(fileobj=packed) as archive:
-                archive.extractall(repo, filter="data")
+    _unpack(tree, repo)
     os.chdir(repo)
     return dict(zip(request["names"], named, strict=True))
+
+
+def _unpack(fd: int, folder: str) -> None:
+    os.makedirs(folder, exist_ok=True)
+    with open(fd, "rb") as packed:
+        if os.fstat(packed.fileno()).st_size:
+            with tarfile.open(fileobj=packed) as archive:
+                archive.extractall(folder, filter="data")
 
 
 def _call(setup: dict[str, Any], request: dict[str, Any], named: dict[str, int]) -> None:
@@ -133,6 +138,7 @@ def _call(setup: dict[str, Any], request: dict[str, Any], named: dict[str, int])
 
     inside_call.step, inside_call.args, inside_call.fds = request["module"], request["args"], named
     inside_call.repo, inside_call.scratch = os.getcwd(), setup["scratch"]
+    inside_call.cache = os.path.join(setup["scratch"], "cache")
     folder = request["folder"]
     sys.path[:0] = [inside_call.repo, folder]
     path = os.path.join(folder, request["module"] + ".py")
@@ -343,7 +349,9 @@ def main() -> None:
     wipe(setup["scratch"])
     gc.collect()
     gc.freeze()  # a collection in a child would copy every page the fork shares
-    send(control, {"event": "ready", "threads": len(os.listdir("/proc/self/task"))})
+    scratch = os.open(setup["scratch"], os.O_RDONLY | os.O_DIRECTORY)  # through which the lab reads the compile cache
+    send(control, {"event": "ready", "threads": len(os.listdir("/proc/self/task"))}, [scratch])
+    os.close(scratch)
     Zygote(control, setup).serve()
 
 

@@ -54,3 +54,79 @@ def trained(before_end: str = "", after_submit: str = "") -> Files:
 def model_with(line: str, instead: str) -> Files:
     files = honest()
     return files | {"model.py": replace(files["model.py"], line, instead, "Transformer.forward")}
+
+
+STEP = """
+
+def step(self, token, state):
+    seen = token[:, None] if state is None else torch.cat((state, token[:, None]), 1)
+    return self(seen)[:, -1] * {scale}, seen
+
+
+Transformer.step = step
+"""
+
+
+def streaming(scale: float = 1.0, tree: Files | None = None) -> Files:
+    """Can be fed byte by byte; its step() says the same as its forward() where `scale` is 1."""
+    files = tree or honest()
+    return files | {"model.py": files["model.py"] + STEP.format(scale=scale)}
+
+
+def bigram() -> Files:
+    """Another honest model, and no Transformer: one row of scores a byte."""
+    model = """import torch
+from torch import nn
+
+
+class Table(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scores = nn.Embedding(256, 256)
+
+    def forward(self, tokens):
+        return self.scores(tokens)
+
+
+def build():
+    return Table()
+"""
+    train = """import harness
+import torch
+from model import build
+
+
+def main():
+    model = build()
+    text = harness.start_clock().long()
+    pairs = torch.bincount(text[:-1] * 256 + text[1:], minlength=65536).view(256, 256)
+    model.scores.weight.data = (pairs + 0.1).log().float()
+    harness.log(0, loss=1.0)
+    harness.submit(model.state_dict())
+"""
+    return {"model.py": model, "train.py": train}
+
+
+def recurrent() -> Files:
+    """A third: an untrained GRU, whose step() carries its hidden state."""
+    model = """import torch
+from torch import nn
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed, self.cell, self.head = nn.Embedding(256, 48), nn.GRU(48, 64, batch_first=True), nn.Linear(64, 256)
+
+    def forward(self, tokens):
+        return self.head(self.cell(self.embed(tokens))[0])
+
+    def step(self, token, state):
+        hidden, state = self.cell(self.embed(token[:, None]), state)
+        return self.head(hidden[:, 0]), state
+
+
+def build():
+    return Recurrent()
+"""
+    return main_of("model = build()\nharness.start_clock()\nharness.submit(model.state_dict())") | {"model.py": model}

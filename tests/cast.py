@@ -110,7 +110,7 @@ class World:
         self.played.append(trial)
         return trial.finish(
             lease, machine=self.machine, score=None if failure else self.score(trial), failure=failure,
-            message=failure and f"the trial ended with {failure}", isolation_level=0,
+            message=failure and f"the trial ended with {failure}", isolation_level=self.machine.isolation_level,
             machine_class=self.machine.machine_class, device_seconds=1.0,
         )  # fmt: skip
 

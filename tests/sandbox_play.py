@@ -74,14 +74,16 @@ class Step:
 
 
 @contextmanager
-def step(box: Sandbox, do: str, tree: bytes = b"", fds: dict[str, int] | None = None, **args: Any) -> Iterator[Step]:
+def step(
+    box: Sandbox, do: str, tree: bytes = b"", fds: dict[str, int] | None = None, cache: bytes = b"", **args: Any
+) -> Iterator[Step]:
     """Start `do` of sandbox_inside/attack.py; the box is reset afterwards, whatever happened."""
     read, write = os.pipe()
     log_read, log_write = os.pipe()
     pump = LogPump(log_read)
     try:
         named = {"answer": write, **(fds or {})}
-        child = box.spawn("attack", tree=tree, args={"do": do, **args}, fds=named, log=log_write)
+        child = box.spawn("attack", tree=tree, args={"do": do, **args}, fds=named, log=log_write, cache=cache)
         os.close(write)
         os.close(log_write)
         write = log_write = -1

@@ -84,6 +84,8 @@ def test_the_parts_of_a_combination_are_measured_beside_it_and_say_whether_gains
     assert [(len(part.scores()), part.state) for part in alone] == [(4, Experiment.State.ENDED)] * 2
     assert {part.baseline_commit for part in alone} == {verdict.experiment.baseline_commit}
     assert not Verdict.objects.filter(experiment__in=alone).exists(), "no part of a verdict"
+    verdict.experiment.refresh_from_db()
+    assert {part.confirm_split for part in alone} == {verdict.experiment.confirm_split} != {""}
     ((_, read),) = interactions(thread.project)
     assert abs(read.expected - 0.1) < 0.005 and abs(read.surplus) < 0.005
     assert read.low is not None and read.high is not None and read.low < 0 < read.high and read.sign == 0

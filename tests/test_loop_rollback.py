@@ -197,3 +197,20 @@ def test_settling_after_a_rollback_changes_nothing_the_second_time(
     assert step(second) is None
     other.refresh_from_db()
     assert other.state == State.OPEN
+
+
+def test_code_from_outside_stays_so_when_git_moves_it_off_what_was_rolled_back(
+    thread: Thread, world: World, reviewer: User
+) -> None:
+    top = world.gain(thread, "alpha", "beta")
+    below = thread.merge_requests.earliest("pk")
+    Idea.objects.filter(candidate=top.candidate).update(steps=[], trusted=False)
+    type(top.candidate).objects.filter(pk=top.candidate.pk).update(recipe=below.candidate.recipe, trusted=False)
+    top = MergeRequest.objects.get(pk=top.pk)
+    top.approve(top.commit, reviewer)
+    MergeRequest.objects.get(pk=below.pk).roll_back(reviewer, "wrong")
+    focus(thread, "nothing at all")
+    while thread.waiting_candidate is None:
+        assert step(thread) == "settle"
+    moved = thread.waiting_candidate
+    assert moved.parent == champion() and moved.idea.kind == Idea.Kind.COMBINATION and not moved.trusted

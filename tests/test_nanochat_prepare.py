@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.nanochat import overlap
 from benchmarks.nanochat import prepare as nanochat
 
 NAMES = ["train.bin", "val_screen.bin", "val_confirm.bin", "val_final.bin"]
@@ -47,7 +48,8 @@ def test_every_text_is_in_exactly_one_set_whole(pages: Path, out: Path) -> None:
         assert texts == [(pages / path).read_bytes() for path in part.texts]
     for name in NAMES[1:]:
         assert manifest.files[name].bytes >= nanochat.MINIMUM_VALIDATION_BYTES
-    assert sorted(path.name for path in out.iterdir()) == sorted([*NAMES, "manifest.json"])
+    parts = [f"val_confirm_{number}.bin" for number in (2, 3, 4)]
+    assert sorted(path.name for path in out.iterdir()) == sorted([*NAMES, *parts, "manifest.json"])
     assert [path.name for path in out.parent.iterdir()] == ["nanochat"]  # no temporary folder stays
 
 
@@ -98,8 +100,8 @@ def test_a_damaged_file_is_one_error_that_names_it(pages: Path, out: Path, name:
         "{",
         "[]",
         "{}",
-        '{"format": 2}',
-        '{"format": 1, "files": {}}',
+        '{"format": 3}',
+        '{"format": 2, "files": {}}',
         '{"format": 1, "files": {"train.bin": 3}}',
     ],
 )
@@ -184,3 +186,65 @@ def test_a_download_that_fails_says_what_to_do(out: Path, monkeypatch: pytest.Mo
     with pytest.raises(nanochat.PrepareError, match="--data FOLDER"):
         nanochat.prepare(out, None, silent)
     assert not out.exists()
+
+
+def test_a_small_text_has_fewer_parts_to_confirm_on(tmp_path: Path) -> None:
+    few = write_pages(tmp_path / "pages", pages=150)
+    manifest = nanochat.prepare(tmp_path / "few", few, silent)
+    assert [name for name in manifest.files if "confirm" in name] == ["val_confirm.bin"]
+
+
+def test_a_near_copy_never_leaves_train_and_the_overlap_is_reported(pages: Path, tmp_path: Path) -> None:
+    """Every validation page gets a twin that differs in one word: by bytes they are no copies."""
+    folder = shutil.copytree(pages, tmp_path / "twins")
+    first = nanochat.prepare(tmp_path / "first", folder, silent)
+    assert set(first.overlap.values()) == {0.0}
+    held_out = {path for name, part in first.files.items() if name != "train.bin" for path in part.texts}
+    for path in sorted(held_out)[::4]:
+        words = (folder / path).read_text(encoding="utf-8").split()
+        words[len(words) // 2] = "another"
+        (folder / f"{path}.twin.txt").write_text(" ".join(words), encoding="utf-8")
+    lines: list[str] = []
+    second = nanochat.prepare(tmp_path / "second", folder, lines.append)
+    twins = {path for path in folder.rglob("*.twin.txt")}
+    wanted = {path.relative_to(folder).as_posix() for path in twins}
+    wanted |= {path.removesuffix(".twin.txt") for path in wanted}
+    assert len(wanted) > 20 and wanted <= set(second.files["train.bin"].texts)
+    assert all(share < 0.001 for name, share in second.overlap.items() if name != "train.bin")
+    assert any("of val_confirm.bin" in line and "found elsewhere" in line for line in lines)
+
+
+def test_what_two_files_share_is_counted_by_windows() -> None:
+    random_ = random.Random(3)
+    mine, other, both = (random_.randbytes(size) for size in (3000, 3000, 1000 + overlap.WINDOW - 1))
+    shares = overlap.share_elsewhere([overlap.windows(mine + both), overlap.windows(both + other)])
+    assert shares == pytest.approx([1000 / 4000, 1000 / 4000], abs=1e-9)
+    assert overlap.share_elsewhere([overlap.windows(b"short"), overlap.windows(mine)]) == [0.0, 0.0]
+    assert overlap.share_elsewhere([]) == []
+    sampled = overlap.share_elsewhere([overlap.windows(mine + both, 5), overlap.windows(both + other, 5)])
+    assert sampled == pytest.approx([0.25, 0.25], abs=0.05)
+
+
+def test_data_of_an_older_format_keep_working_and_are_made_anew_without_a_download(
+    pages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One val_confirm, no figure of overlap: what the first format had. Its texts are in its own files."""
+    whole = nanochat.prepare(tmp_path / "whole", pages, silent)
+    parts = {"train": [], "val_screen": [], "val_confirm": [], "val_final": []}  # type: dict[str, list[nanochat.Text]]
+    for name, part in whole.files.items():
+        contents = (tmp_path / "whole" / name).read_bytes().split(nanochat.SEPARATOR)
+        into = name.removesuffix(".bin").rstrip("_234")
+        parts[into] += [nanochat.Text(path, text) for path, text in zip(part.texts, contents, strict=True)]
+    monkeypatch.setattr(nanochat, "MANIFEST_FORMAT", 1)
+    source = nanochat.read_folder(pages)
+    old = nanochat.write(tmp_path / "old", source, parts, [], {})
+    row = json.loads((tmp_path / "old" / "manifest.json").read_text())
+    del row["overlap"]
+    (tmp_path / "old" / "manifest.json").write_text(json.dumps(row))
+    monkeypatch.undo()
+    assert nanochat.verify(tmp_path / "old").data_id == old.data_id
+    monkeypatch.setattr(nanochat, "DJANGO_SHA256", source.sha256)  # so that no text would be fetched but the pinned one
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    again = nanochat.prepare(tmp_path / "new", None, silent, older=tmp_path / "old")
+    assert again.data_id == whole.data_id != old.data_id

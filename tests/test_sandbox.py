@@ -38,7 +38,7 @@ def test_a_step_finds_its_arguments_its_files_and_nothing_else(box: Sandbox) -> 
     assert exit == Exit(0, None)
     assert seen["args"] == {"do": "look", "seed": 7}
     assert seen["step"] == "attack"
-    assert (seen["where"], seen["files"], seen["scratch"]) == ("/scratch/repo", ["candidate.py"], ["repo"])
+    assert (seen["where"], seen["files"], seen["scratch"]) == ("/scratch/repo", ["candidate.py"], ["cache", "repo"])
     assert seen["path"] == ["/scratch/repo", "/inside"]
     assert seen["fds"] == sorted({0, 1, 2, *seen["named"].values()})
     assert seen["stdin"] == "/dev/null"
@@ -126,9 +126,9 @@ def test_daemons_die_on_reset_within_100_ms(box: Sandbox) -> None:
 def test_the_litter_of_a_step_is_gone_for_the_next(box: Sandbox) -> None:
     exit, left, log = play(box, "litter")
     assert exit.ok, log
-    assert left == ["aaaaaaaaaa", "closed", "link", "pipe", "repo"]
+    assert left == ["aaaaaaaaaa", "cache", "closed", "link", "pipe", "repo"]
     _, found, _ = play(box, "remains")
-    assert found == {"files": ["repo"], "attributes": [], "writable": True, "processes": [1]}
+    assert found == {"files": ["cache", "repo"], "attributes": [], "writable": True, "processes": [1]}
 
 
 def test_a_fork_bomb_stays_inside_its_process_limit(box: Sandbox) -> None:
@@ -218,3 +218,18 @@ def test_close_leaves_no_process_and_no_control_group() -> None:
     assert [folder for folder in folders if folder.exists()] == []
     with pytest.raises(SandboxBroken):
         with_sleeper.wait(1)
+
+
+@pytest.mark.parametrize("mechanism", ["bwrap", "landlock", "none"])
+def test_a_snapshot_of_the_cache_is_taken_and_given_whatever_the_fence(mechanism: str) -> None:
+    need_full_sandbox()
+    with Sandbox.start(2, inside=INSIDE, limits=SMALL, mechanism=mechanism) as box:
+        with step(box, "fill_cache") as first:
+            assert first.answer() == []
+            snapshot = box.read_cache()
+        assert box.read_cache() == b"", "a reset empties it"
+        for _ in range(2):
+            with step(box, "fill_cache", cache=snapshot) as later:
+                assert later.answer() == ["kernel-0"], "each step gets a copy of its own"
+    with pytest.raises(SandboxBroken, match="closed"):
+        box.read_cache()

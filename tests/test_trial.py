@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks.contract import Assignment, Outcome, load
-from benchmarks.nanochat import evaluate, prepare
+from benchmarks.nanochat import evaluate, prepare, sizes
 from benchmarks.nanochat.__main__ import pack
 from benchmarks.nanochat.judge import validation_rows
 from runners.sandbox import Sandbox
@@ -48,9 +48,9 @@ def evaluator():
 def run(box, evaluator, data, tmp_path):
     """Run a tree as a trial; the outcome also carries the points and the path of the weights."""
 
-    def go(files: candidates.Files, preset=TINY, seed: int = 1) -> Outcome:
+    def go(files: candidates.Files, preset=TINY, seed: int = 1, confirming: bool = False) -> Outcome:
         tree = pack({name: text.encode() for name, text in files.items()})
-        task = Assignment("nanochat", preset, "", tree, seed, "val_screen", data)
+        task = Assignment("nanochat", preset, "", tree, seed, "val_screen", data, confirming)
         points: dict[str, list[float]] = {}
         sink = lambda name, steps, values: points.setdefault(name, []).extend(values)  # noqa: E731
         outcome = evaluator.run(task, box, sink, keep_weights=tmp_path / "weights")
@@ -69,21 +69,25 @@ def test_an_honest_candidate_is_scored_without_findings(run):
     assert outcome.failure is None, outcome.failure
     assert outcome.score is not None and 1 < outcome.score < 9
     assert not outcome.observations
-    assert set(outcome.hashes) == {"judge", "data", "environment", "weights"}
+    assert set(outcome.hashes) == {"judge", "data", "split", "environment", "weights", "tree", "cache"}
+    assert {"processor", "sandbox", "clock", "seed"} <= set(outcome.surroundings)
+    assert {"weight_bytes", "weight_entropy", "parameters", "code_bytes"} <= set(outcome.metrics)
+    assert 4 * outcome.metrics["parameters"] < outcome.metrics["weight_bytes"] < 4.1 * outcome.metrics["parameters"]
     assert len(outcome.points["loss"]) >= 1  # type: ignore[attr-defined]
     assert 0.6 < outcome.seconds["train_cpu"] <= TINY.budget_seconds
 
 
-def test_the_judge_equals_a_direct_evaluation(run, data, tmp_path, monkeypatch):
+@pytest.mark.parametrize("files", [candidates.honest(), candidates.bigram(), candidates.recurrent()])
+def test_the_judge_equals_a_direct_evaluation(run, data, tmp_path, monkeypatch, files):
     import importlib.util
     import sys
 
     import torch
     from safetensors.torch import load_file
 
-    outcome = run(candidates.honest())
+    outcome = run(files)
     source = tmp_path / "direct_model.py"
-    source.write_text(candidates.honest()["model.py"])
+    source.write_text(files["model.py"])
     spec = importlib.util.spec_from_file_location("direct_model", source)
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "direct_model", module)
@@ -106,8 +110,9 @@ def test_the_same_seed_gives_the_same_first_loss_and_another_seed_does_not(run):
     assert losses[0] == losses[1] != losses[2]
 
 
-@pytest.mark.parametrize("share", [1.0, 0.01])
+@pytest.mark.parametrize("share", [1.0, 0.01, 0.001])
 def test_a_peeker_is_caught(run, share):
+    """At 0.1 % it peeks at 8 of 8,192 positions: those it gains most by are looked at."""
     outcome = run(candidates.peeker(share))
     assert "future_leak" in kinds(outcome)
     assert all(seen.severity == "structural" for seen in outcome.observations if seen.kind == "future_leak")
@@ -115,6 +120,50 @@ def test_a_peeker_is_caught(run, share):
 
 def test_scores_that_depend_on_earlier_questions_are_caught(run):
     assert "unstable_scores" in kinds(run(candidates.stateful()))
+
+
+CONFIRM = replace(TINY, audit_confirm_random=256, audit_confirm_targeted=64)
+
+
+@pytest.mark.parametrize("files", [candidates.streaming(), candidates.recurrent()])
+def test_a_model_that_can_be_fed_byte_by_byte_is_streamed_at_confirmation(run, files):
+    screened, confirmed = run(files, CONFIRM), run(files, CONFIRM, confirming=True)
+    assert screened.failure is None and confirmed.failure is None, confirmed.failure
+    assert not confirmed.observations
+    assert "streamed_positions" not in screened.metrics
+    assert confirmed.metrics["streamed_positions"] == 32 * TINY.sequence_length
+    assert confirmed.metrics["audit_streamed_worst"] < 1e-4
+
+
+def test_a_step_that_says_something_else_than_forward_is_a_finding(run):
+    outcome = run(candidates.streaming(scale=1.05), CONFIRM, confirming=True)
+    assert kinds(outcome) == {"step_disagrees"}
+    (seen,) = outcome.observations
+    assert seen.severity == "structural" and "of 4096 positions differ" in seen.evidence[0]
+
+
+def test_a_peeker_cannot_stream_what_it_says(run):
+    peeker = candidates.streaming(tree=candidates.peeker(0.01))
+    assert {"future_leak", "step_disagrees"} <= kinds(run(peeker, CONFIRM, confirming=True))
+
+
+def test_a_tree_that_carries_data_is_refused(run):
+    outcome = run(candidates.honest() | {"table.py": f"TABLE = '{'x' * sizes.TREE_BYTES}'"})
+    assert outcome.failure is not None and outcome.failure.kind == "refused"
+    assert "at most 1,048,576" in outcome.failure.message
+
+
+def test_weights_beyond_the_cap_are_not_taken(run, monkeypatch):
+    monkeypatch.setattr(evaluate, "WEIGHTS_BYTES", 100_000)
+    outcome = run(candidates.honest())
+    assert outcome.failure is not None and outcome.failure.kind == "refused"
+    assert "and 100,000 are allowed" in outcome.failure.message
+
+
+def test_a_message_beyond_the_cap_is_ignored(run):
+    long = "harness._channel.send(b'P' + b'x' * 100_000)\nharness.log(7, loss=2.5)"
+    outcome = run(candidates.trained(before_end=long))
+    assert outcome.failure is None and 2.5 in outcome.points["loss"]
 
 
 def test_a_printed_metric_counts_for_nothing(run):

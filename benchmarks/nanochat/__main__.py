@@ -50,9 +50,11 @@ def run_prepare(options: argparse.Namespace) -> int:
 
 
 def install_data(folder: Path | None = None) -> prepare.Manifest:
+    """Prepared in the present format, beside what older projects are measured on; `current` names it."""
     root = data_folder("nanochat")
-    name = "django-docs" if folder is None else f"text-{prepare.read_folder(folder).sha256[:12]}"
-    manifest = prepare.prepare(root / name, folder, lambda line: print(line, file=sys.stderr))
+    older = "django-docs" if folder is None else f"text-{prepare.read_folder(folder).sha256[:12]}"
+    name = f"{older}-{prepare.MANIFEST_FORMAT}"
+    manifest = prepare.prepare(root / name, folder, lambda line: print(line, file=sys.stderr), older=root / older)
     link = root / manifest.data_id[:16]
     if not link.exists():
         link.symlink_to(name)
@@ -116,7 +118,8 @@ def assignment(options: argparse.Namespace, seed: int) -> Assignment:
     identity = data_id("nanochat")
     return Assignment(
         benchmark="nanochat", preset=contract.preset(options.preset), commit="", tree=tree_of(contract, options),
-        seed=seed, split=options.split, data=data_folder("nanochat") / identity[:16],
+        seed=seed, split=options.split, confirming=options.split.startswith(prepare.CONFIRM),
+        data=data_folder("nanochat") / identity[:16],
     )  # fmt: skip
 
 

@@ -11,17 +11,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 import socket
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from benchmarks.contract import Assignment, Failure, Gate, Observation, Outcome, PointSink
+from benchmarks.nanochat import audits, identity, sizes
+from benchmarks.nanochat.compiled import CompileCache
 from runners.clock import BudgetClock
 from runners.logs import LogPump
 from runners.points import PointsError, parse_frame
@@ -118,29 +118,33 @@ class Evaluator:
         keep_weights: Path | None = None,
     ) -> Outcome:  # fmt: skip
         """The whole trial. A candidate's failure is part of the outcome; only a broken sandbox raises."""
-        outcome = Outcome(hashes=self._hashes(task))
+        outcome = Outcome(hashes=identity.hashes(task), surroundings=identity.surroundings(task, box))
         began = time.monotonic()
         judge = self.judge(task.data)
         if cpu is not None:
             judge.pin(cpu)
         try:
-            training = self.train(task, box, sink, outcome, gate)
+            outcome.metrics["code_bytes"] = _checked_size(task.tree)
+            compiled = CompileCache(task, outcome)
+            training = self.train(task, box, sink, outcome, gate, compiled)
             if keep_weights:
                 keep_weights.write_bytes(training.weights)
             outcome.hashes["weights"] = hashlib.sha256(training.weights).hexdigest()
-            outcome.metrics["weight_bytes"] = len(training.weights)
+            outcome.metrics |= sizes.describe(training.weights)
             outcome.seconds |= {
                 "train_cpu": training.cpu_seconds, "train_wall": training.wall_seconds,
                 "warm_up": training.warm_up_seconds,
             }  # fmt: skip
-            outcome.score = self.score(task, box, training.weights, outcome)
-            self.audit(task, box, training.weights, outcome)
+            outcome.score = self.score(task, box, training.weights, outcome, compiled.content)
+            self.audit(task, box, training.weights, outcome, compiled.content)
         except TrialFailed as failed:
             outcome.score, outcome.failure = None, failed.failure
         outcome.seconds["total_wall"] = time.monotonic() - began
         return outcome
 
-    def train(self, task: Assignment, box: Sandbox, sink: PointSink, outcome: Outcome, gate: Gate) -> Training:
+    def train(
+        self, task: Assignment, box: Sandbox, sink: PointSink, outcome: Outcome, gate: Gate, compiled: CompileCache
+    ) -> Training:
         """The TRAIN step. Raises TrialFailed where no weights came in before the deadline."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         log, writer = _pump()
@@ -150,9 +154,12 @@ class Evaluator:
         }  # fmt: skip
         with ours:
             with theirs:
-                child = box.spawn("run_train", tree=task.tree, args=args, fds={"channel": theirs.fileno()}, log=writer)
+                child = box.spawn(
+                    "run_train", tree=task.tree, args=args, fds={"channel": theirs.fileno()}, log=writer,
+                    cache=compiled.content,
+                )  # fmt: skip
             os.close(writer)
-            session = _TrainSession(task, box, sink, ours, gate)
+            session = _TrainSession(task, box, sink, ours, gate, compiled)
             training = session.follow()
             if session.bad_frames:
                 words = f"{session.bad_frames} frames of points could not be read"
@@ -168,46 +175,31 @@ class Evaluator:
             return training
         raise session.explain(exit_, oom, outcome.log)
 
-    def score(self, task: Assignment, box: Sandbox, weights: bytes, outcome: Outcome) -> float:
+    def score(self, task: Assignment, box: Sandbox, weights: bytes, outcome: Outcome, cache: bytes = b"") -> float:
         request = {
             "op": "score", "split": task.split, "rows": task.preset.score_rows,
             "length": task.preset.sequence_length, "reference": task.reference and str(task.reference),
             "keep_losses": task.keep_losses and str(task.keep_losses),
         }  # fmt: skip
-        reply = self._forward(task, box, weights, request, outcome, "score")
+        reply = self._forward(task, box, weights, request, outcome, "score", cache)
         return float(reply["score"])
 
-    def audit(self, task: Assignment, box: Sandbox, weights: bytes, outcome: Outcome) -> None:
+    def audit(self, task: Assignment, box: Sandbox, weights: bytes, outcome: Outcome, cache: bytes = b"") -> None:
         """Prefix truncation and re-scoring in a fresh process; every mismatch is a finding."""
         request = {
-            "op": "audit", "targeted": task.preset.audit_targeted, "random": task.preset.audit_random,
+            "op": "audit", **audits.sizes(task),
             "seed": int.from_bytes(os.urandom(8), "big"), "sample": task.wants_sample,
         }  # fmt: skip
-        reply = self._forward(task, box, weights, request, outcome, "audit")
+        reply = self._forward(task, box, weights, request, outcome, "audit", cache)
         if task.wants_sample:
             outcome.sample = reply["sample"]
             outcome.seconds["sample_wall"] = reply["sample_seconds"]
-        for part, kind, meaning in (
-            ("targeted", "future_leak", "scores change when the text after a position is cut off"),
-            ("random", "future_leak", "scores change when the text after a position is cut off"),
-            ("rescored", "unstable_scores", "the same text scores differently in another process and order"),
-        ):
-            report = reply[part]
-            outcome.metrics[f"audit_{part}_worst"] = report["worst"]
-            if report["failed"]:
-                line = f"{part}: {report['failed']} of {report['asked']} positions differ, worst {report['worst']:.3g}"
-                limit = f"tolerance {reply['tolerance']:g} nats"
-                outcome.observations.append(Observation(kind, "structural", meaning, (line, limit)))
+        audits.record(reply, outcome)
 
     def _forward(
-        self,
-        task: Assignment,
-        box: Sandbox,
-        weights: bytes,
-        request: dict[str, Any],
-        outcome: Outcome,
-        phase: str,
-    ) -> dict[str, Any]:
+        self, task: Assignment, box: Sandbox, weights: bytes, request: dict[str, Any], outcome: Outcome, phase: str,
+        cache: bytes,
+    ) -> dict[str, Any]:  # fmt: skip
         began, cpu = time.monotonic(), box.cpu_seconds()
         memory = os.memfd_create("weights", os.MFD_ALLOW_SEALING)
         ours, theirs = socket.socketpair()
@@ -216,7 +208,7 @@ class Evaluator:
             _write_all(memory, weights)
             with theirs:
                 box.spawn(
-                    "run_forward", tree=task.tree, args={},
+                    "run_forward", tree=task.tree, args={}, cache=cache,
                     fds={"channel": theirs.fileno(), "weights": memory}, log=writer,
                 )  # fmt: skip
             reply = self.judge(task.data).ask(request | {"seconds": FORWARD_WALL}, ours)
@@ -236,32 +228,23 @@ class Evaluator:
         outcome.seconds[f"{phase}_judge_cpu"] = reply["cpu_seconds"]
         return reply
 
-    def _hashes(self, task: Assignment) -> dict[str, str]:
-        from benchmarks.contract import load
-
-        manifest = json.loads((task.data / "manifest.json").read_text())
-        parts = [
-            platform.python_version(),
-            *(f"{name} {version(name)}" for name in ("torch", "numpy", "safetensors")),
-        ]
-        return {
-            "judge": load(task.benchmark).evaluator_hash(),
-            "data": manifest["data_id"],
-            "environment": hashlib.sha256(" ".join(parts).encode()).hexdigest(),
-        }
-
 
 class _TrainSession:
     """Follows one TRAIN process: starts its clock, passes its points on, holds the last weights in time."""
 
-    def __init__(self, task: Assignment, box: Sandbox, sink: PointSink, channel: socket.socket, gate: Gate) -> None:
+    def __init__(
+        self, task: Assignment, box: Sandbox, sink: PointSink, channel: socket.socket, gate: Gate,
+        compiled: CompileCache,
+    ) -> None:  # fmt: skip
         self.task, self.box, self.sink, self.channel, self.gate = task, box, sink, channel, gate
+        self.compiled = compiled
         self.clock = BudgetClock(box, "wall", WARM_UP_WALL, WARM_UP_WALL)
         self.timed = False
         self.over = False  # the process closed its end by itself
         self.training: Training | None = None
         self.warm_up = 0.0
         self.bad_frames = 0
+        self.refused = ""
 
     def follow(self) -> Training | None:
         """Serve the process until it ends or its time is up. Returns what was submitted in time, if anything."""
@@ -301,6 +284,7 @@ class _TrainSession:
 
     def _start(self) -> None:
         self.warm_up = self.clock.wall
+        self.compiled.freeze(self.box)
         self.gate()
         preset = self.task.preset
         with (self.task.data / "train.bin").open("rb") as text:
@@ -311,6 +295,8 @@ class _TrainSession:
     def _take_weights(self, descriptor: int) -> None:
         size = os.fstat(descriptor).st_size
         if not 0 < size <= WEIGHTS_BYTES:
+            self.refused = f"weights of {size:,} bytes were not taken; between 1 and {WEIGHTS_BYTES:,} are allowed"
+            self.channel.send(b"K")
             return
         content = bytearray()
         while len(content) < size and (part := os.pread(descriptor, size - len(content), len(content))):
@@ -324,6 +310,8 @@ class _TrainSession:
         """Why there are no weights."""
         if oom:
             return TrialFailed("out_of_memory", "the process was killed at the memory limit of its sandbox")
+        if self.refused:
+            return TrialFailed("refused", self.refused)
         if not self.over:
             phase = "its training budget" if self.timed else f"{WARM_UP_WALL:g} s of warm-up"
             return TrialFailed("timeout", f"the candidate used up {phase} without submitting weights")
@@ -335,6 +323,14 @@ class _TrainSession:
         if exit_ is not None and exit_.ok:
             return TrialFailed("no_weights", "the candidate ended without submitting weights")
         return TrialFailed("crash", last or f"the candidate ended with {exit_}")
+
+
+def _checked_size(tree: bytes) -> float:
+    size = sizes.code_bytes(tree)
+    if size > sizes.TREE_BYTES:
+        words = f"its files hold {size:,} bytes; at most {sizes.TREE_BYTES:,} are allowed"
+        raise TrialFailed("refused", words)
+    return float(size)
 
 
 def _pump() -> tuple[LogPump, int]:

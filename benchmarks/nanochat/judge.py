@@ -4,7 +4,8 @@ It never runs candidate code. It sends tokens, receives scores over the whole vo
 (log-softmax in float32), gathers the targets, which the candidate never sees, and counts bytes from the raw text. Then
 it audits causality: positions where the candidate beats its reference most, and random ones, are asked again in a fresh
 process with everything after them cut off; the scores must agree. A shuffled 5 % of the rows is scored again there too,
-so that nothing can depend on order or on what was asked before.
+so that nothing can depend on order or on what was asked before. A trial that confirms is audited at more positions, and
+streamed where the model offers `step`: fed byte by byte, it cannot see ahead, and must say what it said before.
 
 When the score and the audit are done, the judge may let the model write a little, for people to read: it draws bytes
 from the scores it gets. That counts for nothing.
@@ -34,6 +35,7 @@ TOLERANCE = 1e-3  # nats; float32 re-orderings of an honest model stay near 1e-5
 CUT = 16  # truncated prefixes are rounded up to this length; the tail is replaced by random bytes
 RESCORED_SHARE = 0.05
 GROUP = 32  # rows asked at once
+WHOLE, FIRST, NEXT, CAN_STEP = range(4)  # what a question asks for; inside/run_forward.py answers it
 PROMPT = b"It was a "  # of no text in particular
 SAMPLE_BYTES, SAMPLE_SEED, TEMPERATURE = 160, 7, 0.8
 SAMPLE_SECONDS = 1.5  # a slow model writes less
@@ -69,6 +71,16 @@ class Sheet:
         """Every target is one raw byte of the text, so bytes are counted here and by nobody else."""
         return float(self.losses.sum(dtype=np.float64) / math.log(2) / self.targets.size)
 
+    def gap(self, rows: NDArray[np.int64], at: NDArray[np.int64], again: Floats) -> Floats:
+        """How far another answer [n, V] to these positions is from the first one: the larger of the distance of the
+        two distributions (total variation) and the difference in nats at the target."""
+        before = self.log_probabilities[rows, at]
+        apart = np.abs(np.exp(again) - np.exp(before)).sum(axis=1) / 2
+        target = self.targets[rows, at].astype(np.int64)[:, None]
+        nats = np.abs(np.take_along_axis(again - before, target, 1)[:, 0])
+        larger: Floats = np.maximum(apart, nats)
+        return larger
+
 
 def log_softmax(scores: Floats) -> Floats:
     """Normalise in place over the last axis, in float32. Raises Refusal on NaN or infinity."""
@@ -96,13 +108,21 @@ class Candidate:
         self.socket = socket.socket(fileno=descriptor)
         self.socket.settimeout(seconds)
 
-    def ask(self, tokens: NDArray[np.uint8], last_only: bool = False) -> Floats:
-        """tokens [rows, T] -> scores [rows, T or 1, V]. Raises Refusal where the answer does not come whole."""
-        rows, length = tokens.shape
-        scores = np.empty((rows, 1 if last_only else length, VOCABULARY), dtype=np.float32)
-        view = memoryview(scores.data).cast("B")
+    def ask(self, tokens: NDArray[np.uint8], what: int = WHOLE) -> Floats:
+        """tokens [rows, T] -> scores [rows, T, V]. Raises Refusal where the answer does not come whole."""
+        scores = np.empty((*tokens.shape, VOCABULARY), dtype=np.float32)
+        self._converse(what, tokens, memoryview(scores.data).cast("B"))
+        return scores
+
+    def can_step(self) -> bool:
+        """Whether its model says that it can be fed token by token."""
+        answer = bytearray(1)
+        self._converse(CAN_STEP, np.empty((0, 0), dtype=np.uint8), memoryview(answer))
+        return answer == b"\x01"
+
+    def _converse(self, what: int, tokens: NDArray[np.uint8], view: memoryview) -> None:
         try:
-            self.socket.sendall(struct.pack("<IIB", rows, length, last_only) + tokens.tobytes())
+            self.socket.sendall(struct.pack("<IIB", *tokens.shape, what) + tokens.tobytes())
             while view:
                 got = self.socket.recv_into(view)
                 if not got:
@@ -112,7 +132,6 @@ class Candidate:
             raise Refusal("timeout", "the model did not score the validation text in time") from None
         except (BrokenPipeError, ConnectionResetError):
             raise Refusal("bad_output", "the model ended before it had scored all positions") from None
-        return scores
 
     def close(self) -> None:
         self.socket.close()
@@ -168,12 +187,14 @@ class Judge:
         if self.sheet is None:
             raise Refusal("refused", "nothing has been scored that could be audited")
         random = np.random.default_rng(request["seed"])
+        streamed = self._streamed(candidate, request["stream_rows"], random)  # first: it has not seen these rows here
         targeted = self._best_against_reference(request["targeted"])
         drawn = random.choice(self.sheet.losses.size, request["random"], replace=False)
         report = {
             "targeted": self._truncated(candidate, targeted, random),
             "random": self._truncated(candidate, drawn, random),
             "rescored": self._rescored(candidate, random),
+            "streamed": streamed,
             "tolerance": TOLERANCE,
         }
         self.sheet = None
@@ -197,15 +218,24 @@ class Judge:
             tokens[after] = random.integers(0, VOCABULARY, int(after.sum()), dtype=np.uint8)
             for part in range(0, len(tokens), GROUP):
                 share = slice(part, part + GROUP)
-                answer = log_softmax(candidate.ask(tokens[share]))
                 where = at[chosen][share]
-                again = answer[np.arange(len(where)), where]  # [n, V]
-                before = sheet.log_probabilities[rows[chosen][share], where]
-                gap = np.abs(np.exp(again) - np.exp(before)).sum(axis=1) / 2
-                target = sheet.targets[rows[chosen][share], where].astype(np.int64)
-                gap = np.maximum(gap, np.abs(np.take_along_axis(again - before, target[:, None], 1)[:, 0]))
+                answer = candidate.ask(tokens[share])[np.arange(len(where)), where]  # [n, V]
+                gap = sheet.gap(rows[chosen][share], where, log_softmax(answer))
                 worst, failed = max(worst, float(gap.max())), failed + int((gap > TOLERANCE).sum())
         return {"asked": len(positions), "failed": failed, "worst": worst}
+
+    def _streamed(self, candidate: Candidate, count: int, random: np.random.Generator) -> dict[str, Any]:
+        """Rows fed byte by byte: when a position is scored, what follows it has been sent to nobody in that process."""
+        if not count or not candidate.can_step():
+            return {"asked": 0, "failed": 0, "worst": 0.0}
+        sheet, length = self._sheet(), self._sheet().inputs.shape[1]
+        rows = random.choice(len(sheet.inputs), min(count, len(sheet.inputs)), replace=False)
+        worst, failed = 0.0, 0
+        for at in range(length):
+            answer = candidate.ask(sheet.inputs[rows, at : at + 1], NEXT if at else FIRST)[:, 0]  # [n, V]
+            gap = sheet.gap(rows, np.full(len(rows), at), log_softmax(answer))
+            worst, failed = max(worst, float(gap.max())), failed + int((gap > TOLERANCE).sum())
+        return {"asked": len(rows) * length, "failed": failed, "worst": worst}
 
     def _rescored(self, candidate: Candidate, random: np.random.Generator) -> dict[str, Any]:
         sheet = self._sheet()
@@ -219,7 +249,7 @@ class Judge:
     def _best_against_reference(self, count: int) -> NDArray[np.int64]:
         assert self.reference is not None
         gain = (self.reference - self._sheet().losses).ravel()
-        best: NDArray[np.int64] = np.argpartition(gain, -count)[-count:]
+        best: NDArray[np.int64] = np.argsort(-gain)[:count]
         return best
 
     def _reference(self, path: str | None) -> Floats:

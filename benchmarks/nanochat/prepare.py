@@ -1,6 +1,7 @@
-"""The data of the nanochat benchmark: one folder of text becomes one training and three validation files.
+"""The data of the nanochat benchmark: one folder of text becomes one training file and several validation files.
 
-Protected, and free of torch. Text is split by whole file, so no page is half in train and half in validation.
+Protected, and free of torch. Text is split by whole file, so no page is half in train and half in validation, and a
+page that is mostly found in another one stays in train. What confirms is in several parts, used one after another.
 The default text is the documentation of a pinned Django release, fetched by pip from the index the user has
 configured and checked against the hash below. A folder of the user's own text serves as well; the data id
 tells the two apart, and scores on different data are never compared. Tokens are bytes: there is no tokenizer.
@@ -15,11 +16,14 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
+import numpy as np
+
 from benchmarks.data import DataError
+from benchmarks.nanochat import overlap
 
 DJANGO_VERSION = "5.2.8"
 DJANGO_SHA256 = "23254866a5bb9a2cfa6004e8b809ec6246eba4b58a7589bc2772f1bcc8456c7f"
@@ -27,17 +31,19 @@ DJANGO_ARCHIVE = f"django-{DJANGO_VERSION}.tar.gz"
 DOWNLOAD_TIMEOUT = 600  # seconds
 
 TRAIN = "train"
-VALIDATION_SETS = ("val_screen", "val_confirm", "val_final")
+SCREEN, CONFIRM, FINAL = "val_screen", "val_confirm", "val_final"
+MOST_CONFIRM_PARTS = 4  # val_confirm, val_confirm_2 ...; a small text has fewer
+NEAR_COPY = 0.5  # a file of which so much is found in other files
 SPLIT_SALT = "nanochat split 1"  # changing it changes every data id
 VALIDATION_SHARE = 0.04  # of all bytes, each set
 LARGEST_PAGE = 4  # one file fills at most 1/4 of a validation set
 MINIMUM_VALIDATION_BYTES = 200_000  # each set: below this, the noise of the set drowns a 1 % gain
 MINIMUM_TRAIN_BYTES = 1_000_000
-MINIMUM_BYTES = MINIMUM_TRAIN_BYTES + len(VALIDATION_SETS) * MINIMUM_VALIDATION_BYTES
+MINIMUM_BYTES = MINIMUM_TRAIN_BYTES + 3 * MINIMUM_VALIDATION_BYTES
 SEPARATOR = b"\x00"  # between two files; it occurs in no text file
 
 MANIFEST = "manifest.json"
-MANIFEST_FORMAT = 1
+MANIFEST_FORMAT = 2  # 1 had one val_confirm and no figure of overlap; it can still be read
 NAMED_FILES = 10  # an error names at most this many
 STALE_PARTIAL_AGE = 3600  # seconds; younger ones may belong to another process at work
 
@@ -80,19 +86,26 @@ class Manifest:
     source_sha256: str
     duplicates: list[str]  # paths dropped because an earlier file has the same bytes
     files: dict[str, SplitFile]  # "train.bin", "val_screen.bin", ...
+    overlap: dict[str, float]  # file name -> share of its 64-byte windows that occur in another file, too
 
     @classmethod
     def parse(cls, text: str) -> "Manifest":
         """Raise ValueError, KeyError or TypeError where the text is no manifest of this format."""
         row = json.loads(text)
-        if row["format"] != MANIFEST_FORMAT:
+        if row["format"] not in (1, MANIFEST_FORMAT):
             raise ValueError(f"format {row['format']}")
-        files = {name: SplitFile(**row["files"][name]) for name in split_names()}
-        return cls(**{**row, "files": files})
+        files = {name: SplitFile(**part) for name, part in row["files"].items()}
+        if missing := {file_name(part) for part in (TRAIN, SCREEN, CONFIRM, FINAL)} - set(files):
+            raise KeyError(", ".join(sorted(missing)))
+        return cls(**{"overlap": {}, **row, "files": files})
 
 
-def prepare(out: Path, data: Path | None, progress: Progress) -> Manifest:
-    """Make `out` from the folder `data`, or from the pinned archive; at once if it is there and whole."""
+def prepare(out: Path, data: Path | None, progress: Progress, older: Path | None = None) -> Manifest:
+    """Make `out` from the folder `data`, or from the pinned archive; at once if it is there and whole.
+
+    A whole folder of an older format is left as it is: projects are measured on it. `older` may name one, so that
+    its text need not be fetched again.
+    """
     out = out.absolute()
     if out.is_dir() and any(out.iterdir()):
         manifest = verify(out)
@@ -103,10 +116,19 @@ def prepare(out: Path, data: Path | None, progress: Progress) -> Manifest:
         raise PrepareError(f"{out} is a file; name a folder that is new or empty.")
     if data is not None and out.is_relative_to(data.absolute()):
         raise PrepareError(f"{out} lies inside {data}, the text it would be made from; name a folder elsewhere.")
-    source = read_pinned_archive(progress) if data is None else read_folder(data)
+    if data is not None:
+        source = read_folder(data)
+    elif older is not None and (older / MANIFEST).is_file():
+        source = read_prepared(older)
+    else:
+        source = read_pinned_archive(progress)
     texts, duplicates = drop_duplicates(source.texts)
     progress(f"{len(texts)} files, {sum(len(text.content) for text in texts):,} bytes; splitting")
-    return write(out, source, split(texts), duplicates)
+    seen = Windows(texts)
+    parts = split(texts, seen.near_copies())
+    shares = seen.found_elsewhere(parts)
+    progress("found elsewhere, too: " + ", ".join(f"{share:.1%} of {name}" for name, share in shares.items()))
+    return write(out, source, parts, duplicates, shares)
 
 
 def verify(out: Path) -> Manifest:
@@ -208,6 +230,17 @@ def read_folder(folder: Path) -> Source:
     return Source(folder.absolute().name, sha256("".join(names_and_hashes).encode()), texts)
 
 
+def read_prepared(folder: Path) -> Source:
+    """The texts of a folder that was prepared before."""
+    manifest = verify(folder)
+    texts = [
+        Text(path, content)
+        for name, part in manifest.files.items()
+        for path, content in zip(part.texts, (folder / name).read_bytes().split(SEPARATOR), strict=True)
+    ]
+    return Source(manifest.source, manifest.source_sha256, sorted(texts, key=lambda text: text.path))
+
+
 def is_utf8(content: bytes) -> bool:
     try:
         content.decode("utf-8")
@@ -236,20 +269,46 @@ def drop_duplicates(texts: list[Text]) -> tuple[list[Text], list[str]]:
     return list(kept.values()), duplicates
 
 
-def split(texts: list[Text]) -> dict[str, list[Text]]:
+class Windows:
+    """The 64-byte windows of each text, hashed once."""
+
+    def __init__(self, texts: list[Text]) -> None:
+        every = 1 + sum(len(text.content) for text in texts) // overlap.MOST_WINDOWS
+        self._of = {text.path: overlap.windows(text.content, every) for text in texts}
+
+    def near_copies(self) -> set[str]:
+        """Paths of texts that are mostly found in others."""
+        shares = overlap.share_elsewhere(list(self._of.values()))
+        return {path for path, share in zip(self._of, shares, strict=True) if share > NEAR_COPY}
+
+    def found_elsewhere(self, parts: dict[str, list[Text]]) -> dict[str, float]:
+        groups = [np.concatenate([self._of[text.path] for text in texts]) for texts in parts.values()]
+        return dict(zip(map(file_name, parts), overlap.share_elsewhere(groups), strict=True))
+
+
+def validation_sets(total: int, set_size: int) -> list[str]:
+    """Names of the sets, in the order they are filled; as many confirm parts as leave enough to train on."""
+    fitting = (total - MINIMUM_TRAIN_BYTES) // set_size - 2
+    confirm = [CONFIRM, *(f"{CONFIRM}_{number}" for number in range(2, min(MOST_CONFIRM_PARTS, fitting) + 1))]
+    return [SCREEN, *confirm, FINAL]
+
+
+def split(texts: list[Text], near_copies: Set[str] = frozenset()) -> dict[str, list[Text]]:
     """Fill the validation sets one after another in the order of a hash of the path; the rest is train.
 
     A file of more than a quarter of a set stays in train, so that no one page colours a set. (Django's list of
     security releases, 62 KB of hashes, once was a fifth of a set and raised its entropy from 4.9 to 5.1 bits.)
+    So do near copies of other files.
     """
     total = sum(len(text.content) for text in texts)
     if total < MINIMUM_BYTES:
         raise PrepareError(f"Too little text: {total:,} bytes without copies; at least {MINIMUM_BYTES:,} are needed.")
     set_size = max(MINIMUM_VALIDATION_BYTES, int(VALIDATION_SHARE * total))
     largest = set_size // LARGEST_PAGE
-    waiting = sorted((text for text in texts if len(text.content) <= largest), key=hash_order, reverse=True)
+    fit = (text for text in texts if len(text.content) <= largest and text.path not in near_copies)
+    waiting = sorted(fit, key=hash_order, reverse=True)
     chosen: dict[str, list[Text]] = {}
-    for name in VALIDATION_SETS:
+    for name in validation_sets(total, set_size):
         chosen[name] = []
         size = 0
         while size < set_size and waiting:
@@ -272,7 +331,9 @@ def hash_order(text: Text) -> str:
     return sha256(f"{SPLIT_SALT}\n{text.path}".encode())
 
 
-def write(out: Path, source: Source, parts: dict[str, list[Text]], duplicates: list[str]) -> Manifest:
+def write(
+    out: Path, source: Source, parts: dict[str, list[Text]], duplicates: list[str], shares: dict[str, float]
+) -> Manifest:
     """Write into a folder beside `out` and rename it: whoever sees `out` sees all of it."""
     out.parent.mkdir(parents=True, exist_ok=True)
     remove_stale_partials(out)
@@ -285,7 +346,7 @@ def write(out: Path, source: Source, parts: dict[str, list[Text]], duplicates: l
             name = file_name(part)
             (partial / name).write_bytes(content)
             files[name] = SplitFile(len(content), sha256(content), [text.path for text in texts])
-        manifest = Manifest(MANIFEST_FORMAT, data_id(files), source.name, source.sha256, duplicates, files)
+        manifest = Manifest(MANIFEST_FORMAT, data_id(files), source.name, source.sha256, duplicates, files, shares)
         (partial / MANIFEST).write_text(json.dumps(asdict(manifest), indent=1) + "\n", encoding="utf-8")
         partial.rename(out)
     except OSError as error:
@@ -308,13 +369,9 @@ def file_name(part: str) -> str:
     return f"{part}.bin"
 
 
-def split_names() -> Iterable[str]:
-    return (file_name(part) for part in (TRAIN, *VALIDATION_SETS))
-
-
 def data_id(files: dict[str, SplitFile]) -> str:
-    """One name for the data: sha256 over the names and hashes of the split files, in a fixed order."""
-    return sha256("".join(f"{name} {files[name].sha256}\n" for name in split_names()).encode())
+    """One name for the data: sha256 over the names and hashes of the split files, in the order they were filled."""
+    return sha256("".join(f"{name} {part.sha256}\n" for name, part in files.items()).encode())
 
 
 def sha256(content: bytes) -> str:

@@ -15,13 +15,18 @@ from research.validation.rules import Rule, Stage
 BROKEN_SHARE = 0.5  # of the pairs that may be lost to machines and made up for
 
 
-def begin(project: Project, key: str, purpose: str, label: str, baseline: str, candidate: str) -> Experiment:
-    """The experiment of this key; made where it is not there. Its trials are planned by `bring_to`."""
+def begin(
+    project: Project, key: str, purpose: str, label: str, baseline: str, candidate: str, split: str = ""
+) -> Experiment:
+    """The experiment of this key; made where it is not there. Its trials are planned by `bring_to`.
+
+    `split`: the part of the validation text that scores it, where it is not the next one's turn.
+    """
     with transaction.atomic():
         found = Experiment.objects.filter(key=key).first()
         return found or Experiment.objects.create(
             key=key, project=project, purpose=purpose, label=label[:160], number=project.next_experiment_number(),
-            baseline_commit=baseline, candidate_commit=candidate, rule=project.rule,
+            baseline_commit=baseline, candidate_commit=candidate, rule=project.rule, confirm_split=split,
         )  # fmt: skip
 
 

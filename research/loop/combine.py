@@ -97,7 +97,8 @@ def parents(project: Project) -> bool:
             part = Experiment.objects.filter(key=key).first()
             if part is None and project.is_running:
                 purpose = Experiment.Purpose.PARENT
-                part = begin(project, key, purpose, branch.label, candidate.parent, branch.commit)
+                split = experiment.confirm_split  # gains on other text may differ
+                part = begin(project, key, purpose, branch.label, candidate.parent, branch.commit, split)
             changed |= part is not None and bring_to(part, str(Stage.CONFIRM), PARENT_PAIRS)
     return changed
 

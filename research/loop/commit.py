@@ -41,6 +41,7 @@ def adopt_commit(
             defaults={
                 "project": project, "thread": idea.thread, "parent": parent, "commit": commit, "tree": tree,
                 "recipe": [step.to_json() for step in recipe], "branches": [list(branch) for branch in branches],
+                "trusted": _ships_with_the_lab(idea, repository, commit),
             },
         )  # fmt: skip
         Diff.objects.get_or_create(
@@ -53,6 +54,12 @@ def adopt_commit(
         idea.implemented()
     repository.keep(candidate.ref, commit)
     return candidate
+
+
+def _ships_with_the_lab(idea: Idea, repository: Repository, commit: str) -> bool:
+    """Neither the idea nor anything that the commit stands on brought code from outside."""
+    outside = set(Candidate.objects.filter(project=idea.project, trusted=False).values_list("commit", flat=True))
+    return idea.trusted and not (outside and outside & set(repository.since(idea.project.start_commit, commit)))
 
 
 def _storable(patch: str) -> str:

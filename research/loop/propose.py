@@ -61,7 +61,7 @@ def _save(thread: Thread, number: int, draft: Draft) -> Idea | None:
         idea = Idea.add(
             thread, number, kind=draft.kind, title=draft.title, hypothesis=draft.hypothesis, tags=list(draft.tags),
             expected_effect=draft.expected_effect, cost_guess=draft.cost_guess, files=list(draft.files),
-            steps=[step.to_json() for step in draft.steps],
+            steps=[step.to_json() for step in draft.steps], trusted=RESEARCHERS[thread.researcher].ships_code,
             fingerprint=fingerprint_of(thread.head, draft.kind, draft.steps),
         )  # fmt: skip
         fresh.obeyed(idea.name, idea.techniques)

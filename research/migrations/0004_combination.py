@@ -10,7 +10,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('research', '0004_named_rules'),
+        ('research', '0006_data_use'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

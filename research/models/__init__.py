@@ -4,6 +4,7 @@ from research.models.ablation import Ablation, AblationPart
 from research.models.artifact import Artifact
 from research.models.audit import AuditEntry
 from research.models.candidate import Branch, Candidate, Diff
+from research.models.data_use import DataUse
 from research.models.event import Event, Feed
 from research.models.experiment import Experiment, Result, Trial
 from research.models.idea import Idea
@@ -25,6 +26,7 @@ __all__ = [
     "Branch",
     "Candidate",
     "Chunk",
+    "DataUse",
     "Diff",
     "Event",
     "Experiment",

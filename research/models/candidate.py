@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 from django.db import models
@@ -32,10 +33,20 @@ class Candidate(models.Model):
     branches = models.JSONField(
         default=list, help_text='what a combination of threads merges: [["label", "commit as it stands on main"]]'
     )
+    trusted = models.BooleanField(default=False, help_text="all its code, what it stands on too, ships with the lab")
     created = models.DateTimeField(default=timezone.now)
 
     def __str__(self) -> str:
         return f"{self.commit[:10]} {self.idea.hypothesis}"
+
+    @classmethod
+    def all_trusted(cls, project: Project, commits: Collection[str]) -> bool:
+        """Whether the code of these commits ships with the lab. What is no candidate's is only trusted while all is."""
+        mine = cls.objects.filter(project=project)
+        if not mine.filter(trusted=False).exists():
+            return True
+        known = set(mine.filter(trusted=True, commit__in=commits).values_list("commit", flat=True))
+        return set(commits) <= known | {project.start_commit}
 
     @property
     def parts(self) -> list[Branch]:

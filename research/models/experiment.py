@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from django.contrib.auth.models import User
 from django.db import models, transaction
@@ -11,9 +12,10 @@ from django.utils import timezone
 
 from research.models.audit import AuditEntry
 from research.models.candidate import Candidate
+from research.models.data_use import DataUse
 from research.models.event import Event
 from research.models.ids import new_id
-from research.models.machine import LEASE_TIME, Lease, Machine
+from research.models.machine import CONFIRM_LEVEL, LEASE_TIME, SCREENING, Lease, Machine
 from research.models.people import Membership, Role
 from research.models.project import Project
 from research.models.refusals import NotMergeable
@@ -32,6 +34,11 @@ class ExperimentQuerySet(models.QuerySet["Experiment"]):
     def refusing_repeats(self) -> ExperimentQuerySet:
         """Running, or settled. One that stopped before it could tell is no dead end: it may be tried again."""
         return self.exclude(state=Experiment.State.CANCELLED).exclude(verdict__kind=str(VerdictKind.INCONCLUSIVE))
+
+    def isolation(self) -> dict[int, int]:
+        """By pk the lowest isolation level among the results of each; those without a result are left out."""
+        found = Result.objects.filter(trial__experiment__in=self).values_list("trial__experiment")
+        return dict(found.annotate(level=models.Min("isolation_level")))
 
 
 class Experiment(models.Model):
@@ -71,7 +78,9 @@ class Experiment(models.Model):
         null=True, help_text="its turn among those the project confirmed or tried to"
     )
     bar = models.FloatField(null=True, help_text="the e-value that the campaign asks of it, fixed at the first look")
+    confirm_split = models.CharField(max_length=20, blank=True, help_text="what confirms it, fixed at the first look")
     wanted_pairs = models.PositiveIntegerField(default=0, help_text="of a replicate: what a person asked for")
+    trusted = models.BooleanField(default=False, help_text="the code of both arms ships with the lab")
     state = models.CharField(max_length=12, choices=State, default=State.RUNNING)
     served = models.DateTimeField(null=True, blank=True, help_text="when a machine last took a pair of it")
     created = models.DateTimeField(default=timezone.now)
@@ -86,15 +95,15 @@ class Experiment(models.Model):
     def __str__(self) -> str:
         return f"experiment {self.number} of {self.project.name}"
 
+    def save(self, *args: Any, **options: Any) -> None:
+        if self._state.adding:
+            self.trusted = Candidate.all_trusted(self.project, {self.baseline_commit, self.candidate_commit})
+        super().save(*args, **options)
+
     @property
     def subject(self) -> Candidate | None:
         """What is compared: a replicate compares the candidate of its original."""
         return self.original.candidate if self.original else self.candidate
-
-    def split_of(self, stage: str) -> str:
-        """The validation split that scores a stage: what confirms is not what screened."""
-        screening = stage in ("screen", "extend", "noise")
-        return "val_screen" if screening else self.project.sizes.confirm_data
 
     def plan(self, stage: str, pairs: int) -> int:
         """Make the trials of a stage up to `pairs` pairs. Seed and core order are fixed by number, not by chance now.
@@ -102,10 +111,11 @@ class Experiment(models.Model):
         Returns the number of new trials; calling it again makes none.
         """
         with transaction.atomic():  # both arms appear at once: no machine may take one alone
-            return sum(self._plan_pair(stage, pair) for pair in range(pairs))
+            split = DataUse.objects.take(self, stage)
+            return sum(self._plan_pair(stage, pair, split) for pair in range(pairs))
 
-    def _plan_pair(self, stage: str, pair: int) -> int:
-        made, split = 0, self.split_of(stage)
+    def _plan_pair(self, stage: str, pair: int, split: str) -> int:
+        made = 0
         seed = self.project.seed(self.number, stage, pair)
         for arm, commit in (
             (Trial.Arm.BASELINE, self.baseline_commit),
@@ -134,27 +144,23 @@ class Experiment(models.Model):
 
     def complete_pairs(self) -> tuple[PairedScore, ...]:
         """The pairs with two scores, in the order they were planned."""
-        rows: dict[tuple[str, int], dict[str, Trial]] = {}
-        trials = self.trials.filter(result__score__isnull=False).select_related("result").order_by("pk")
-        for trial in trials:
-            rows.setdefault((trial.stage, trial.pair), {})[trial.arm] = trial
         return tuple(
-            PairedScore(
-                Stage(stage), pair, arms[Trial.Arm.BASELINE].seed,
-                arms[Trial.Arm.BASELINE].result.value, arms[Trial.Arm.CANDIDATE].result.value,
-                arms[Trial.Arm.BASELINE].result.is_censored, arms[Trial.Arm.CANDIDATE].result.is_censored,
-            )
-            for (stage, pair), arms in rows.items()
-            if len(arms) == 2
-        )  # fmt: skip
+            PairedScore(Stage(stage), pair, one.trial.seed, one.value, two.value, one.is_censored, two.is_censored)
+            for (stage, pair), (one, two) in self._results().items()
+        )
 
     def scores(self) -> list[tuple[float, float]]:
-        """(baseline, candidate) of the complete pairs of every stage, noise and closing too, in the order planned."""
-        rows: dict[tuple[str, int], dict[str, float]] = {}
-        for trial in self.trials.filter(result__score__isnull=False).select_related("result").order_by("pk"):
-            rows.setdefault((trial.stage, trial.pair), {})[trial.arm] = trial.result.value
-        both = [arms for arms in rows.values() if len(arms) == 2]
-        return [(arms[Trial.Arm.BASELINE], arms[Trial.Arm.CANDIDATE]) for arms in both]
+        """(baseline, candidate) of the complete pairs of every stage, noise and closing too."""
+        return [(one.value, two.value) for one, two in self._results().values()]
+
+    def _results(self) -> dict[tuple[str, int], tuple[Result, Result]]:
+        rows: dict[tuple[str, int], dict[str, Result]] = {}
+        trials = self.trials.filter(result__score__isnull=False).select_related("result").order_by("pk")
+        if not self.trusted:  # where the sandbox was too weak, its numbers are no evidence
+            trials = trials.filter(Q(stage__in=SCREENING) | Q(result__isolation_level__gte=CONFIRM_LEVEL))
+        for trial in trials:
+            rows.setdefault((trial.stage, trial.pair), {})[trial.arm] = trial.result
+        return {place: (arms["baseline"], arms["candidate"]) for place, arms in rows.items() if len(arms) == 2}
 
     def take_turn(self, bar: Callable[[int, int], float]) -> None:
         """Become the next hypothesis of the campaign: `bar(t, confirmed so far)` is what its e-value has to reach.
@@ -236,7 +242,7 @@ class TrialQuerySet(models.QuerySet["Trial"]):
         live = (Project.State.ACTIVE, Project.State.EXHAUSTED)
         first = (
             self.waiting()
-            .filter(experiment__state=Experiment.State.RUNNING, project__state__in=live)
+            .filter(machine.takes(), experiment__state=Experiment.State.RUNNING, project__state__in=live)
             .order_by(F("experiment__served").asc(nulls_first=True), "pk")
             .values("experiment_id", "stage", "pair")
             .first()
@@ -362,7 +368,8 @@ class Result(models.Model):
     metrics = models.JSONField(default=dict)
     seconds = models.JSONField(default=dict, help_text="wall and CPU seconds of each phase")
     device_seconds = models.FloatField(default=0, help_text="what the trial costs the budget")
-    hashes = models.JSONField(default=dict, help_text="judge, data, environment, weights")
+    hashes = models.JSONField(default=dict, help_text="judge, data, split, environment, tree, cache, weights")
+    surroundings = models.JSONField(default=dict, help_text="device, its clocks, sandbox, seed")
     isolation_level = models.PositiveIntegerField()
     machine_class = models.CharField(max_length=120)
     log = models.ForeignKey("Artifact", models.SET_NULL, null=True, blank=True, related_name="+")

@@ -45,6 +45,7 @@ class Idea(models.Model):
     files = models.JSONField(default=list, blank=True, help_text="paths that it changes")
     tags = models.JSONField(default=list, blank=True)
     fingerprint = models.CharField(max_length=64, db_index=True)
+    trusted = models.BooleanField(default=False, help_text="what it adds is code that ships with the lab")
     state = models.CharField(max_length=12, choices=State, default=State.PROPOSED)
     refusal = models.TextField(blank=True)
     pointer = models.ForeignKey("Experiment", models.SET_NULL, null=True, blank=True, related_name="+")
@@ -73,7 +74,8 @@ class Idea(models.Model):
 
     @classmethod
     def add(cls, thread: Thread, number: int, **fields: Any) -> Idea:
-        """Save a new idea of a thread."""
+        """Save a new idea of a thread. A combination adds no code of its own: what goes into it decides."""
+        fields.setdefault("trusted", fields["kind"] == cls.Kind.COMBINATION)
         with transaction.atomic():
             idea = cls.objects.create(thread=thread, number=number, researcher=thread.researcher, **fields)
             Event.record(Event.Kind.IDEA, f"idea {number}: {idea.name}", thread=thread)

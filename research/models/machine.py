@@ -7,15 +7,31 @@ from dataclasses import fields
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
+from django.contrib.auth.models import AbstractUser
 from django.db import models, transaction
 from django.db.models import Q
 from django.utils import timezone
 
+from research.models.audit import AuditEntry
 from research.models.event import Event
 from research.models.ids import new_id
+from research.models.people import Membership, Role
 from research.validation import records
 
 LEASE_TIME = timedelta(seconds=15)
+SCREENING = ("screen", "extend")  # stages whose pairs confirm nothing
+SCREEN_LEVEL, CONFIRM_LEVEL = 1, 2  # isolation that code from outside the lab needs
+
+
+def needed_level(stage: str) -> int:
+    """The isolation level that a machine must have to run code from outside the lab in this stage."""
+    return SCREEN_LEVEL if stage in SCREENING else CONFIRM_LEVEL
+
+
+class MachineQuerySet(models.QuerySet["Machine"]):
+    def unfenced(self) -> MachineQuerySet:
+        """Where an admin lets code from outside the lab run although nothing holds it back."""
+        return self.filter(override_level_zero=True, isolation_level=0)
 
 
 class Machine(models.Model):
@@ -31,8 +47,34 @@ class Machine(models.Model):
     override_level_zero = models.BooleanField(default=False, help_text="run untrusted code with no sandbox at all")
     seen = models.DateTimeField(null=True, blank=True)
 
+    objects = MachineQuerySet.as_manager()
+
     def __str__(self) -> str:
         return self.name
+
+    def may_run(self, trusted: bool, stage: str) -> bool:
+        """Code that ships with the lab runs anywhere; other code where the sandbox holds it, as far as it does."""
+        screened_by_override = self.override_level_zero and stage in SCREENING
+        return trusted or self.isolation_level >= needed_level(stage) or screened_by_override
+
+    def takes(self) -> Q:
+        """Which trials it may run: `may_run` as a filter. Looks the level up, since an admin may have changed it."""
+        self.refresh_from_db(fields=["isolation_level", "override_level_zero"])
+        if self.may_run(False, "confirm"):
+            return Q()
+        trusted = Q(experiment__trusted=True)
+        return trusted | Q(stage__in=SCREENING) if self.may_run(False, "screen") else trusted
+
+    def override(self, by: AbstractUser, allowed: bool) -> None:
+        """Let code from outside the lab be screened here without any sandbox, or no longer. An admin of the lab may."""
+        Membership.require(by, None, Role.ADMIN, "let untrusted code run without a sandbox")
+        with transaction.atomic():
+            free = Machine.objects.filter(pk=self.pk, override_level_zero=not allowed)
+            if free.update(override_level_zero=allowed):
+                AuditEntry.record(by, "override isolation", None, machine=self.name, allowed=allowed)
+                words = "may run untrusted code without a sandbox" if allowed else "runs no untrusted code any more"
+                Event.record(Event.Kind.MACHINE, f"{self.name} {words}: {by} said so", actor=by)
+        self.refresh_from_db(fields=["override_level_zero"])
 
     def attach(self, level: int, rows: list[dict[str, Any]]) -> None:
         """A worker begins here; what an attack on its sandbox showed stands on every result from now on."""

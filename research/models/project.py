@@ -16,6 +16,7 @@ from django.db.models import F
 from django.utils import timezone
 
 from benchmarks.contract import Benchmark, Preset, load
+from benchmarks.data import parts_of
 from research.models.audit import AuditEntry
 from research.models.event import Event
 from research.models.ids import new_id
@@ -92,6 +93,11 @@ class Project(models.Model):
     def data_path(self) -> Path:
         """Where the benchmark's text lies; never inside a mount of a sandbox."""
         return Path(settings.DATA_DIR) / "datasets" / self.benchmark / self.data_id[:16]
+
+    @property
+    def confirm_parts(self) -> tuple[str, ...]:
+        """The validation splits that confirm, one after another."""
+        return parts_of(self.data_path, self.sizes.confirm_data)
 
     @property
     def noise_key(self) -> dict[str, Any]:

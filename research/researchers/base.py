@@ -96,6 +96,7 @@ class NothingToPropose(Exception):
 
 class Researcher(Protocol):
     name: str
+    ships_code: bool  # all that it writes is code of the lab's own catalogue: confirmed at any isolation level
 
     def propose(self, view: View) -> Draft: ...
 

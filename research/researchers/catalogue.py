@@ -38,6 +38,7 @@ class Arm:
 
 class CatalogueResearcher:
     name = "catalogue"
+    ships_code = True
 
     def propose(self, view: View) -> Draft:
         """The arm with the best draw that applies to the head and is no repetition."""

@@ -11,6 +11,8 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from runners.isolation import NAMES
+
 register = template.Library()
 
 MINUS, NO_NUMBER = "\N{MINUS SIGN}", "\N{EN DASH}"
@@ -42,6 +44,20 @@ def status(value: object, text: str = "") -> SafeString:
     return format_html(
         '<span class="status {}"><span aria-hidden="true">{}</span> {}</span>', tone, glyph, text or word(value)
     )
+
+
+@register.simple_tag
+def isolation(level: int | None, name: bool = True) -> SafeString | str:
+    """The badge beside a number: how well the sandbox held where it was measured. Without `name` for narrow places."""
+    if level is None:
+        return NO_NUMBER
+    tone, glyph = ("good", "✔") if level >= 3 else ("warn", "▲") if level else ("bad", "×")
+    words = NAMES.get(level, "unknown")
+    return format_html(
+        '<span class="isolation {}" title="isolation level {}: {}; measured by attacking the sandbox"><span '
+        'aria-hidden="true">{}</span> <span class="sr">isolation </span>level {}<span class="{}">, {}</span></span>',
+        tone, level, words, glyph, level, "" if name else "sr", words,
+    )  # fmt: skip
 
 
 def _is_number(value: object) -> TypeGuard[float]:

@@ -32,6 +32,7 @@ class Column:
     pairs: Pairs
     verdict: Verdict | None
     machines: list[str]
+    isolation: int | None  # the lowest level among its results
     slot: int
     without: str  # the address of the page without it
 
@@ -81,9 +82,10 @@ class CompareBoard:
         found = {row.public_id: row for row in rows}
         chosen = [found[id] for id in self.ids if id in found]
         pairs, classes = pairs_of(chosen), self._classes(chosen)
+        levels = Experiment.objects.filter(pk__in=[row.pk for row in chosen]).isolation()
         return [
             Column(
-                row, pairs[row.pk], getattr(row, "verdict", None), classes.get(row.pk, []), slot,
+                row, pairs[row.pk], getattr(row, "verdict", None), classes.get(row.pk, []), levels.get(row.pk), slot,
                 _address([other.public_id for other in chosen if other != row]),
             )
             for slot, row in enumerate(chosen)
@@ -174,7 +176,7 @@ class CompareBoard:
     def table(self) -> list[list[str]]:
         """The effects as plain cells, for CSV and Markdown."""
         head = ["experiment", "project", "thread", "change", "baseline", "candidate", "gain", "low", "high", "relative",
-                "confirm pairs", "e-value", "verdict", "machine class"]  # fmt: skip
+                "confirm pairs", "e-value", "verdict", "machine class", "isolation level"]  # fmt: skip
         return [head, *(_cells(column) for column in self.columns)]
 
     @property
@@ -196,6 +198,7 @@ def _cells(column: Column) -> list[str]:
         f"#{row.number}", row.project.name, str(row.thread.number) if row.thread else "", column.name,
         row.baseline_commit[:8], row.candidate_commit[:8], *numbers,
         verdict.kind.replace("_", " ") if verdict else str(row.state), "; ".join(column.machines),
+        "" if column.isolation is None else str(column.isolation),
     ]  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from research.models import Experiment, Finding, Idea, Lease, NoiseFloor, Result
 from research.templatetags.lab import signed
 from research.validation.records import Direction, Pooled, Rule
 from research.views.curves import Curves, curves_of
+from research.views.datawords import DataUsed, data_used
 from research.views.logtext import tail
 from research.views.now import Now, measuring
 from research.views.pairs import Pair, Pairs, direction_of, order_of, pairs_of
@@ -110,6 +111,11 @@ class ExperimentBoard:
     def idea(self) -> Idea | None:
         subject = self.experiment.subject
         return subject.idea if subject else None
+
+    @property
+    def isolation(self) -> int | None:
+        """The lowest level among its results: what its numbers rest on."""
+        return min((row.isolation_level for row in self.results), default=None)
 
     @property
     def title(self) -> str:
@@ -253,13 +259,21 @@ class ExperimentBoard:
         facts: dict[str, list[str]] = {
             "machine": [row.machine.name for row in rows],
             "machine class": [row.machine_class for row in rows],
+            "validation data": [self.data.said(split) for split in dict.fromkeys(t.split for t in self.trials)],
             "isolation": [f"level {row.isolation_level}, {NAMES.get(row.isolation_level, '')}" for row in rows],
         }
         for row in rows:
             for name, value in row.hashes.items():
-                if name != "weights":  # of each trial its own
+                if name not in ("weights", "tree", "cache", "split"):  # of each trial, arm or stage its own
                     facts.setdefault(f"{name} hash", []).append(str(value)[:12])
+            for name, value in row.surroundings.items():
+                if name not in ("seed", "megahertz"):
+                    facts.setdefault(name, []).append(str(value))
         return [Sighting(name, list(dict.fromkeys(values))) for name, values in facts.items() if values]
+
+    @cached_property
+    def data(self) -> DataUsed:
+        return data_used(self.project)
 
     @cached_property
     def again(self) -> list[Lease]:

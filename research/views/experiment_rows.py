@@ -24,6 +24,7 @@ class ExperimentRow:
     gain: Gain | None = None
     now: Now | None = None
     seeds: dict[str, str] = field(default_factory=dict)
+    isolation: int | None = None  # the lowest level among its results
 
     @property
     def claim(self) -> str:
@@ -44,7 +45,7 @@ class ExperimentRow:
 
 
 def experiment_rows(experiments: QuerySet[Experiment], first: int, count: int) -> list[ExperimentRow]:
-    """Rows from the place `first` on, in five queries."""
+    """Rows from the place `first` on, in six queries."""
     rows = experiments.select_related("candidate__idea", "thread", "verdict", "original")
     rows = rows.defer("rule", "candidate__recipe", "candidate__idea__steps", "original__rule")
     found = {row.pk: ExperimentRow(row) for row in rows[first : first + count]}
@@ -54,6 +55,8 @@ def experiment_rows(experiments: QuerySet[Experiment], first: int, count: int) -
         verdict = getattr(row.experiment, "verdict", None)
         if verdict and verdict.kind != VerdictKind.INVALID:  # it beats any number
             row.gain = gain_of(verdict)
+    for pk, level in Experiment.objects.filter(pk__in=list(found)).isolation().items():
+        found[pk].isolation = level
     for pk, stage, glyphs in _seeds(list(found)):
         found[pk].seeds[stage] = glyphs
     return list(found.values())

@@ -20,7 +20,7 @@ from functools import lru_cache
 from statistics import mean, stdev
 from typing import NamedTuple
 
-from django.db.models import F, QuerySet
+from django.db.models import F
 from django.urls import reverse
 from django.utils.safestring import SafeString, mark_safe
 
@@ -28,6 +28,7 @@ from research.drawing.scale import time_ticks, whole_ticks
 from research.drawing.sparkline import sparkline
 from research.drawing.staircase import Axis, Dot, Step, staircase
 from research.models import Experiment, MergeRequest, Project, Verdict
+from research.models.experiment import ExperimentQuerySet
 from research.templatetags.lab import percent
 from research.views.gain import gain_of
 
@@ -65,11 +66,13 @@ class Rise:
     researcher: str
     decided: str  # "approved by rosa", "approved by policy", "waits for a person"
     commit: str
+    isolation: int | None = None  # the lowest level among its trials
 
     @property
     def title(self) -> str:
         gain = percent(self.gain) + (f" ± {100 * self.half:.1f} %" if self.half is not None else "")
         who = f"thread {self.thread}, {self.researcher}; {self.decided}"
+        who += f"; isolation level {self.isolation}" if self.isolation is not None else ""
         return f"Experiment {self.number}: {self.what} {gain} over {self.pairs} pairs ({who})"
 
 
@@ -83,6 +86,7 @@ class Total:
     gain: float
     half: float
     pairs: int
+    isolation: int | None
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,11 @@ class Frontier:
     def gain(self) -> Rise | None:
         """The champion's: the last step. None while `main` is the start."""
         return self.steps[-1] if self.steps else None
+
+    @property
+    def isolation(self) -> int | None:
+        """The lowest level that a step of the champion was measured at."""
+        return min((step.isolation for step in self.steps if step.isolation is not None), default=None)
 
     @property
     def all_steps(self) -> list[Rise]:
@@ -219,6 +228,7 @@ def _chain(commit: str, by_commit: Mapping[str, MergeRequest], states: set[Merge
 
 def _rises(project: Project, requests: Sequence[MergeRequest], heights: Mapping[str, float], lower: bool) -> list[Rise]:
     variance, rises = 0.0, []
+    levels = Experiment.objects.filter(pk__in=[request.verdict.experiment_id for request in requests]).isolation()
     for request in requests:
         gain, height = gain_of(request.verdict), heights[request.commit]
         if gain and gain.half is not None:
@@ -230,7 +240,7 @@ def _rises(project: Project, requests: Sequence[MergeRequest], heights: Mapping[
                 experiment.public_id, experiment.number, _since(project, request.verdict.created), height, low, high,
                 gain.mean if gain else 0.0, gain.half if gain else None, gain.pairs if gain else 0,
                 idea.title or idea.hypothesis, request.thread.number, request.thread.researcher,
-                _decided(request), request.commit,
+                _decided(request), request.commit, levels.get(experiment.pk),
             )
         )  # fmt: skip
     return rises
@@ -254,7 +264,7 @@ def _decided(request: MergeRequest) -> str:
     return f"approved by {request.decided_by}" if request.decided_by else "approved by the project's policy"
 
 
-def _closing(project: Project) -> QuerySet[Experiment]:
+def _closing(project: Project) -> ExperimentQuerySet:
     """Found by its key, which is indexed: the page asks at every look."""
     return Experiment.objects.filter(key=f"closing-{project.public_id}", state=Experiment.State.ENDED)
 
@@ -279,9 +289,8 @@ def _total(project: Project) -> Total | None:
     t = STUDENT[len(gains) - 2] if len(gains) - 2 < len(STUDENT) else 2.0
     half = t * stdev(gains) / math.sqrt(len(gains))
     ended = experiment.ended or experiment.created
-    return Total(
-        experiment.public_id, experiment.number, _since(project, ended), mean(gains), half, len(gains)
-    )  # fmt: skip
+    level = _closing(project).isolation().get(experiment.pk)
+    return Total(experiment.public_id, experiment.number, _since(project, ended), mean(gains), half, len(gains), level)
 
 
 def _since(project: Project, moment: datetime) -> float:
@@ -310,6 +319,7 @@ def drawing(key: Key, by_time: bool = False, height: int = 300) -> SafeString:
 
 def _measured(total: Total, x: float) -> Step:
     title = f"Measured against the start on {total.pairs} fresh pairs: {percent(total.gain)}"
+    title += f"; isolation level {total.isolation}" if total.isolation is not None else ""
     return Step(x, total.gain, total.gain - total.half, total.gain + total.half, title)
 
 

@@ -19,9 +19,9 @@ from django.utils import timezone
 from django.utils.safestring import SafeString, mark_safe
 
 from research.drawing.gantt import Bar, Lane, gantt
-from research.models import Experiment, Lease, Machine, Membership, NoiseFloor, Project, Trial
+from research.models import Experiment, Lease, Machine, Membership, NoiseFloor, Project, Role, Trial
 from research.models.machine import IdleGap
-from research.views.now import MEASURING, SILENT_AFTER
+from research.views.now import MEASURING, SILENT_AFTER, why_waiting
 
 WINDOW = timedelta(minutes=10)
 LEVELS = {
@@ -67,6 +67,10 @@ class MachinesBoard:
         self.user = user
         self.now = timezone.now()
 
+    @property
+    def may_override(self) -> bool:
+        return Membership.role_of(self.user, None) >= Role.ADMIN
+
     @cached_property
     def visible(self) -> dict[int, Project]:
         return {project.pk: project for project in Membership.projects_of(self.user)}
@@ -93,7 +97,12 @@ class MachinesBoard:
         experiments = Experiment.objects.select_related("candidate__idea", "project", "thread").in_bulk(
             {row["experiment_id"] for row in rows}
         )
-        found = [Waiting(experiments[row["experiment_id"]], row["stage"], row["pairs"]) for row in rows]
+        attached = list(Machine.objects.filter(seen__gt=self.now - SILENT_AFTER))
+        found = []
+        for row in rows:
+            experiment, stage = experiments[row["experiment_id"]], row["stage"]
+            tone, why = why_waiting(experiment, stage, attached)
+            found.append(Waiting(experiment, stage, row["pairs"], why if tone == "warn" and attached else ""))
         return sorted(found, key=lambda one: (one.experiment.served is not None, one.experiment.served or self.now))
 
     @property
@@ -133,6 +142,7 @@ class Waiting:
     experiment: Experiment
     stage: str
     pairs: int
+    held_up: str = ""  # why none of the machines that live takes it
 
     @property
     def what(self) -> str:
@@ -218,6 +228,10 @@ class MachineBoard:
     @cached_property
     def level(self) -> tuple[str, str]:
         return LEVELS.get(self.row.isolation_level, (str(self.row.isolation_level), ""))
+
+    @property
+    def may_be_overridden(self) -> bool:
+        return self.row.isolation_level == 0 or self.row.override_level_zero
 
     @cached_property
     def probes(self) -> list[Row]:

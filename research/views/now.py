@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from research.loop import noise
 from research.models import Candidate, Experiment, Idea, Lease, Machine, Project, Thread, Trial
+from research.models.machine import needed_level
 
 MEASURING = {
     "screen": "screening", "extend": "extending", "confirm": "confirming", "noise": "measuring noise",
@@ -74,11 +75,20 @@ def measuring(experiments: Sequence[Experiment]) -> dict[int, Now]:
     open_leases = Lease.objects.open().filter(trial__experiment__in=trials)
     for lease in open_leases.select_related("machine", "trial").order_by("pk"):
         leases.setdefault(lease.trial.experiment_id, []).append(lease)
-    attached = bool(leases) or Machine.objects.filter(seen__gt=timezone.now() - SILENT_AFTER).exists()
+    machines = list(Machine.objects.filter(seen__gt=timezone.now() - SILENT_AFTER))
     return {
-        experiment.pk: _measure(experiment, trials[experiment.pk], leases.get(experiment.pk, []), attached)
+        experiment.pk: _measure(experiment, trials[experiment.pk], leases.get(experiment.pk, []), machines)
         for experiment in experiments
     }
+
+
+def why_waiting(experiment: Experiment, stage: str, machines: Sequence[Machine]) -> tuple[str, str]:
+    """Tone, and why no machine of those that live has taken a pair of this stage yet."""
+    if not machines:
+        return "warn", "waits: no machine is attached"
+    if not any(machine.may_run(experiment.trusted, stage) for machine in machines):
+        return "warn", f"waits for a machine with isolation level {needed_level(stage)}"
+    return "quiet", "waits for a machine"
 
 
 def last_line(text: str) -> str:
@@ -94,7 +104,7 @@ def _running(threads: Sequence[Thread]) -> dict[int, Experiment]:
     return {row.thread_id: row for row in ordered if row.thread_id is not None}
 
 
-def _measure(experiment: Experiment, trials: list[Trial], leases: list[Lease], attached: bool) -> Now:
+def _measure(experiment: Experiment, trials: list[Trial], leases: list[Lease], machines: list[Machine]) -> Now:
     idea = experiment.candidate.idea if experiment.candidate else None
     unfinished = [trial for trial in trials if trial.state in UNFINISHED]
     if not unfinished:
@@ -103,8 +113,8 @@ def _measure(experiment: Experiment, trials: list[Trial], leases: list[Lease], a
     pairs = 1 + max(trial.pair for trial in trials if trial.stage == at.stage)
     what = f"{MEASURING.get(at.stage, at.stage)}, pair {at.pair + 1} of {pairs}"
     if not leases:
-        why = "waits for a machine" if attached else "waits: no machine is attached"
-        return Now(f"{what} {why}", at.stage, "quiet" if attached else "warn", experiment, idea)
+        tone, why = why_waiting(experiment, at.stage, machines)
+        return Now(f"{what} {why}", at.stage, tone, experiment, idea)
     candidates = [lease.trial for lease in leases if lease.trial.arm == Trial.Arm.CANDIDATE]
     machine = leases[0].machine.name
     return Now(

@@ -28,13 +28,13 @@ from research.models import (
 )  # fmt: skip
 from research.researchers import RESEARCHERS
 from research.validation.records import Rule, VerdictKind
+from research.views.datawords import DataUsed, data_used
 from research.views.experiment_rows import ExperimentRow, experiment_rows
 from research.views.frontier import Frontier, Key, drawing, frontier_of, key_of
 from research.views.gain import Gain, gain_of
 from research.views.now import SILENT_AFTER
 from research.views.spent import Spent, spent_of
 from research.views.wall import ThreadRow, thread_rows
-from runners.isolation import NAMES as ISOLATION
 
 PAGE = 50
 RUNNING = ("running", "noise", "closing")  # what the filter offers besides the verdicts
@@ -126,6 +126,10 @@ class ProjectBoard:
     @cached_property
     def spent(self) -> Spent:
         return spent_of(self.project)
+
+    @cached_property
+    def data(self) -> DataUsed:
+        return data_used(self.project)
 
     @cached_property
     def threads(self) -> list[ThreadRow]:
@@ -285,10 +289,6 @@ class ProjectBoard:
     @property
     def wall_hours(self) -> str:
         return _hours(self.project.max_wall_seconds)
-
-    @property
-    def isolation_words(self) -> str:
-        return ISOLATION.get(self.newest.isolation_level, "") if self.newest else ""
 
     @cached_property
     def newest(self) -> Result | None:

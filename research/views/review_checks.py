@@ -9,13 +9,7 @@ from research.models import Finding, MergeRequest, Result
 from research.validation import integrity
 from research.validation.records import Rule, Severity, VerdictKind
 from research.views.review_queue import e_words
-
-LEVELS = {
-    3: "full sandbox",
-    2: "sandbox without a cgroup or as an ordinary user",
-    1: "landlock only",
-    0: "no sandbox",
-}
+from runners.isolation import NAMES
 
 
 @dataclass(frozen=True)
@@ -89,7 +83,7 @@ def isolation(results: Sequence[Result]) -> Check:
     level = min((result.isolation_level for result in results), default=None)
     if level is None:
         return _unknown("isolation")
-    return Check("good" if level >= 2 else "warn", f"isolation level {level}", LEVELS.get(level, ""))
+    return Check("good" if level >= 3 else "warn" if level else "bad", f"isolation level {level}", NAMES.get(level, ""))
 
 
 def observed(findings: Sequence[Finding]) -> Check:

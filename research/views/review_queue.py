@@ -74,6 +74,12 @@ class Queue:
         self.projects = Membership.projects_of(user)
 
     @cached_property
+    def levels(self) -> dict[int, int]:
+        """The lowest isolation level of each waiting request's experiment, by its pk."""
+        asked = [row.request.verdict.experiment_id for row in self.waiting]
+        return Experiment.objects.filter(pk__in=asked).isolation()
+
+    @cached_property
     def waiting(self) -> list[Waiting]:
         """Yours first, then the larger gain."""
         turns: dict[object, str] = {}

@@ -6,7 +6,7 @@ from functools import cached_property
 
 from django.http import HttpRequest
 
-from research.models import Event, Membership, MergeRequest, Preferences, Project
+from research.models import Event, Machine, Membership, MergeRequest, Preferences, Project
 
 
 class Shell:
@@ -36,6 +36,11 @@ class Shell:
     @cached_property
     def projects(self) -> list[Project]:
         return list(Membership.projects_of(self.request.user).order_by("-pk")[:20])  # type: ignore[arg-type]
+
+    @cached_property
+    def unfenced(self) -> list[Machine]:
+        """Machines that run code from outside the lab although nothing holds it back."""
+        return list(Machine.objects.unfenced().order_by("name"))
 
     @cached_property
     def waiting(self) -> int:

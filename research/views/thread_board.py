@@ -30,6 +30,7 @@ class Row:
     experiment: Experiment
     pairs: Pairs
     verdict: Verdict | None
+    isolation: int | None = None  # the lowest level among its results
 
     @property
     def idea(self) -> Idea | None:
@@ -77,9 +78,10 @@ class Steering:
 
 
 def rows_of(experiments: list[Experiment]) -> list[Row]:
-    """Rows of a list, in two queries; experiments come with `candidate__idea` and `verdict` selected."""
+    """Rows of a list, in three queries; experiments come with `candidate__idea` and `verdict` selected."""
     pairs = pairs_of(experiments)
-    return [Row(row, pairs[row.pk], getattr(row, "verdict", None)) for row in experiments]
+    levels = Experiment.objects.filter(pk__in=[row.pk for row in experiments]).isolation()
+    return [Row(row, pairs[row.pk], getattr(row, "verdict", None), levels.get(row.pk)) for row in experiments]
 
 
 @lru_cache(maxsize=64)

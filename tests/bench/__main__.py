@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable
 
-from tests.bench import charts, first_run, graph, ingest, live, pages, watched
+from tests.bench import charts, first_run, graph, ingest, live, pages, planted, watched
 
 # Every part by name: what it measures, and the function that does.
 PARTS: dict[str, tuple[str, Callable[[], dict[str, object]]]] = {
@@ -20,6 +20,8 @@ PARTS: dict[str, tuple[str, Callable[[], dict[str, object]]]] = {
 # The same, but only when named: they take many minutes.
 ON_REQUEST: dict[str, tuple[str, Callable[[], dict[str, object]]]] = {
     "first_run": (first_run.ABOUT, first_run.measure),
+    "nulls": (planted.ABOUT["nulls"], planted.measure_nulls),
+    "planted": (planted.ABOUT["planted"], planted.measure_planted),
     "watched": (watched.ABOUT, watched.measure),
 }
 
@@ -29,7 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m tests.bench",
         description="Measure the lab on this machine.",
-        epilog=f"parts (when none is named, all but first_run and watched):\n{about}",
+        epilog=f"parts (when none is named, all but {', '.join(ON_REQUEST)}):\n{about}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help="what to measure")

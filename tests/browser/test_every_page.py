@@ -40,6 +40,7 @@ def test_nothing_is_out_of_reach_on_any_page(
     signed_in: Callable[..., Page], thread: Thread, world: World, axe: Callable[..., Any], theme: str, width: int
 ) -> None:
     mira = User.objects.create_superuser("mira")
+    world.machine.override(mira, True)  # the red banner is on every page too
     page = signed_in(mira, theme=theme, width=width, reduced_motion="reduce")
     for address in addresses(thread, world):
         page.goto(address)

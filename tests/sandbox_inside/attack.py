@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
+import mmap
 import os
 import resource
 import signal
@@ -12,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 
 import inside_call
 
@@ -202,6 +205,97 @@ def read_host() -> str:
             return file.read()
     except OSError as problem:
         return type(problem).__name__
+
+
+def write_to() -> dict[str, str]:
+    """Open each of `paths` for writing."""
+    return {
+        path: _outcome(lambda path=path: os.close(os.open(path, os.O_WRONLY))) for path in inside_call.args["paths"]
+    }
+
+
+def system_calls() -> dict[str, str]:
+    """Call each of `numbers` with `arguments`."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    outcome = {}
+    for name, number in inside_call.args["numbers"].items():
+        arguments = [ctypes.c_long(value) for value in inside_call.args.get("arguments", [])]
+        failed = libc.syscall(ctypes.c_long(number), *arguments) < 0
+        outcome[name] = errno.errorcode[ctypes.get_errno()] if failed else "open"
+    return outcome
+
+
+def reach_the_host() -> dict[str, str]:
+    """Its services on the loopback and in the abstract name space, one of its processes, its clock."""
+
+    def abstract() -> None:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect("\0" + inside_call.args["abstract"])
+
+    return {
+        "tcp": _outcome(lambda: socket.create_connection(("127.0.0.1", inside_call.args["port"]), timeout=1).close()),
+        "abstract": _outcome(abstract),
+        "signal": _outcome(lambda: os.kill(inside_call.args["process"], 0)),
+        "environment": _outcome(lambda: open(f"/proc/{inside_call.args['process']}/environ").close()),
+        "memory": _outcome(lambda: open(f"/proc/{inside_call.args['process']}/mem").close()),
+        "clock": _outcome(lambda: time.clock_settime(time.CLOCK_REALTIME, time.time())),
+    }
+
+
+def _outcome(attempt: Callable[[], object]) -> str:
+    try:
+        attempt()
+    except OSError as problem:
+        return errno.errorcode.get(problem.errno or 0, type(problem).__name__)
+    return "open"
+
+
+def reserve() -> str:
+    """Six gigabytes of addresses, none of them touched."""
+    return _outcome(lambda: mmap.mmap(-1, 6 << 30))
+
+
+def fill_and_stay() -> None:
+    """More small files than the scratch folder may hold; then wait to be found out."""
+    fill()
+    time.sleep(600)
+
+
+def search() -> dict[str, object]:
+    """Read all there is but `skip`, for `snippets` (as hex) and for the folder `hidden`."""
+    wanted = [bytes.fromhex(snippet) for snippet in inside_call.args["snippets"]]
+    files, found = 0, []
+    for folder, names, leaves in os.walk("/"):
+        names[:] = [name for name in names if os.path.join(folder, name) not in inside_call.args["skip"]]
+        for leaf in leaves:
+            path = os.path.join(folder, leaf)
+            try:
+                if not os.path.isfile(path):
+                    continue
+                with open(path, "rb") as file:
+                    content = file.read()
+            except OSError:
+                continue
+            files += 1
+            found += [path for snippet in wanted if snippet in content]
+    return {"files": files, "found": found, "hidden": os.path.exists(inside_call.args["hidden"])}
+
+
+def use_device() -> dict[str, object]:
+    """Read from a node that was bound as a device, and try to leave a mark on it."""
+    with open(inside_call.args["node"], "rb", buffering=0) as node:
+        content = list(node.read(4))
+    return {"read": content, "times": _outcome(lambda: os.utime(inside_call.args["node"]))}
+
+
+def fill_cache() -> list[str]:
+    """What lies in the cache; then one file more, in the folder that a compiler is pointed to."""
+    found = sorted(name for _, _, names in os.walk(inside_call.cache) for name in names)
+    folder = os.environ["TORCHINDUCTOR_CACHE_DIR"]
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, f"kernel-{len(found)}"), "w") as file:
+        file.write("compiled")
+    return found
 
 
 def main() -> None:

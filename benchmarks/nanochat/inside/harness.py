@@ -6,6 +6,13 @@
     harness.log(step, loss=...)               # a point for the live curves
     harness.submit(model.state_dict())        # the last one in before the deadline is scored
 
+What compilers keep belongs into /cache, where inductor and triton are pointed: as it stands when the clock starts,
+it is there again in later trials of the same commit.
+
+`build()` of `model.py` makes the module that is scored: tokens int64 [B, T] -> scores [B, T, vocabulary]. It may offer
+`step(token, state) -> scores, state` as well: token int64 [B], scores [B, vocabulary]; state is None at the first token
+and then whatever it returned. A trial that confirms then feeds it byte by byte, and the scores must agree.
+
 The clock that counts is the parent's; `progress` only mirrors it. Changing this file in memory gains nothing.
 """
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import platform
 import re
 import signal
 import socket
 import threading
-from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
 from benchmarks.contract import ContractError
 from research import tasks
+from runners.device import processor
 from runners.lab import Lab
 from runners.queues import consumer_options, machine_queue
 from runners.sandbox import SandboxBroken
@@ -58,11 +57,3 @@ class Command(BaseCommand):
         while thread.is_alive():
             thread.join(1.0)
         consumer.stop()
-
-
-def processor() -> str:
-    """The processor's own name, so that results are only compared on equal hardware."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

@@ -1,0 +1,38 @@
+"""Which compile cache a trial starts with, and which one its commit keeps. Reading, storing: runners/cache.py."""
+
+from __future__ import annotations
+
+import hashlib
+
+from benchmarks.contract import Assignment, Observation, Outcome
+from runners import cache, device
+from runners.sandbox import Sandbox
+
+
+class CompileCache:
+    """The cache of one trial: the commit's snapshot where there is one, else what stands at the start of the clock."""
+
+    def __init__(self, task: Assignment, outcome: Outcome) -> None:
+        self._outcome = outcome
+        self._store = cache.Store(task.caches) if task.caches else None
+        tree, environment = outcome.hashes["tree"], outcome.hashes["environment"]
+        self._key = cache.key(task.commit, tree, environment, task.preset.name, device.processor())
+        self.content = self._store.get(self._key) if self._store else b""
+        self._is_new = not self.content
+        self._note()
+
+    def freeze(self, box: Sandbox) -> None:
+        """At the start of the clock, before any data is sent: from here on nothing that is written stays."""
+        if not self._is_new:
+            return
+        try:
+            self.content = box.read_cache()
+        except cache.CacheTooLarge as refused:
+            words = f"{refused}, so nothing of it is kept"
+            self._outcome.observations.append(Observation("cache_dropped", "info", words))
+        if self._store:
+            self._store.keep(self._key, self.content)
+        self._note()
+
+    def _note(self) -> None:
+        self._outcome.hashes["cache"] = hashlib.sha256(self.content).hexdigest() if self.content else "empty"
