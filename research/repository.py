@@ -13,12 +13,13 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from unidiff.patch import PatchSet
 
 MAIN = "refs/heads/main"
+CONFLICT_LINES = 60  # of a conflict that are kept
 AUTHOR = {"GIT_AUTHOR_NAME": "Recursive Lab", "GIT_AUTHOR_EMAIL": "lab@localhost"}
 COMMITTER = {"GIT_COMMITTER_NAME": "Recursive Lab", "GIT_COMMITTER_EMAIL": "lab@localhost"}
 
@@ -28,11 +29,12 @@ class GitError(RuntimeError):
 
 
 class Conflict(Exception):
-    """A three-way merge that does not come out clean. `files` names the paths."""
+    """A three-way merge that does not come out clean. `files` names the paths, `lines` what stands against what."""
 
-    def __init__(self, files: list[str]) -> None:
+    def __init__(self, files: list[str], lines: list[str] | None = None) -> None:
         super().__init__(f"conflict in {', '.join(files)}")
         self.files = files
+        self.lines = lines or []
 
 
 @dataclass(frozen=True)
@@ -185,15 +187,64 @@ class Repository:
 
     def merged_tree(self, ours: str, theirs: str) -> str:
         """The tree that a three-way merge gives; no commit is made and no ref moves. Raises Conflict."""
+        tree, conflicts = self._merge_tree(ours, theirs)
+        if conflicts:
+            raise Conflict(conflicts, self._conflicting_lines(tree, conflicts))
+        return tree
+
+    def rebased_tree(self, base: str, head: str, onto: str) -> tuple[str, list[str]]:
+        """What `head` did to `base`, done to `onto`: the tree, and the files in which that conflicts.
+
+        The three-way merge is told its base by two loose commits with `base` as their parent; no ref moves.
+        """
+        when = datetime(2000, 1, 1, tzinfo=UTC)  # the same each time: the same two commits
+        ours, theirs = (self._commit_tree(self.tree_of(commit), [base], "rebase", when) for commit in (onto, head))
+        return self._merge_tree(ours, theirs)
+
+    def rebase(self, base: str, head: str, onto: str, message: str, when: datetime) -> str:
+        """A commit on `onto` of what `head` did to `base`; with the two swapped it undoes that. Raises Conflict."""
+        tree, conflicts = self.rebased_tree(base, head, onto)
+        if conflicts:
+            raise Conflict(conflicts, self._conflicting_lines(tree, conflicts))
+        return self._commit_tree(tree, [onto], message, when)
+
+    def _conflicting_lines(self, tree: str, files: list[str]) -> list[str]:
+        """Each place of a conflict: path and line, then the lines of ours (<) and of theirs (>)."""
+        found: list[str] = []
+        for path in files:
+            side, place, before = "", 0, len(found)  # the line in ours
+            for line in self._text(tree, path).splitlines():
+                if line.startswith("<<<<<<< "):
+                    found.append(f"{path}, line {place + 1}")
+                    side = "<"
+                elif side and line == "=======":
+                    side = ">"
+                elif side and line.startswith(">>>>>>> "):
+                    side = ""
+                else:
+                    place += side != ">"
+                    found += [f"{side} {line}"] if side else []
+            if len(found) == before:
+                found.append(f"{path}: changed on one side, removed on the other")
+        return found[:CONFLICT_LINES]
+
+    def _text(self, tree: str, path: str) -> str:
+        """A file of a tree; empty where it is not there."""
+        try:
+            return self.git("cat-file", "blob", f"{tree}:{path}")
+        except GitError:
+            return ""
+
+    def _merge_tree(self, ours: str, theirs: str) -> tuple[str, list[str]]:
         options = ["--write-tree", "--name-only", "-z"]
         command = ["git", "--git-dir", str(self.path), "merge-tree", *options, ours, theirs]
         done = subprocess.run(command, capture_output=True, env=_environment({}), check=False, timeout=60)
         parts = done.stdout.decode("utf-8", errors="surrogateescape").split("\0")
         if done.returncode == 1 and "" in parts[1:]:  # git also says 1 for a commit it does not know
-            raise Conflict(sorted({part for part in parts[1 : parts.index("", 1)] if part}))
+            return parts[0].strip(), sorted({part for part in parts[1 : parts.index("", 1)] if part})
         if done.returncode != 0:
             raise GitError(done.stderr.decode(errors="replace").strip() or "git merge-tree failed")
-        return parts[0].strip()
+        return parts[0].strip(), []
 
 
 def _environment(extra: Mapping[str, str]) -> dict[str, str]:

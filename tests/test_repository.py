@@ -143,6 +143,11 @@ def test_a_conflict_names_its_files_and_no_others(repository: Repository) -> Non
     with pytest.raises(Conflict) as conflict:
         repository.merge(ours, theirs, "Merge", WHEN)
     assert conflict.value.files == ["new one.py", "sub/model.py", "train.py"]
+    assert conflict.value.lines == [
+        "new one.py, line 1", "< 1", "> 2",
+        "sub/model.py, line 1", "< C = 2", "> C = 3",
+        "train.py, line 1", "< A = 2", "> A = 3",
+    ]  # fmt: skip
 
 
 def test_a_change_against_a_removal_is_a_conflict(repository: Repository) -> None:
@@ -156,6 +161,23 @@ def test_a_change_against_a_removal_is_a_conflict(repository: Repository) -> Non
     with pytest.raises(Conflict) as conflict:
         repository.merge(removed, changed, "Merge", WHEN)
     assert conflict.value.files == ["train.py"]
+    assert conflict.value.lines == ["train.py: changed on one side, removed on the other"]
+
+
+def test_what_was_done_on_one_commit_is_done_on_another_or_undone(repository: Repository) -> None:
+    root = repository.root_commit()
+    first = child(repository, {"train.py": b"A = 2\n" + NUMBERS})
+    both = repository.commit_files(repository.files(first) | {"sub/model.py": b"C = 2\n"}, first, "Both", WHEN)
+    moved = repository.rebase(first, both, root, "Move", WHEN)
+    assert repository.files(moved) == repository.files(root) | {"sub/model.py": b"C = 2\n"}
+    assert moved == repository.rebase(first, both, root, "Move", WHEN), "again is the same commit"
+    undone = repository.rebase(first, root, both, "Undo", WHEN)
+    assert repository.files(undone) == repository.files(moved)
+    assert repository.resolve(f"{undone}^") == both
+    other = repository.commit_files(repository.files(both) | {"train.py": b"A = 3\n" + NUMBERS}, both, "Other", WHEN)
+    with pytest.raises(Conflict) as conflict:
+        repository.rebase(first, root, other, "Undo", WHEN)
+    assert conflict.value.lines == ["train.py, line 1", "< A = 3", "> A = 1"]
 
 
 def test_merging_an_unknown_commit_is_an_error_of_git(repository: Repository) -> None:

@@ -4,6 +4,7 @@
     learn      a verdict without a lesson
     settle     what is due between this thread and `main`: approve by policy, mark stale, combine, rebase
     measure    an implemented idea: freeze rule, seeds and order, make the first trials
+    combine    what this thread and another found, by git: a candidate like any other
     implement  a proposed idea: worktree, commit, diff, static checks
     propose    ask the thread's researcher for the next idea
 
@@ -21,7 +22,7 @@ import time
 import traceback
 from pathlib import Path
 
-from research.loop import implement, judge, learn, measure, merge, noise, propose
+from research.loop import ablate, champion, combine, implement, judge, learn, measure, merge, noise, propose
 from research.models import Project, Thread
 
 log = logging.getLogger("lab.loop")
@@ -42,6 +43,8 @@ def advance(thread: Thread) -> str | None:
         return None
     if measure.step(thread):
         return "measure"
+    if combine.step(thread):
+        return "combine"
     if implement.step(thread):
         return "implement"
     if propose.step(thread):
@@ -81,11 +84,14 @@ def let_go_of_the_dead() -> None:
 
 
 def advance_project_until_idle(pk: int) -> None:
-    """What belongs to the project and to no thread: its noise floor, its replicates and its budget."""
+    """What belongs to the project and to no thread: noise floor, replicates, what is measured beside, the budget."""
     project = Project.objects.get(pk=pk)
     project.list_techniques()
     noise.step(project)
     judge.replicates(project)
+    combine.parents(project)
+    champion.step(project)
+    ablate.step(project)
     measure.enforce_budget(project)
 
 

@@ -51,6 +51,7 @@ def begin_project(
     started_by: User | None = None,
     single_person: bool = False,
     question: str = "",
+    audit_every: int = 10,
     rule: str = DEFAULT,
     target: float | None = None,
 ) -> Project:
@@ -71,7 +72,7 @@ def begin_project(
             "max_device_seconds": budget.device_seconds, "max_wall_seconds": budget.wall_seconds,
             "question": question
             or f"Which changes to `{start}` improve {contract.metric.name} on {benchmark} {preset}?",
-            "started_by": started_by, "single_person": single_person,
+            "started_by": started_by, "single_person": single_person, "audit_every": audit_every,
         },
     )  # fmt: skip
     message = f"Start {start} of {benchmark}"

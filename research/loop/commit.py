@@ -8,21 +8,25 @@ from django.db import transaction
 
 from benchmarks.catalogue import Sources, Step
 from research.loop.memory import steps_of
-from research.models import Candidate, Diff, Experiment, Idea
+from research.models import Branch, Candidate, Diff, Experiment, Idea
 from research.repository import Change, Repository
 from research.validation import integrity
 
 
-def commit_candidate(idea: Idea, parent: str, sources: Sources, recipe: Sequence[Step]) -> Candidate | None:
+def commit_candidate(
+    idea: Idea, parent: str, sources: Sources, recipe: Sequence[Step], branches: Sequence[Branch] = ()
+) -> Candidate | None:
     """Commit changed sources on `parent`. None where the change is refused; the idea then says why."""
     project = idea.project
     repository = Repository(project.repository_path)
     files = repository.files(parent) | {path: text.encode() for path, text in sources.items()}
     commit = repository.commit_files(files, parent, message_of(idea), idea.created)
-    return adopt_commit(idea, parent, commit, recipe)
+    return adopt_commit(idea, parent, commit, recipe, branches)
 
 
-def adopt_commit(idea: Idea, parent: str, commit: str, recipe: Sequence[Step]) -> Candidate | None:
+def adopt_commit(
+    idea: Idea, parent: str, commit: str, recipe: Sequence[Step], branches: Sequence[Branch] = ()
+) -> Candidate | None:
     """Make a commit the idea's candidate, after the static checks and the search for a twin."""
     project = idea.project
     repository = Repository(project.repository_path)
@@ -36,7 +40,8 @@ def adopt_commit(idea: Idea, parent: str, commit: str, recipe: Sequence[Step]) -
             idea=idea,
             defaults={
                 "project": project, "thread": idea.thread, "parent": parent, "commit": commit, "tree": tree,
-                "recipe": [step.to_json() for step in recipe], "trusted": _ships_with_the_lab(idea, repository, commit),
+                "recipe": [step.to_json() for step in recipe], "branches": [list(branch) for branch in branches],
+                "trusted": _ships_with_the_lab(idea, repository, commit),
             },
         )  # fmt: skip
         Diff.objects.get_or_create(

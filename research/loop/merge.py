@@ -2,7 +2,8 @@
 
 A confirmed verdict advances the thread's head at once; only `main` waits for a person (or for the project's policy).
 When `main` moves elsewhere, a thread without gains of its own follows it; one with gains has them combined with the
-new `main` (git's three-way merge, else its techniques applied again) and measured against it, the only gate.
+new `main` (git's three-way merge, else its techniques applied again) and measured against it, the only gate. The same
+holds where a person rolled `main` back: what stood on the merge that is gone is measured without it.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from __future__ import annotations
 import hashlib
 
 from django.db import transaction
+from django.db.models import Q
 
 from benchmarks.catalogue import Step
-from benchmarks.edits import DoesNotApply
-from research.loop.commit import adopt_commit, commit_candidate, message_of
-from research.loop.memory import catalogue_of, recipe_of, sources_of, steps_of
-from research.models import Event, Idea, Lesson, MergeRequest, NotMergeable, Thread, Verdict
+from research.loop.commit import adopt_commit, message_of
+from research.loop.memory import recipe_of, steps_of
+from research.loop.together import apply_again, bring_together, refuse
+from research.models import Candidate, Idea, Lesson, MergeRequest, NotMergeable, Thread, Verdict
 from research.repository import MAIN, Conflict, Repository
 from research.validation.rules import VerdictKind
 
@@ -28,6 +30,7 @@ def step(thread: Thread) -> bool:
         or end_combination(thread)
         or approve_by_policy(thread)
         or mark_stale(thread)
+        or reopen(thread)
         or catch_up(thread)
         or sync_refs(thread)
     )
@@ -45,7 +48,9 @@ def open_request(thread: Thread) -> bool:
     old = thread.head if candidate.idea.kind == Idea.Kind.COMBINATION else experiment.baseline_commit
     with transaction.atomic():
         thread.advance_head(old, candidate.commit, verdict.reason)
-        MergeRequest.open_for(verdict, thread)
+        request = MergeRequest.open_for(verdict, thread)
+        commits = [branch.commit for branch in candidate.parts]
+        request.combines.set(MergeRequest.objects.open().filter(project=thread.project, commit__in=commits))
     return True
 
 
@@ -89,6 +94,15 @@ def mark_stale(thread: Thread) -> bool:
     return changed
 
 
+def reopen(thread: Thread) -> bool:
+    """Stale requests that were measured against just the commit where `main` stands again, after a rollback."""
+    stale = thread.merge_requests.filter(state=MergeRequest.State.STALE, base=thread.project.champion)
+    dead = Lesson.objects.filter(project=thread.project, kind=Lesson.Kind.REJECTED, retracted=False)
+    turned_down = {str(step["technique"]) for lesson in dead for step in lesson.techniques} if stale else set()
+    free = [request for request in stale if not turned_down & set(request.candidate.idea.techniques)]
+    return any([request.reopen() for request in free])
+
+
 def catch_up(thread: Thread) -> bool:
     """Bring a thread that `main` has left behind onto it, once nothing of it is under way."""
     if _on_main(thread) or thread.experiments.running().exists() or thread.waiting_candidate:
@@ -100,50 +114,58 @@ def catch_up(thread: Thread) -> bool:
     repository = Repository(thread.project.repository_path)
     champion = thread.project.champion
     if repository.is_ancestor(thread.head, champion):
-        return thread.advance_head(thread.head, champion, "followed main: no gain of its own was open")
+        return follow(thread, "followed main: no gain of its own was open")
     if not thread.project.is_running:
         return False
     return combine(thread, repository, champion)
+
+
+def follow(thread: Thread, note: str) -> bool:
+    """The head goes to the thread's newest open request on `main`, to `main` itself where there is none."""
+    champion = thread.project.champion
+    for request in thread.merge_requests.open().order_by("-pk"):
+        if request.stack()[0].base == champion:
+            return thread.advance_head(thread.head, request.commit, f"{note}; the gain that is open on main stands")
+    return thread.advance_head(thread.head, champion, note)
 
 
 def combine(thread: Thread, repository: Repository, champion: str) -> bool:
     """Make the thread's own gains, merged onto `main`, a candidate that is measured against `main`."""
     turned_down = _turned_down_below(thread, repository)
     steps = _own_steps(thread, champion, turned_down)
-    if turned_down and not steps:
-        return thread.advance_head(thread.head, champion, "the head was turned down; nothing else of its own is open")
+    above = _above(thread, turned_down) if not steps else None
+    if turned_down and not steps and above is None:
+        return follow(thread, "what it stood on was turned down; nothing else of its own is open")
+    if thread.merge_requests.filter(commit=thread.head, combined_in__state=MergeRequest.State.MERGED).exists():
+        return follow(thread, "its gains are in main, by a combination")
     idea = _combination_idea(thread, champion, steps)
     if idea.state != Idea.State.PROPOSED:  # measured or refused before: `main` it is
-        return thread.advance_head(thread.head, champion, idea.refusal or "its gains were measured on main already")
-    recipe = (*recipe_of(thread.project, champion), *steps)
-    try:
-        if turned_down:
-            raise Conflict(["(a change below it was turned down)"])
-        commit = repository.merge(champion, thread.head, message_of(idea), idea.created)
-        candidate = adopt_commit(idea, champion, commit, recipe)
-    except Conflict as conflict:
-        try:
-            sources = catalogue_of(thread.project).apply(
-                dict(sources_of(thread.project.repository_path, champion)), steps
-            )
-        except DoesNotApply as error:
-            refuse(idea, champion, f"{conflict}; applying its techniques again failed too: {error}")
-            return True
-        candidate = commit_candidate(idea, champion, sources, recipe)
+        return follow(thread, idea.refusal or "its gains were measured on main already")
+    if above is not None:  # no recipe to apply: git moves what was changed since
+        candidate = _rebased(idea, repository, above.commit, thread.head, champion)
+    elif turned_down:
+        candidate = apply_again(idea, champion, steps, why="a change below it was turned down")
+    else:
+        candidate = bring_together(idea, champion, [thread.head], steps)
     if candidate is not None:
         thread.tell("main moved: this thread's gains are merged with it and measured against it")
     return True
 
 
-def refuse(idea: Idea, champion: str, why: str) -> None:
-    """A combination that cannot be made teaches that its techniques do not stand together."""
-    with transaction.atomic():
-        idea.refuse(why)
-        Lesson.objects.create(
-            project=idea.project, thread=idea.thread, kind=Lesson.Kind.CONFLICT, text=why,
-            techniques=idea.steps, base=champion,
-        )  # fmt: skip
-        Event.record(Event.Kind.LESSON, f"lesson: these do not stand together, {idea.name}", thread=idea.thread)
+def _rebased(idea: Idea, repository: Repository, base: str, head: str, champion: str) -> Candidate | None:
+    try:
+        commit = repository.rebase(base, head, champion, message_of(idea), idea.created)
+    except Conflict as conflict:
+        refuse(idea, champion, f"{conflict}; what it stood on was turned down", conflict)
+        return None
+    return adopt_commit(idea, champion, commit, recipe_of(idea.project, champion))
+
+
+def _above(thread: Thread, turned_down: list[MergeRequest]) -> MergeRequest | None:
+    """The newest change that was turned down, where the thread has a gain without a recipe on top of it."""
+    newest = max(turned_down, key=lambda request: request.pk, default=None)
+    own = thread.merge_requests.filter(commit=thread.head).exclude(pk__in=[request.pk for request in turned_down])
+    return newest if newest is not None and own.exists() else None
 
 
 def sync_refs(thread: Thread) -> bool:
@@ -152,6 +174,9 @@ def sync_refs(thread: Thread) -> bool:
     for ref, commit in ((MAIN, thread.project.champion), (thread.branch, thread.head)):
         if repository.resolve(ref) != commit:
             repository.keep(ref, commit)
+    for request in thread.merge_requests.rolled_back():
+        if repository.resolve(ref := f"refs/rolled-back/{request.public_id}") != request.commit:
+            repository.keep(ref, request.commit)
     return False
 
 
@@ -161,22 +186,28 @@ def _on_main(thread: Thread) -> bool:
     if thread.head == project.champion:
         return True
     if thread.merge_requests.filter(commit=thread.head).exclude(state=MergeRequest.State.OPEN).exists():
-        return False  # stale, rejected, or merged and since left behind
-    return Repository(project.repository_path).is_ancestor(project.champion, thread.head)
+        return False  # stale, rejected, rolled back, or merged and since left behind
+    repository = Repository(project.repository_path)
+    gone = project.merge_requests.rolled_back().values_list("commit", flat=True)
+    if any(repository.is_ancestor(commit, thread.head) for commit in gone):
+        return False
+    return repository.is_ancestor(project.champion, thread.head)
 
 
 def _open_below(thread: Thread) -> MergeRequest | None:
-    """The open request right below a head that was turned down."""
-    return (
-        MergeRequest.objects.open()
-        .filter(children__in=thread.merge_requests.turned_down().filter(commit=thread.head))
-        .first()
-    )
+    """The open request right below a head that was turned down, or the thread's own part of a combination that was."""
+    heads = thread.merge_requests.turned_down().filter(commit=thread.head)
+    mine = MergeRequest.objects.open().filter(Q(children__in=heads) | Q(combined_in__in=heads, thread=thread))
+    return mine.order_by("-pk").first()
 
 
 def _turned_down_below(thread: Thread, repository: Repository) -> list[MergeRequest]:
-    """Requests that a person turned down and that the head still stands on. One tried again since is not among them."""
-    found = thread.merge_requests.turned_down().select_related("candidate__idea")
+    """Requests that a person turned down or rolled back and that the head still stands on, not those tried again since.
+
+    A rolled back merge of any thread: others had followed `main` to it.
+    """
+    gone = thread.project.merge_requests.rolled_back()
+    found = (thread.merge_requests.turned_down() | gone).select_related("candidate__idea")
     return [request for request in found if repository.is_ancestor(request.commit, thread.head)]
 
 
@@ -207,4 +238,5 @@ def _combination_idea(thread: Thread, champion: str, steps: tuple[Step, ...]) ->
         hypothesis=f"The gains of {thread} ({names}) add to those of main.",
         expected_effect=max((lesson.effect or 0 for lesson in gains), default=0.0) / 2,
         steps=[step.to_json() for step in steps],
+        trusted=bool(steps) or Candidate.all_trusted(thread.project, {thread.head}),  # no recipe: the code of the head
     )  # fmt: skip

@@ -5,8 +5,9 @@ from __future__ import annotations
 from statistics import median
 from typing import Any
 
-from django.db.models import Count, Sum
+from django.db.models import Count, Q, Sum
 
+from research.loop.beside import calibrations, combinations, interactions
 from research.models import Experiment, Lease, MergeRequest, Project, Result, Verdict
 
 
@@ -33,6 +34,11 @@ def summary(project: Project) -> dict[str, Any]:
         "trials": results.count(),
         "merges": project.merge_requests.filter(state=MergeRequest.State.MERGED).count(),
         "open_requests": project.merge_requests.open().count(),
+        "rollbacks": project.merge_requests.rolled_back().count(),
+        "combinations": combined(project),
+        "interactions": [read.to_json() for _, read in interactions(project)],
+        "audits": [point.to_json() for point in calibrations(project)],
+        "ablation": ablation_rows(project),
         "device_seconds": round(results.aggregate(total=Sum("device_seconds"))["total"] or 0, 1),
         "wall_seconds": round(project.wall_seconds, 1),
         "budgeted_share": _share(sum(row["train_wall"] for row in timed), slots * project.wall_seconds),
@@ -45,15 +51,25 @@ def summary(project: Project) -> dict[str, Any]:
     }
 
 
+def combined(project: Project) -> dict[str, int]:
+    """Combinations of what different threads found: measured, and landed on `main`."""
+    merged = Q(merge_request__state=MergeRequest.State.MERGED)
+    found = combinations(project).filter(experiment__isnull=False)
+    return {"tried": found.count(), "merged": found.filter(merged).count()}
+
+
+def ablation_rows(project: Project) -> list[dict[str, Any]] | None:
+    """Of the champion, as far as it has been measured; None where nobody asked."""
+    newest = project.ablations.filter(champion=project.champion).order_by("-pk").first()
+    return [row.to_json() for row in newest.rows()] if newest else None
+
+
 def closing_scores(project: Project) -> tuple[float | None, float | None, list[list[float]]]:
     """Mean score of start and champion over the closing pairs, and the pairs [start, champion]."""
     experiment = Experiment.objects.filter(key=f"closing-{project.public_id}").first()
     if experiment is None:
         return None, None, []
-    rows: dict[int, dict[str, float]] = {}
-    for trial in experiment.trials.filter(result__score__isnull=False).select_related("result").order_by("pair"):
-        rows.setdefault(trial.pair, {})[trial.arm] = trial.result.value
-    pairs = [[row["baseline"], row["candidate"]] for row in rows.values() if len(row) == 2]
+    pairs = [list(scores) for scores in experiment.scores()]
     if not pairs:
         return None, None, []
     return sum(p[0] for p in pairs) / len(pairs), sum(p[1] for p in pairs) / len(pairs), pairs

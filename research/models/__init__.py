@@ -1,8 +1,9 @@
 """The one door to the models. Every transition is a method on one of them."""
 
+from research.models.ablation import Ablation, AblationPart
 from research.models.artifact import Artifact
 from research.models.audit import AuditEntry
-from research.models.candidate import Candidate, Diff
+from research.models.candidate import Branch, Candidate, Diff
 from research.models.data_use import DataUse
 from research.models.event import Event, Feed
 from research.models.experiment import Experiment, Result, Trial
@@ -18,8 +19,11 @@ from research.models.thread import SteeringLabel, Thread
 from research.models.verdict import Finding, Verdict
 
 __all__ = [
+    "Ablation",
+    "AblationPart",
     "Artifact",
     "AuditEntry",
+    "Branch",
     "Candidate",
     "Chunk",
     "DataUse",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import NamedTuple
 
 from django.db import models
 from django.utils import timezone
@@ -11,6 +12,13 @@ from research.models.idea import Idea
 from research.models.ids import new_id
 from research.models.project import Project
 from research.models.thread import Thread
+
+
+class Branch(NamedTuple):
+    """What a combination of threads brings together: each as it stands on `main`."""
+
+    label: str
+    commit: str
 
 
 class Candidate(models.Model):
@@ -22,6 +30,9 @@ class Candidate(models.Model):
     commit = models.CharField(max_length=40, db_index=True)
     tree = models.CharField(max_length=40, db_index=True, help_text="git's hash of the content alone")
     recipe = models.JSONField(default=list, help_text="all techniques from the start to here, in order")
+    branches = models.JSONField(
+        default=list, help_text='what a combination of threads merges: [["label", "commit as it stands on main"]]'
+    )
     trusted = models.BooleanField(default=False, help_text="all its code, what it stands on too, ships with the lab")
     created = models.DateTimeField(default=timezone.now)
 
@@ -36,6 +47,15 @@ class Candidate(models.Model):
             return True
         known = set(mine.filter(trusted=True, commit__in=commits).values_list("commit", flat=True))
         return set(commits) <= known | {project.start_commit}
+
+    @property
+    def parts(self) -> list[Branch]:
+        """What it combines; empty where it is no combination of threads."""
+        return [Branch(label, commit) for label, commit in self.branches]
+
+    def part_keys(self) -> list[str]:
+        """The keys of the experiments that measure its parts beside it."""
+        return [f"parent-{self.public_id}-{number}" for number in range(len(self.branches))]
 
     @property
     def ref(self) -> str:

@@ -55,6 +55,9 @@ class Event(models.Model):
         REJECTED = "rejected"
         RETURNED = "returned"  # changes were requested
         STALE = "stale"
+        ROLLED_BACK = "rolled_back"  # `main` went back to the commit before a merge
+        PROMISE = "promise"  # champion against start: what merges promised, and what came out
+        ABLATION = "ablation"
         MORE_SEEDS = "more_seeds"
         STEERED = "steered"
         OBEYED = "obeyed"  # the researcher's first idea under new steering
@@ -138,5 +141,6 @@ REVIEW = (
     Event.Kind.REJECTED,
     Event.Kind.RETURNED,
     Event.Kind.STALE,
+    Event.Kind.ROLLED_BACK,
     Event.Kind.MORE_SEEDS,
 )

@@ -57,6 +57,10 @@ class Experiment(models.Model):
         NOISE = "noise"
         CLOSING = "closing"
         REPLICATE = "replicate"  # more pairs for an experiment that has its verdict
+        PARENT = "parent"  # one of the branches of a combination, alone on `main`
+        BASELINE = "baseline"  # a new champion against itself
+        AUDIT = "audit"  # the champion against the start, after so many merges
+        ABLATION = "ablation"  # the champion without one of its changes
 
     public_id = models.CharField(max_length=16, unique=True, default=new_id, editable=False)
     key = models.CharField(max_length=80, unique=True, help_text="makes planning idempotent")
@@ -65,6 +69,7 @@ class Experiment(models.Model):
     candidate = models.OneToOneField(Candidate, models.CASCADE, null=True, blank=True, related_name="experiment")
     original = models.ForeignKey("self", models.CASCADE, null=True, blank=True, related_name="replicates")
     purpose = models.CharField(max_length=12, choices=Purpose, default=Purpose.COMPARE)
+    label = models.CharField(max_length=160, blank=True, help_text="what it measures, where it has no candidate")
     number = models.PositiveIntegerField()
     baseline_commit = models.CharField(max_length=40)
     candidate_commit = models.CharField(max_length=40)
@@ -139,21 +144,23 @@ class Experiment(models.Model):
 
     def complete_pairs(self) -> tuple[PairedScore, ...]:
         """The pairs with two scores, in the order they were planned."""
-        rows: dict[tuple[str, int], dict[str, Trial]] = {}
+        return tuple(
+            PairedScore(Stage(stage), pair, one.trial.seed, one.value, two.value, one.is_censored, two.is_censored)
+            for (stage, pair), (one, two) in self._results().items()
+        )
+
+    def scores(self) -> list[tuple[float, float]]:
+        """(baseline, candidate) of the complete pairs of every stage, noise and closing too."""
+        return [(one.value, two.value) for one, two in self._results().values()]
+
+    def _results(self) -> dict[tuple[str, int], tuple[Result, Result]]:
+        rows: dict[tuple[str, int], dict[str, Result]] = {}
         trials = self.trials.filter(result__score__isnull=False).select_related("result").order_by("pk")
         if not self.trusted:  # where the sandbox was too weak, its numbers are no evidence
             trials = trials.filter(Q(stage__in=SCREENING) | Q(result__isolation_level__gte=CONFIRM_LEVEL))
         for trial in trials:
-            rows.setdefault((trial.stage, trial.pair), {})[trial.arm] = trial
-        return tuple(
-            PairedScore(
-                Stage(stage), pair, arms[Trial.Arm.BASELINE].seed,
-                arms[Trial.Arm.BASELINE].result.value, arms[Trial.Arm.CANDIDATE].result.value,
-                arms[Trial.Arm.BASELINE].result.is_censored, arms[Trial.Arm.CANDIDATE].result.is_censored,
-            )
-            for (stage, pair), arms in rows.items()
-            if len(arms) == 2
-        )  # fmt: skip
+            rows.setdefault((trial.stage, trial.pair), {})[trial.arm] = trial.result
+        return {place: (arms["baseline"], arms["candidate"]) for place, arms in rows.items() if len(arms) == 2}
 
     def take_turn(self, bar: Callable[[int, int], float]) -> None:
         """Become the next hypothesis of the campaign: `bar(t, confirmed so far)` is what its e-value has to reach.

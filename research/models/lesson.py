@@ -35,6 +35,7 @@ class Lesson(models.Model):
     kind = models.CharField(max_length=12, choices=Kind)
     text = models.TextField()
     techniques = models.JSONField(help_text='[{"technique", "tunables"}] that the change added')
+    lines = models.JSONField(default=list, blank=True, help_text="of a conflict: where, and what stands against what")
     base = models.CharField(max_length=40, help_text="the commit it was learned on")
     recipe = models.JSONField(default=list, help_text="names of the techniques the base had")
     effect = models.FloatField(null=True, blank=True, help_text="relative gain, positive is better")

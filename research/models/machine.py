@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -192,3 +193,11 @@ class NoiseFloor(models.Model):
     def record(self) -> records.NoiseFloor:
         """The floor as the pure rules read it."""
         return records.NoiseFloor(**{one.name: getattr(self, one.name) for one in fields(records.NoiseFloor)})
+
+    def refresh(self, pairs: Sequence[tuple[float, float]], scale: records.Scale) -> None:
+        """Pool A/A pairs of a newer commit into it."""
+        from research.validation.floor import pooled_floor  # numpy: not for the web process
+
+        pooled = vars(pooled_floor(self.record(), pairs, scale=scale))
+        NoiseFloor.objects.filter(pk=self.pk).update(**pooled)
+        self.refresh_from_db()

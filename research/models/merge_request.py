@@ -33,6 +33,18 @@ class MergeRequestQuerySet(models.QuerySet["MergeRequest"]):
         """By a person: the thread stands on them no longer."""
         return self.filter(state__in=(MergeRequest.State.REJECTED, MergeRequest.State.RETURNED))
 
+    def rolled_back(self) -> MergeRequestQuerySet:
+        return self.filter(state=MergeRequest.State.ROLLED_BACK)
+
+    def line(self, project: Project, commit: str = "") -> list[MergeRequest]:
+        """The merges that led from the start to a commit of `main` (now, where none is named), oldest first."""
+        merged = {request.commit: request for request in self.filter(project=project).select_related("verdict")}
+        found, at = [], commit or project.champion
+        while at in merged:
+            found.append(merged[at])
+            at = merged[at].base
+        return found[::-1]
+
 
 class MergeRequest(models.Model):
     """Requests of one thread stack: approving one approves its ancestors, rejecting one makes its descendants stale."""
@@ -43,6 +55,7 @@ class MergeRequest(models.Model):
         REJECTED = "rejected"
         RETURNED = "returned"  # a reviewer asked for changes
         STALE = "stale"  # `main` moved elsewhere: the gain is measured again on it
+        ROLLED_BACK = "rolled_back"  # merged, and taken back by a person
 
     public_id = models.CharField(max_length=16, unique=True, default=new_id, editable=False)
     project = models.ForeignKey(Project, models.CASCADE, related_name="merge_requests")
@@ -50,9 +63,13 @@ class MergeRequest(models.Model):
     candidate = models.OneToOneField(Candidate, models.CASCADE, related_name="merge_request")
     verdict = models.OneToOneField(Verdict, models.CASCADE, related_name="merge_request")
     parent = models.ForeignKey("self", models.SET_NULL, null=True, blank=True, related_name="children")
+    combines = models.ManyToManyField(
+        "self", symmetrical=False, blank=True, related_name="combined_in",
+        help_text="open requests of different threads that this one merges",
+    )  # fmt: skip
     base = models.CharField(max_length=40, help_text="the commit it was measured against")
     commit = models.CharField(max_length=40)
-    state = models.CharField(max_length=10, choices=State, default=State.OPEN)
+    state = models.CharField(max_length=12, choices=State, default=State.OPEN)
     decided_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.SET_NULL, null=True, blank=True)
     decided_by_policy = models.BooleanField(default=False)
     decided = models.DateTimeField(null=True, blank=True)
@@ -117,7 +134,7 @@ class MergeRequest(models.Model):
                     raise NotMergeable("somebody decided this request a moment ago; reload")
                 AuditEntry.record(by, "merge", request.project, commit=request.commit, request=request.public_id)
                 request._tell_of(Event.Kind.MERGED, f"merged by {by or 'policy'}", by)
-            self._leave_the_others_behind()
+            self._leave_the_others_behind(self.commit, "main moved; the gain is measured again on it")
         self.refresh_from_db()
         return chain
 
@@ -134,10 +151,10 @@ class MergeRequest(models.Model):
             self._tell_of(Event.Kind.REJECTED, f"rejected by {who}: {words}", by)
             Lesson.objects.create(
                 project=self.project, thread=self.thread, request=self, kind=Lesson.Kind.REJECTED,
-                text=f"Rejected by {who}: {words} ({idea.name})", techniques=idea.steps, base=self.base,
+                text=f"Rejected by {who}: {words} ({idea.name})", techniques=self._own_steps, base=self.base,
             )  # fmt: skip
             for thread in self.project.threads.all():
-                thread.drop_ahead(f"rejected by {who}: {words}", set(idea.techniques))
+                thread.drop_ahead(f"rejected by {who}: {words}", {str(step["technique"]) for step in self._own_steps})
         self.refresh_from_db()
 
     def request_changes(self, by: User | None, note: str) -> None:
@@ -149,6 +166,50 @@ class MergeRequest(models.Model):
             self._tell_of(Event.Kind.RETURNED, f"changes requested by {who}: {words}", by)
             self.thread.try_again(self.candidate.idea.techniques, f"changes were requested: {words}")
         self.refresh_from_db()
+
+    def may_roll_back(self, user: User) -> None:
+        """Raises NotMergeable with the reason where this person cannot take this merge back, or nobody can."""
+        Membership.require(user, self.project, Role.REVIEWER, "roll back a merge")
+        self._merged_since()
+
+    def roll_back(self, by: User | None, reason: str) -> list[MergeRequest]:
+        """Take `main` back to the commit before this merge. Returns the merges undone, newest first.
+
+        The reason becomes a dead end, as at a rejection. Merges that came after it, and open requests that stand on
+        what is gone, become stale: their gains are measured again without it. Turns and confirmations of the campaign
+        stay counted, and git keeps the commits.
+        """
+        Membership.require(by, self.project, Role.REVIEWER, "roll back a merge")
+        who, words = by or "policy", reason.strip() or "no reason given"
+        undone = self._merged_since()
+        with transaction.atomic():
+            if not self.project.move_champion(old=undone[0].commit, new=self.base):
+                raise NotMergeable("main has moved a moment ago; reload")
+            for request in undone:
+                request._leave_main(self, by, words)
+            Lesson.objects.create(
+                project=self.project, thread=self.thread, request=self, kind=Lesson.Kind.REJECTED,
+                text=f"Rolled back by {who}: {words} ({self.candidate.idea.name})", techniques=self._own_steps,
+                base=self.base,
+            )  # fmt: skip
+            self._leave_the_others_behind(self.base, "main was rolled back; the gain is measured again on it")
+            for thread in self.project.threads.all():
+                gone = {str(step["technique"]) for step in self._own_steps}
+                thread.drop_ahead(f"rolled back by {who}: {words}", gone)
+        self.refresh_from_db()
+        return undone
+
+    def reopen(self) -> bool:
+        """`main` stands again where this was measured: the same two trees, so its evidence and its turn still hold."""
+        with transaction.atomic():
+            stale = MergeRequest.objects.filter(pk=self.pk, state=self.State.STALE)
+            if not stale.update(state=self.State.OPEN, reason=""):
+                return False
+            self._tell_of(Event.Kind.REQUEST, "is open again: main stands where it was measured")
+            for child in self.children.filter(state=self.State.STALE):
+                child.reopen()
+        self.refresh_from_db()
+        return True
 
     def more_seeds(self, by: User, pairs: int = 4) -> Experiment:
         """More pairs before anybody decides. The request stays as it is."""
@@ -175,7 +236,7 @@ class MergeRequest(models.Model):
             return
         if self.project.started_by_id == user.pk:
             raise NotAllowed("you started this project; somebody else has to approve its merges")
-        own = Thread.objects.filter(pk__in={request.thread_id for request in chain}, steered_by=user).first()
+        own = Thread.objects.filter(pk__in=_threads_of(chain), steered_by=user).first()
         if own is not None:
             raise NotAllowed(f"you started or steered thread {own.number} last; somebody else has to approve its gains")
 
@@ -188,15 +249,42 @@ class MergeRequest(models.Model):
             child.make_stale(f"the request below it was {state.value}")
         self.thread.wake(f"a request of it was {state.value}")
 
-    def _leave_the_others_behind(self) -> None:
+    def _leave_the_others_behind(self, main: str, why: str) -> None:
         """Whatever does not stand on the new `main`, of resting threads too. Finished ones may have ideas on it."""
-        for other in MergeRequest.objects.open().filter(project=self.project).order_by("pk"):
+        combined = MergeRequest.objects.open().filter(project=self.project, combined_in__state=self.State.MERGED)
+        contained = {part.pk for request in combined for part in request.stack()}
+        for other in MergeRequest.objects.open().filter(project=self.project).order_by("-pk"):  # the uppermost first
             other.refresh_from_db()
             chain = other.stack()
-            if chain and chain[0].base != self.commit:
-                other.make_stale("main moved; the gain is measured again on it")
+            if chain and chain[0].base != main:
+                other.make_stale("its gain came to main in a combination" if other.pk in contained else why)
         for thread in self.project.threads.all():
             thread.wake("main moved")
+
+    def _merged_since(self) -> list[MergeRequest]:
+        """This merge and those that `main` took after it, newest first."""
+        self.project.refresh_from_db(fields=["champion"])
+        line = MergeRequest.objects.line(self.project)
+        if self.state != self.State.MERGED or self not in line:
+            raise NotMergeable(f"the request is {self.get_state_display().lower()}; only a merge that main stands on "
+                               "can be rolled back")  # fmt: skip
+        return line[line.index(self) :][::-1]
+
+    def _leave_main(self, cause: MergeRequest, by: User | None, words: str) -> None:
+        """Of a rollback: the merge that was meant is over, one above it has lost its base and is measured again."""
+        state, kind, why = self.State.STALE, Event.Kind.STALE, "stale: a merge below it was rolled back"
+        if self.pk == cause.pk:
+            state, kind = self.State.ROLLED_BACK, Event.Kind.ROLLED_BACK
+            why = f"rolled back by {by or 'policy'}: {words}"
+        if not MergeRequest.objects.filter(pk=self.pk, state=self.State.MERGED).update(state=state, reason=why):
+            raise NotMergeable("somebody rolled main back a moment ago; reload")
+        AuditEntry.record(by, "roll back", self.project, commit=self.commit, request=self.public_id, reason=why)
+        self._tell_of(kind, why, by)
+
+    @property
+    def _own_steps(self) -> list[dict[str, object]]:
+        """What a person turns down with it: of a combination of open requests nothing but that they stand together."""
+        return [] if self.combines.exists() else self.candidate.idea.steps
 
     def _decide(self, state: State, by: User | None, reason: str) -> bool:
         undecided = MergeRequest.objects.open().filter(pk=self.pk)
@@ -208,3 +296,9 @@ class MergeRequest(models.Model):
         """One line of the feed: what happened, and to which change."""
         text = f"{self.commit[:7]} {what}: {self.candidate.idea.name}"
         Event.record(kind, text, thread=self.thread, experiment=self.verdict.experiment, actor=by)
+
+
+def _threads_of(chain: Sequence[MergeRequest]) -> set[int]:
+    """The threads whose gains an approval merges, those of combined requests too."""
+    combined = {part.thread_id for request in chain for part in request.combines.all()}
+    return combined | {request.thread_id for request in chain}

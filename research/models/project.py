@@ -63,6 +63,9 @@ class Project(models.Model):
     max_device_seconds = models.FloatField(null=True, blank=True)
     max_wall_seconds = models.FloatField(null=True, blank=True)
     wall_seconds = models.FloatField(default=0, help_text="time the search has been running, over all starts")
+    audit_every = models.PositiveIntegerField(
+        default=10, help_text="merges until the champion is measured against the start again"
+    )
     experiments_begun = models.PositiveIntegerField(default=0)
     seed_key = models.CharField(max_length=64, default=new_seed_key, editable=False)
     techniques = models.JSONField(default=dict, editable=False, help_text="what its catalogue holds, for steering")

@@ -12,6 +12,7 @@ Everything here is pure: no Django, no torch, no files, no clock, no randomness 
     reading    what confirm pairs say, runs at their cap included
     fixed      the procedures that read once
     simulate   campaigns whose truth is known (needs numpy)
+    combine    measurements beside each other: interactions, ablations, promises kept; no part of a verdict
     integrity  findings in a change before it runs: paths and syntax tree
 
 All others import neither numpy nor scipy, so the web process may load them.

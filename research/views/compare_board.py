@@ -39,7 +39,7 @@ class Column:
     @property
     def name(self) -> str:
         subject = self.experiment.subject
-        return subject.idea.name if subject else str(self.experiment.purpose)
+        return subject.idea.name if subject else self.experiment.label or str(self.experiment.purpose)
 
     @property
     def gain(self) -> Mean | None:

@@ -121,6 +121,8 @@ class ExperimentBoard:
     def title(self) -> str:
         if self.experiment.purpose == Experiment.Purpose.REPLICATE and self.experiment.original:
             return f"More seeds of #{self.experiment.original.number}"
+        if self.experiment.label:
+            return self.experiment.label
         return self.idea.name if self.idea else PURPOSES.get(Experiment.Purpose(self.experiment.purpose), "Experiment")
 
     @cached_property

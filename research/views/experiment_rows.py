@@ -33,6 +33,8 @@ class ExperimentRow:
             return experiment.candidate.idea.name
         if experiment.original:
             return f"More seeds for experiment {experiment.original.number}"
+        if experiment.label:
+            return experiment.label
         return "The start against itself" if experiment.purpose == "noise" else "Champion against start"
 
     @property

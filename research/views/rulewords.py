@@ -54,6 +54,8 @@ def what_next(experiment: Experiment, pairs: Pairs) -> str:
         Experiment.Purpose.CLOSING: f"{done} of the champion against the start, on fresh seeds",
         Experiment.Purpose.REPLICATE: f"{done} more; they are pooled with the experiment they repeat",
     }
+    if experiment.label:  # measured beside the search: no verdict
+        return f"{done}: {experiment.label}"
     if said := other.get(Experiment.Purpose(experiment.purpose)):
         return said
     return f"{stage}: {done}. {_after(stage, planned, Rule.from_json(experiment.rule), experiment.bar)}"

@@ -18,11 +18,12 @@ from django.db import Error as DatabaseError
 
 from benchmarks.contract import ContractError, load
 from benchmarks.data import DataError
+from research import tasks
 from research.loop.begin import Budget, begin_project, rule_for
 from research.management.embedded import choose_data, embedded_lab, ensure_data
 from research.management.progress import Progress
 from research.management.summary import closing_scores, summary
-from research.models import Experiment, Project
+from research.models import Ablation, Experiment, NotMergeable, Project
 from research.researchers import RESEARCHERS
 from research.validation.named import DEFAULT, RULES, RuleError
 from runners.supervisor import Supervisor
@@ -50,6 +51,8 @@ class Command(BaseCommand):
         parser.add_argument("--max-trials", type=int, help="stop after so many trials")
         parser.add_argument("--max-device-seconds", type=float, help="stop after so many seconds of device time")
         parser.add_argument("--auto-approve", action="store_true", help="merge confirmed gains without a person")
+        parser.add_argument("--audit-every", type=int, default=10, help="merges between champion-against-start audits")
+        parser.add_argument("--ablate", action="store_true", help="at the end, beyond --minutes: each change left out")
         parser.add_argument("--data", help="the data folder (default: $LAB_DATA or ./data)")
         parser.add_argument("--json", action="store_true", help="print only the JSON object on stdout")
 
@@ -57,6 +60,8 @@ class Command(BaseCommand):
         choose_data(options["data"])
         if not 1 <= options["threads"] <= 32 or options["minutes"] <= 0:
             raise CommandError("--threads must be 1 to 32 and --minutes above 0", returncode=2)
+        if options["audit_every"] < 1:
+            raise CommandError("--audit-every must be 1 or more", returncode=2)
         stopping = threading.Event()
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda *_: stopping.set())
@@ -66,7 +71,7 @@ class Command(BaseCommand):
             with embedded_lab() as supervisor:
                 project = self._begin(options)
                 run = Run(project, supervisor, stopping, Progress(project, options["minutes"] * 60))
-                run.whole(options["minutes"] * 60)
+                run.whole(options["minutes"] * 60, options["ablate"])
         except (ContractError, DataError, RuleError) as error:
             raise CommandError(str(error), returncode=2) from error
         except Stopped:
@@ -96,7 +101,8 @@ class Command(BaseCommand):
         )  # fmt: skip
         project.auto_approve = options["auto_approve"]
         project.max_wall_seconds = budget.wall_seconds
-        project.save(update_fields=["auto_approve", "max_wall_seconds"])
+        project.audit_every = options["audit_every"]
+        project.save(update_fields=["auto_approve", "max_wall_seconds", "audit_every"])
         project.resume()
         return project
 
@@ -107,8 +113,8 @@ class Run:
     def __init__(self, project: Project, supervisor: Supervisor, stopping: threading.Event, progress: Progress) -> None:
         self.project, self.supervisor, self.stopping, self.progress = project, supervisor, stopping, progress
 
-    def whole(self, seconds: float) -> None:
-        """Search, then drain and close within the time that is kept back for it."""
+    def whole(self, seconds: float, ablate: bool = False) -> None:
+        """Search, then drain and close within the time that is kept back for it. An ablation comes on top."""
         kept = self.closing_seconds()
         drain = min(0.15 * seconds, 10 * self.pair_seconds())
         if not self.closing():
@@ -116,6 +122,8 @@ class Run:
             self.project.exhaust("the campaign's time is over")
             self.until(lambda: self.project.wall_seconds > seconds - kept or self.drained(), "drain")
         self.close()
+        if ablate:
+            self.ablate()
         self.project.finish()
         self.progress.end()
 
@@ -132,7 +140,8 @@ class Run:
 
     def close(self) -> None:
         """Champion against start on fresh paired seeds."""
-        for experiment in self.project.experiments.running().exclude(purpose=Experiment.Purpose.CLOSING):
+        kept = (Experiment.Purpose.CLOSING, Experiment.Purpose.ABLATION)
+        for experiment in self.project.experiments.running().exclude(purpose__in=kept):
             experiment.cancel()
         experiment = self.closing() or Experiment.objects.create(
             key=f"closing-{self.project.public_id}", project=self.project, purpose=Experiment.Purpose.CLOSING,
@@ -145,6 +154,16 @@ class Run:
             experiment.plan("closing", planned)
             self.until(experiment.is_idle, "closing")
         experiment.end()
+
+    def ablate(self) -> None:
+        """The champion without each of its changes; nothing where it is still the start."""
+        try:
+            ablation = Ablation.ask(self.project)
+        except NotMergeable as nothing:
+            self.progress.say(f"no ablation: {nothing}")
+            return
+        tasks.advance_project(self.project.pk)
+        self.until(lambda: Ablation.objects.filter(pk=ablation.pk, ended__isnull=False).exists(), "ablation")
 
     def until(self, done: Callable[[], bool], phase: str) -> None:
         """Wait with progress."""
