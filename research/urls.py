@@ -4,12 +4,14 @@ from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import path
 
 from research.views import (
+    audit,
     compare,
     experiment,
     graph,
     health,
     lessons,
     machines,
+    members,
     overview,
     palette,
     people,
@@ -27,6 +29,8 @@ urlpatterns = [
     path("p/<slug:name>/state/", project.state, name="project-state"),
     path("p/<slug:name>/threads/", project.add_thread, name="add-thread"),
     path("p/<slug:name>/graph/", graph.page, name="graph"),
+    path("p/<slug:name>/audit/", audit.of_project, name="project-audit"),
+    path("p/<slug:name>/members/", members.of_project, name="members"),
     path("t/<slug:id>/", thread.page, name="thread"),
     path("t/<slug:id>/steer/", thread.steer, name="steer"),
     path("t/<slug:id>/state/", thread.state, name="thread-state"),
@@ -38,6 +42,8 @@ urlpatterns = [
     path("review/<slug:id>/", review.page, name="merge-request"),
     path("review/<slug:id>/diff/<int:number>/", review.diff, name="request-diff"),
     path("review/<slug:id>/decide/", review.decide, name="decide"),
+    path("audit/", audit.of_lab, name="audit"),
+    path("members/", members.of_lab, name="lab-members"),
     path("machines/", machines.page, name="machines"),
     path("machines/<slug:id>/override/", machines.override, name="override-machine"),
     path("lessons/", lessons.page, name="lessons"),
