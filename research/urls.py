@@ -24,6 +24,7 @@ from research.views import (
 
 urlpatterns = [
     path("", overview.page, name="overview"),
+    path("seen/", overview.seen, name="seen"),
     path("projects/new/", project.new, name="new-project"),
     path("p/<slug:name>/", project.page, name="project"),
     path("p/<slug:name>/state/", project.state, name="project-state"),
