@@ -84,7 +84,7 @@ def news_after(seq: int) -> News:
     if seq > head or len(events) > MAX_EVENTS:
         # The project is looked up so that whoever may see a new one hears of it.
         newest = Project.objects.aggregate(newest=Max("pk"))["newest"]
-        return News(head, [(newest, frozenset())], everything=True, members=True)
+        return News(head, [(newest, frozenset())], everything=True)
     return News(
         events[-1].seq if events else head,
         [(event.project_id, frozenset(event.topics)) for event in events],
