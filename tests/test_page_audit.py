@@ -80,6 +80,13 @@ def test_an_approval_names_the_person_and_a_policy_is_no_person(
     assert text(client, f"{PAGE}?person=policy").count("merged <a") == 1
 
 
+def test_what_is_saved_is_what_was_written(client: Client, vera: User, thread: Thread, world: World) -> None:
+    """Links are found when a page is drawn; the hash covers what stands in the file."""
+    world.gain(thread, "alpha").reject(None, "no")
+    (entry,) = json.loads(b"".join(client.get(f"{PAGE}?format=json")))
+    assert entry["detail"] == AuditEntry.objects.get(action="reject").detail and entry["who"] == "policy"
+
+
 def test_an_act_that_the_page_does_not_know_is_shown_by_its_name(client: Client, vera: User, project: Project) -> None:
     AuditEntry.record(vera, "polish", project, machine="m1", thread=9, request="gone/../x", rows=[1, 2], deep={"a": 1})
     page = text(client)

@@ -132,7 +132,7 @@ class MergeRequest(models.Model):
             for request in chain:
                 if not request._decide(self.State.MERGED, by, ""):
                     raise NotMergeable("somebody decided this request a moment ago; reload")
-                AuditEntry.record(by, "merge", request.project, **request._named)
+                AuditEntry.record(by, "merge", request.project, commit=request.commit, request=request.public_id)
                 request._tell_of(Event.Kind.MERGED, f"merged by {by or 'policy'}", by)
             self._leave_the_others_behind(self.commit, "main moved; the gain is measured again on it")
         self.refresh_from_db()
@@ -147,7 +147,7 @@ class MergeRequest(models.Model):
         idea = self.candidate.idea
         with transaction.atomic():
             self._turn_down(self.State.REJECTED, by, reason, "reject it")
-            AuditEntry.record(by, "reject", self.project, **self._named, reason=reason)
+            AuditEntry.record(by, "reject", self.project, commit=self.commit, reason=reason)
             self._tell_of(Event.Kind.REJECTED, f"rejected by {who}: {words}", by)
             Lesson.objects.create(
                 project=self.project, thread=self.thread, request=self, kind=Lesson.Kind.REJECTED,
@@ -162,7 +162,7 @@ class MergeRequest(models.Model):
         who, words = by or "policy", note.strip() or "no note"
         with transaction.atomic():
             self._turn_down(self.State.RETURNED, by, note, "request changes")
-            AuditEntry.record(by, "request changes", self.project, **self._named, note=note)
+            AuditEntry.record(by, "request changes", self.project, commit=self.commit, note=note)
             self._tell_of(Event.Kind.RETURNED, f"changes requested by {who}: {words}", by)
             self.thread.try_again(self.candidate.idea.techniques, f"changes were requested: {words}")
         self.refresh_from_db()
@@ -291,11 +291,6 @@ class MergeRequest(models.Model):
         return undecided.update(
             state=state, decided_by=by, decided_by_policy=by is None, decided=timezone.now(), reason=reason
         ) == 1  # fmt: skip
-
-    @property
-    def _named(self) -> dict[str, str]:
-        """What an audit entry calls it."""
-        return {"request": self.public_id, "commit": self.commit}
 
     def _tell_of(self, kind: str, what: str, by: User | None = None) -> None:
         """One line of the feed: what happened, and to which change."""

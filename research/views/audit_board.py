@@ -17,7 +17,7 @@ from django.http import QueryDict
 from django.urls import reverse
 from django.utils.dateparse import parse_date, parse_datetime
 
-from research.models import AuditEntry, Experiment, Project, Role, Thread
+from research.models import AuditEntry, Experiment, MergeRequest, Project, Role, Thread
 from research.templatetags.lab import duration
 
 A_PAGE = 50
@@ -28,7 +28,8 @@ DID = {
     "retract a lesson": "retracted", "restore a lesson": "restored", "member": "changed the role of",
     "sign-in link": "made a sign-in link for", "sign in": "signed in", "sign out": "signed out",
     "failed sign-in": "failed to sign in", "single person": "switched single-person mode",
-    "administer": "changed in the admin",
+    "administer": "changed in the admin", "roll back": "rolled back", "ablate": "asked for an ablation of",
+    "override isolation": "switched the isolation override of",
 }  # fmt: skip
 ALONE = {"sign in", "sign out", "failed sign-in", "single person", "administer"}  # about nothing that has a page
 ABOUT = ("thread", "experiment", "request", "lesson", "machine", "user")
@@ -37,7 +38,9 @@ NAMES = {
     "before": "was", "address": "from", "on": "", "did": "", "what": "", "how": "",
 }  # fmt: skip
 ROLES = {0: "no role", **{role.value: str(role.label) for role in Role}}
-QUOTED = {"reason", "note"}
+DECISIONS = {"merge", "reject", "request changes", "roll back"}
+QUOTED = {"reason", "note", "text"}
+INNER = ("comment", "finding")  # ids that tell nobody anything
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class EntryRow:
 
     def _rest(self) -> Iterator[tuple[str, Any]]:
         for name, value in self.entry.detail.items():
-            if name not in ABOUT and not (name == "commit" and "request" in self.entry.detail):
+            if name not in (*ABOUT, *INNER) and not (name == "commit" and self.entry.action in DECISIONS):
                 yield name, value
 
 
@@ -167,45 +170,62 @@ class AuditBoard:
         return AuditEntry.objects.newest_hash()
 
 
+@dataclass(frozen=True)
+class Ids:
+    """Public ids by project and number (of requests: commit), for links."""
+
+    threads: dict[tuple[int | None, object], str]
+    experiments: dict[tuple[int | None, object], str]
+    requests: dict[tuple[int | None, object], str]
+
+
 def rows_of(entries: Iterable[AuditEntry]) -> list[EntryRow]:
-    """Rows with their links: two queries, however many entries."""
+    """Rows with their links: three queries, however many entries."""
     entries = list(entries)
-    threads = _numbered(Thread, "thread", entries)
-    experiments = _numbered(Experiment, "experiment", entries)
-    return [EntryRow(entry, _about(entry, threads, experiments), _project(entry)) for entry in entries]
+    decisions = [entry for entry in entries if entry.action in DECISIONS]
+    ids = Ids(
+        _ids(Thread, "number", "thread", entries),
+        _ids(Experiment, "number", "experiment", entries),
+        _ids(MergeRequest, "commit", "commit", decisions),
+    )
+    return [EntryRow(entry, _about(entry, ids), _project(entry)) for entry in entries]
 
 
-def _numbered(model: Any, name: str, entries: list[AuditEntry]) -> dict[tuple[int | None, int], str]:
-    """(project, number) -> public id of the threads or experiments that these entries name."""
-    wanted = {entry.detail[name] for entry in entries if isinstance(entry.detail.get(name), int)}
+def _ids(model: Any, field: str, name: str, entries: list[AuditEntry]) -> dict[tuple[int | None, object], str]:
+    kind = int if field == "number" else str
+    wanted = {entry.detail[name] for entry in entries if isinstance(entry.detail.get(name), kind)}
     if not wanted:
         return {}
-    projects = {entry.project_id for entry in entries}
-    rows = model.objects.filter(project__in=projects - {None}, number__in=wanted)
-    return {(project, number): id for project, number, id in rows.values_list("project", "number", "public_id")}
+    projects = {entry.project_id for entry in entries} - {None}
+    rows = model.objects.filter(**{"project__in": projects, f"{field}__in": wanted})
+    return {(project, key): id for project, key, id in rows.values_list("project", field, "public_id")}
 
 
-def _about(entry: AuditEntry, threads: dict[Any, str], experiments: dict[Any, str]) -> list[Link]:
-    found = [link for name in ABOUT if (link := _link(entry, name, threads, experiments))]
+def _about(entry: AuditEntry, ids: Ids) -> list[Link]:
+    found = [link for name in ABOUT if (link := _link(entry, name, ids))]
     if not found and entry.place and entry.action not in ALONE:
         return [Link("the project", _project(entry))]
     return found
 
 
-def _link(entry: AuditEntry, name: str, threads: dict[Any, str], experiments: dict[Any, str]) -> Link | None:
+def _link(entry: AuditEntry, name: str, ids: Ids) -> Link | None:
     value = entry.detail.get(name)
+    if name == "request":
+        value = value or ids.requests.get((entry.project_id, entry.detail.get("commit")))
     if value in (None, ""):
         return None
+    if name == "request":
+        commit = str(entry.detail.get("commit", value))
+        return Link(f"request {commit[:8]}", reverse("merge-request", args=[value]) if str(value).isalnum() else "")
     if name in ("thread", "experiment"):
-        id = (threads if name == "thread" else experiments).get((entry.project_id, value))
-        return Link(f"{name} {value}", reverse(name, args=[id]) if id else "")
-    if name == "request" and str(value).isalnum():
-        return Link(f"request {str(entry.detail.get('commit', value))[:8]}", reverse("merge-request", args=[value]))
+        numbered = ids.threads if name == "thread" else ids.experiments
+        id = value if isinstance(value, str) and value.isalnum() else numbered.get((entry.project_id, value))
+        return Link(name if id == value else f"{name} {value}", reverse(name, args=[id]) if id else "")
     if name == "lesson":
         return Link(f"lesson {value}", f"{reverse('lessons')}?id={value}")
-    return Link(
-        f"{name} {value}" if name == "machine" else str(value), reverse("machines") if name == "machine" else ""
-    )
+    if name == "machine":
+        return Link(f"machine {value}", reverse("machines"))
+    return Link(str(value))
 
 
 def _project(entry: AuditEntry) -> str:
