@@ -196,7 +196,7 @@ def test_who_comes_and_goes_and_who_fails_is_written_down(client: Client, db: No
     here = {"address": "127.0.0.1"}
     assert found == [
         ("nobody", "failed sign-in", {"user": "mia", **here}),
-        ("nobody", "failed sign-in", {"name": "unknown", **here}),
+        ("nobody", "failed sign-in", {"user": "an unknown name", **here}),
         ("mia", "sign in", here),
         ("mia", "sign out", here),
     ]

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.http import HttpResponse
 from django.test import Client
 from django.urls import URLPattern, reverse
 
@@ -92,7 +91,7 @@ def of_projects() -> Iterator[URLPattern]:
     return (each for each in patterns() if each.pattern.converters and each.name not in OPEN)
 
 
-def text(reply: HttpResponse) -> str:
+def text(reply: Any) -> str:
     """What a reply says, without the tokens and times that are new in each."""
     return re.sub(r'(csrfmiddlewaretoken" value=|X-CSRFToken": |data-now=)"\w+"', "", reply.content.decode())
 

@@ -71,7 +71,7 @@ class AuditEntry(models.Model):
     def _append(
         cls, actor: models.Model | None, who: str, action: str, project: Project | None, detail: dict[str, object]
     ) -> AuditEntry:
-        entry = cls(actor_id=actor and actor.pk, who=who, action=action, project=project, place=str(project or ""))
+        entry = cls(actor_id=actor.pk if actor else None, who=who, action=action, project=project, place=str(project or ""))
         entry.detail = json.loads(json.dumps(detail))  # as it will be read back
         with transaction.atomic(savepoint=False):
             Feed.objects.get_or_create(pk=1)

@@ -41,8 +41,8 @@ def _failed(sender: object, credentials: dict[str, Any], request: HttpRequest | 
     """An unknown name is not kept: people type passwords into the wrong field."""
     name = str(credentials.get("username", ""))
     known = get_user_model().objects.filter(username=name[:150]).exists()
-    tried = {"user": name} if known else {"name": "unknown"}
-    AuditEntry.of_nobody(NOBODY, "failed sign-in", None, **tried, **_from(request))
+    tried = name if known else "an unknown name"
+    AuditEntry.of_nobody(NOBODY, "failed sign-in", None, user=tried, **_from(request))
 
 
 def _administered(sender: object, instance: LogEntry, created: bool, **_: object) -> None:

@@ -27,14 +27,14 @@ DID = {
     "request changes": "requested changes of", "more seeds": "asked for more pairs of",
     "retract a lesson": "retracted", "restore a lesson": "restored", "member": "changed the role of",
     "sign-in link": "made a sign-in link for", "sign in": "signed in", "sign out": "signed out",
-    "failed sign-in": "failed to sign in", "single person": "switched single-person mode",
+    "failed sign-in": "failed to sign in as", "single person": "switched single-person mode",
     "administer": "changed in the admin", "roll back": "rolled back", "ablate": "asked for an ablation of",
     "override isolation": "switched the isolation override of",
 }  # fmt: skip
 ALONE = {"sign in", "sign out", "failed sign-in", "single person", "administer"}  # about nothing that has a page
 ABOUT = ("thread", "experiment", "request", "lesson", "machine", "user")
 NAMES = {
-    "name": "name", "max_trials": "trials", "max_device_seconds": "device time", "max_wall_seconds": "time of search",
+    "max_trials": "trials", "max_device_seconds": "device time", "max_wall_seconds": "time of search",
     "before": "was", "address": "from", "on": "", "did": "", "what": "", "how": "",
 }  # fmt: skip
 ROLES = {0: "no role", **{role.value: str(role.label) for role in Role}}

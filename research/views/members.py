@@ -17,11 +17,6 @@ from django.views.decorators.http import require_http_methods
 from research.models import Membership, NotAllowed, Project, Role
 from research.views.pages import go, project_for, render_page
 
-ROLES = {
-    Role.VIEWER: "sees", Role.MEMBER: "also starts and steers", Role.REVIEWER: "also approves and rejects",
-    Role.ADMIN: "also chooses members and settings",
-}  # fmt: skip
-
 
 @require_http_methods(["GET", "HEAD", "POST"])
 def of_project(request: HttpRequest, name: str) -> HttpResponse:
@@ -42,7 +37,7 @@ class MembersBoard:
     project: Project | None
     invited: str = ""  # whom, and the link that signs them in; shown once
     link: str = ""
-    roles = [(role.value, role.label, ROLES[role]) for role in Role]
+    roles = tuple(Role.choices)
 
     @cached_property
     def may_change(self) -> bool:
