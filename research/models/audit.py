@@ -71,8 +71,9 @@ class AuditEntry(models.Model):
     def _append(
         cls, actor: models.Model | None, who: str, action: str, project: Project | None, detail: dict[str, object]
     ) -> AuditEntry:
-        entry = cls(actor_id=actor.pk if actor else None, who=who, action=action, project=project, place=str(project or ""))
-        entry.detail = json.loads(json.dumps(detail))  # as it will be read back
+        plain = json.loads(json.dumps(detail))  # as it will be read back
+        entry = cls(who=who, action=action, project=project, place=str(project or ""), detail=plain)
+        entry.actor_id = actor.pk if actor else None
         with transaction.atomic(savepoint=False):
             Feed.objects.get_or_create(pk=1)
             Feed.objects.select_for_update().get(pk=1)  # one appends at a time
