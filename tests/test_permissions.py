@@ -44,6 +44,7 @@ class Scene:
         return {
             "p": self.project.name, "t": self.thread.public_id, "e": request.verdict.experiment.public_id,
             "review": request.public_id, "lessons": Lesson.objects.get(experiment=request.verdict.experiment).pk,
+            "machines": self.world.machine.public_id,
         }  # fmt: skip
 
     def client(self, name: str) -> Client:
@@ -87,8 +88,12 @@ def patterns() -> list[URLPattern]:
 
 
 def of_projects() -> Iterator[URLPattern]:
-    """Addresses that name a row of a project."""
-    return (each for each in patterns() if each.pattern.converters and each.name not in OPEN)
+    """Addresses that name a row of a project; machines are everybody's to see."""
+    return (
+        each
+        for each in patterns()
+        if each.pattern.converters and each.name not in OPEN and not str(each.pattern).startswith("machines/")
+    )
 
 
 def text(reply: Any) -> str:
@@ -207,12 +212,13 @@ ACTS = (
     Act("members", Role.ADMIN, "sign-in link", {"act": "invite", "user": "nemo", "role": "1"}),
     Act("members", Role.ADMIN, "single person", {"act": "single", "on": "on"}),
     Act("lab-members", Role.ADMIN, "member", {"act": "give", "user": "olga", "role": "1"}),
+    Act("override-machine", Role.ADMIN, "override isolation", {"allowed": "yes"}),
     Act("new-project", Role.MEMBER, "start", {
         "benchmark": "toy", "preset": "quick", "start": "plain", "researcher": "catalogue", "threads": "1",
         "name": "another",
     }),
 )  # fmt: skip
-LABS = {"lab-members", "new-project"}  # acts on no project: a role in all of them counts
+LABS = {"lab-members", "override-machine", "new-project"}  # acts on no project: a role in all of them counts
 
 
 def test_each_act_asks_for_its_role_and_is_written_down(scene: Scene) -> None:
