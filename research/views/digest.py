@@ -141,13 +141,14 @@ class Digest:
 
     def _decided(self, project: Project) -> list[Line]:
         events, review = self._events.get(project.pk, {}), reverse("review")
-        tones = {Event.Kind.MERGED: "good", Event.Kind.RETURNED: "warn", Event.Kind.REJECTED: "bad"}
         words = {
-            Event.Kind.MERGED: "merged into main",
-            Event.Kind.RETURNED: "returned",
-            Event.Kind.REJECTED: "rejected",
+            Event.Kind.MERGED: ("merged into main", "good"),
+            Event.Kind.ROLLED_BACK: ("rolled back", "bad"),
+            Event.Kind.RETURNED: ("returned", "warn"),
+            Event.Kind.REJECTED: ("rejected", "bad"),
         }
-        return [Line(f"{events[kind]} {words[kind]}", review, tones[kind]) for kind in words if events.get(kind)]
+        found = [(events[kind], *words[kind]) for kind in words if events.get(kind)]
+        return [Line(f"{count} {text}", review, tone) for count, text, tone in found]
 
     def _waiting(self, project: Project) -> list[Line]:
         requests = self._requests.get(project.pk, [])
