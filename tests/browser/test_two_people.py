@@ -11,7 +11,7 @@ from research.loop.advance import advance_project_until_idle, advance_until_idle
 from research.models import AuditEntry, Membership, MergeRequest, Project, Role, Thread
 from tests.browser.conftest import Errors
 from tests.browser.test_story import live
-from tests.cast import World, begin, constants, person
+from tests.cast import World, begin, constants, person, repository_of
 
 State = MergeRequest.State
 ROUNDS = 60
@@ -110,8 +110,17 @@ def test_a_member_steers_and_a_reviewer_merges_while_main_moves(
     newest = at_mia.locator("#entries tbody tr").first
     expect(newest).to_contain_text(f"merged request {again.commit[:8]}")
     expect(newest).to_contain_text("rosa")
+
+    # It turns out badly; one act takes main back, which Mia sees, too.
+    again.refresh_from_db()
+    again.roll_back(rosa, "it is slower on the big machine")
+    expect(newest).to_contain_text(f"rolled back request {again.commit[:8]}")
+    expect(newest).to_contain_text("it is slower on the big machine")
+    project.refresh_from_db()
+    advance_until_idle(thread.pk)
+    assert project.champion == repository_of(project).resolve("main") == theirs.commit
     found = list(AuditEntry.objects.filter(project=project).order_by("pk").values_list("who", "action"))
-    assert found == [("mia", "steer"), ("rosa", "merge"), ("rosa", "merge")]
+    assert found == [("mia", "steer"), ("rosa", "merge"), ("rosa", "merge"), ("rosa", "roll back")]
     assert AuditEntry.objects.first_broken() is None
 
 
