@@ -17,12 +17,11 @@ from django.test import Client
 from django.urls import URLPattern, reverse
 
 from research import urls
-from research.models import AuditEntry, Event, Lesson, Membership, MergeRequest, Project, Role, Thread
+from research.models import AuditEntry, Comment, Event, Finding, Lesson, Membership, MergeRequest, Project, Role, Thread
 from tests.cast import World, begin, person
 
 OPEN = {"sign-in", "sign-in-link", "sign-out", "healthz", "readyz"}  # for whoever comes
-PERSONAL = {"settings", "seen", "sign-in", "sign-in-link", "sign-out"}
-FURTHER: dict[str, Any] = {"number": 0, "trial": "none", "pk": 1}
+PERSONAL = {"settings", "seen", "viewed", "diff-layout", "sign-in", "sign-in-link", "sign-out"}
 NOTHING = {"str": "zzzzzzzzzz", "int": 999_999}
 
 
@@ -35,6 +34,8 @@ class Scene:
     world: World
     requests: dict[str, MergeRequest]
     people: dict[str, User]
+    comment: Comment
+    finding: Finding
     clients: dict[str, Client] = field(default_factory=dict)
 
     @property
@@ -44,8 +45,13 @@ class Scene:
         return {
             "p": self.project.name, "t": self.thread.public_id, "e": request.verdict.experiment.public_id,
             "review": request.public_id, "lessons": Lesson.objects.get(experiment=request.verdict.experiment).pk,
-            "machines": self.world.machine.public_id,
+            "machines": self.world.machine.public_id, "findings": self.finding.pk,
         }  # fmt: skip
+
+    @property
+    def further(self) -> dict[str, Any]:
+        """What it may name after that."""
+        return {"number": 0, "trial": "none", "comment": self.comment.public_id}
 
     def client(self, name: str) -> Client:
         if name not in self.clients:
@@ -58,13 +64,13 @@ class Scene:
         route, values = str(pattern.pattern), {}
         names = list(pattern.pattern.converters)
         for name in names:
-            values[name] = FURTHER.get(name)
+            values[name] = self.further.get(name)
         if names:
             first = route.split("/")[0]
             assert first in self.places, f"{route}: say in Scene.places which row it names"
             one = self.places[first]
             values[names[0]] = one if exists else NOTHING[type(one).__name__]
-        assert None not in values.values(), f"{route}: say in FURTHER what {values} may be"
+        assert None not in values.values(), f"{route}: say in Scene.further what {values} may be"
         return reverse(str(pattern.name), kwargs=values)
 
 
@@ -80,7 +86,13 @@ def scene(toy: None, world: World) -> Scene:
         "olga": person("olga", Role.ADMIN, Project.objects.get(name="question")),
     }
     people |= {"lab": person("lab", Role.ADMIN)}
-    return Scene(project, thread, world, requests, people)
+    first = requests["alpha"]
+    comment = Comment.make(first, people["lab"], "a secret remark")
+    finding = Finding.objects.create(
+        experiment=first.verdict.experiment, kind="look", severity="review", message="a secret finding"
+    )
+    AuditEntry.objects.all().delete()
+    return Scene(project, thread, world, requests, people, comment, finding)
 
 
 def patterns() -> list[URLPattern]:
@@ -137,7 +149,7 @@ def test_pages_of_the_lab_name_nothing_of_projects_that_are_not_ones_own(scene: 
     trial = experiment.trials.latest("pk")
     secrets = (
         "hidden-plan", scene.thread.public_id, experiment.public_id, request.public_id, request.commit[:8],
-        trial.public_id, request.candidate.idea.hypothesis, experiment.lesson.text,
+        "a secret", trial.public_id, request.candidate.idea.hypothesis, experiment.lesson.text,
     )  # fmt: skip
     query = {"q": "alpha", "e": experiment.public_id, "project": "hidden", "technique": "alpha", "all": "1"}
     for each in patterns():
@@ -204,10 +216,18 @@ ACTS = (
     Act("more-seeds", Role.MEMBER, "more seeds", {"pairs": "2"}),
     Act("lesson", Role.MEMBER, "retract a lesson", {"act": "retract"}),
     Act("lesson", Role.MEMBER, "restore a lesson", {"act": "restore"}),
+    Act("comments", Role.MEMBER, "comment", {"text": "why this one?"}),
+    Act("comment", Role.MEMBER, "reply", {"act": "reply", "text": "because"}),
+    Act("comment", Role.MEMBER, "resolve a comment", {"act": "resolve"}),
+    Act("comment", Role.MEMBER, "reopen a comment", {"act": "reopen"}),
+    Act("finding", Role.REVIEWER, "override a finding", {"act": "override", "reason": "seen"}),
+    Act("finding", Role.REVIEWER, "reinstate a finding", {"act": "reinstate", "reason": "again"}),
+    Act("finding", Role.REVIEWER, "override a finding", {"act": "override", "reason": "seen"}),
     Act("decide", Role.MEMBER, "more seeds", {"act": "more", "pairs": "2"}, "beta"),
     Act("decide", Role.REVIEWER, "merge", {"act": "approve", "commit": "COMMIT"}, "alpha"),
     Act("decide", Role.REVIEWER, "reject", {"act": "reject", "note": "no"}, "gamma"),
     Act("decide", Role.REVIEWER, "request changes", {"act": "return", "note": "smaller"}, "beta"),
+    Act("decide", Role.REVIEWER, "roll back", {"act": "rollback", "note": "no"}, "alpha"),
     Act("members", Role.ADMIN, "member", {"act": "give", "user": "outsider", "role": "1"}),
     Act("members", Role.ADMIN, "sign-in link", {"act": "invite", "user": "nemo", "role": "1"}),
     Act("members", Role.ADMIN, "single person", {"act": "single", "on": "on"}),

@@ -17,7 +17,7 @@ def name_actors(apps, schema_editor):
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("research", "0004_combination"),
+        ("research", "0005_review_talk"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
@@ -42,6 +42,6 @@ class Migration(migrations.Migration):
         migrations.AlterField(
             model_name='event',
             name='kind',
-            field=models.CharField(choices=[('trial_started', 'Trial Started'), ('trial_ended', 'Trial Ended'), ('idea', 'Idea'), ('refused', 'Refused'), ('experiment', 'Experiment'), ('verdict', 'Verdict'), ('head', 'Head'), ('request', 'Request'), ('merged', 'Merged'), ('rejected', 'Rejected'), ('returned', 'Returned'), ('stale', 'Stale'), ('rolled_back', 'Rolled Back'), ('promise', 'Promise'), ('ablation', 'Ablation'), ('more_seeds', 'More Seeds'), ('steered', 'Steered'), ('obeyed', 'Obeyed'), ('halted', 'Halted'), ('state', 'State'), ('noise', 'Noise'), ('lesson', 'Lesson'), ('machine', 'Machine'), ('member', 'Member'), ('note', 'Note')], max_length=16),
+            field=models.CharField(choices=[('trial_started', 'Trial Started'), ('trial_ended', 'Trial Ended'), ('idea', 'Idea'), ('refused', 'Refused'), ('experiment', 'Experiment'), ('verdict', 'Verdict'), ('head', 'Head'), ('request', 'Request'), ('merged', 'Merged'), ('rejected', 'Rejected'), ('returned', 'Returned'), ('stale', 'Stale'), ('rolled_back', 'Rolled Back'), ('promise', 'Promise'), ('ablation', 'Ablation'), ('more_seeds', 'More Seeds'), ('steered', 'Steered'), ('obeyed', 'Obeyed'), ('halted', 'Halted'), ('state', 'State'), ('noise', 'Noise'), ('finding', 'Finding'), ('comment', 'Comment'), ('lesson', 'Lesson'), ('machine', 'Machine'), ('member', 'Member'), ('note', 'Note')], max_length=16),
         ),
     ]

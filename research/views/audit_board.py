@@ -29,7 +29,9 @@ DID = {
     "sign-in link": "made a sign-in link for", "sign in": "signed in", "sign out": "signed out",
     "failed sign-in": "failed to sign in as", "single person": "switched single-person mode",
     "administer": "changed in the admin", "roll back": "rolled back", "ablate": "asked for an ablation of",
-    "override isolation": "switched the isolation override of",
+    "comment": "commented on", "reply": "replied on", "resolve a comment": "resolved a comment on",
+    "reopen a comment": "reopened a comment on", "override a finding": "overrode a finding of",
+    "reinstate a finding": "reinstated a finding of", "override isolation": "switched the isolation override of",
 }  # fmt: skip
 ALONE = {"sign in", "sign out", "failed sign-in", "single person", "administer"}  # about nothing that has a page
 ABOUT = ("thread", "experiment", "request", "lesson", "machine", "user")

@@ -146,6 +146,7 @@ class Digest:
             Event.Kind.ROLLED_BACK: ("rolled back", "bad"),
             Event.Kind.RETURNED: ("returned", "warn"),
             Event.Kind.REJECTED: ("rejected", "bad"),
+            Event.Kind.COMMENT: ("said in comments", ""),
         }
         found = [(events[kind], *words[kind]) for kind in words if events.get(kind)]
         return [Line(f"{count} {text}", review, tone) for count, text, tone in found]
