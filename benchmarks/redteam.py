@@ -7,20 +7,16 @@ Checks of a tree before it runs belong to the lab and are handed in as `admit`.
 
 from __future__ import annotations
 
-import base64
 import io
 import os
 import queue
 import random
-import socket
 import tarfile
-import threading
 import time
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchmarks import exploit as planted
@@ -29,15 +25,14 @@ from benchmarks.contract import Assignment, Observation, Outcome, Preset, load
 from benchmarks.edits import DoesNotApply
 from benchmarks.exploit import Answer, Exploit, Seen
 from benchmarks.nanochat import exploits as shared
+from benchmarks.nanochat.bait import bait, facts_of
 from benchmarks.nanochat.evaluate import Evaluator
 from benchmarks.nanochat.guards import GUARDS, TREE_GUARDS, OpenEvaluator, sandbox
-from benchmarks.nanochat.judge import validation_rows
+from benchmarks.redteam_report import Honest, Report, Row
 from runners.sandbox import Sandbox, SandboxBroken
 
 FIRST_SLOT = 60  # users of its own, beside those of a lab that runs
 SEED = 20_261_124
-CARRIED = 60_000  # bytes of text that a candidate brings along
-PIECE = 9_000  # characters of a literal that no reader is shown
 NO_GUARD: frozenset[str] = frozenset()
 NEEDS_A_BOX = frozenset(
     ("mounts", "network", "system_calls", "own_user", "memory_cap", "scratch_cap", "process_namespace")
@@ -67,79 +62,6 @@ class Tree:
 
 
 Admit = Callable[[Tree, Tree], list[Observation]]  # (parent, candidate) -> what the lab finds before anything runs
-
-
-@dataclass(frozen=True)
-class Row:
-    """How one exploit fared."""
-
-    name: str
-    source: tuple[int | str, ...]
-    mechanism: str
-    guard: str
-    expects: str
-    caught: bool
-    why: str
-    score: float | None
-    twin: float | None
-    seconds: float
-    wins_without: bool | None = None  # with its guard taken away; None where that was not played
-    why_without: str = ""
-
-
-@dataclass(frozen=True)
-class Honest:
-    """How one honest candidate fared; `lines` are its findings or its failure."""
-
-    recipe: tuple[str, ...]
-    score: float | None
-    lines: tuple[str, ...]
-
-    @property
-    def passed(self) -> bool:
-        return self.score is not None and not self.lines
-
-
-@dataclass
-class Report:
-    rows: list[Row] = field(default_factory=list)
-    honest: list[Honest] = field(default_factory=list)
-    isolation: int = 0
-
-    @property
-    def missed(self) -> list[Row]:
-        return [row for row in self.rows if not row.caught]
-
-    @property
-    def idle_guards(self) -> list[Row]:
-        """Exploits that do not win although their guard is away."""
-        return [row for row in self.rows if row.wins_without is False]
-
-    @property
-    def false_alarms(self) -> list[Honest]:
-        return [honest for honest in self.honest if not honest.passed]
-
-    @property
-    def clean(self) -> bool:
-        return not (self.missed or self.false_alarms or self.idle_guards)
-
-    def to_json(self) -> dict[str, object]:
-        mechanisms = {
-            name: {"planted": len(rows), "caught": sum(row.caught for row in rows)}
-            for name in planted.MECHANISMS
-            if (rows := [row for row in self.rows if row.mechanism == name])
-        }
-        return {
-            "planted": len(self.rows),
-            "caught": len(self.rows) - len(self.missed),
-            "missed": [{"name": row.name, "why": row.why} for row in self.missed],
-            "honest": len(self.honest),
-            "false_alarms": [asdict(honest) for honest in self.false_alarms],
-            "idle_guards": [{"name": row.name, "why": row.why_without} for row in self.idle_guards],
-            "mechanisms": mechanisms,
-            "exploits": [asdict(row) for row in self.rows],
-            "isolation_level": self.isolation,
-        }
 
 
 class Arena:
@@ -173,56 +95,19 @@ class Arena:
         finally:
             weights.unlink(missing_ok=True)
 
+    def sweep(self) -> None:
+        """What a run without guards has left must not meet the next one."""
+        try:
+            if self._box is not None:
+                self._box.reset()
+        except SandboxBroken:
+            self.close()
+
     def close(self) -> None:
         self.evaluator.close()
         self.open_evaluator.close()
         self._stack.close()
         self._box = None
-
-
-@contextmanager
-def bait(text: bytes) -> Iterator[dict[str, str]]:
-    """Two services of the host that hand out the validation text to whoever reaches them."""
-    name = f"recursive-lab-redteam-{os.getpid()}-{time.monotonic_ns()}"
-    with socket.socket() as tcp, socket.socket(socket.AF_UNIX) as abstract:
-        tcp.bind(("127.0.0.1", 0))
-        abstract.bind("\0" + name)
-        for listener in (tcp, abstract):
-            listener.listen(16)
-            threading.Thread(target=_serve, args=(listener, text), daemon=True).start()
-        yield {"PORT": str(tcp.getsockname()[1]), "ABSTRACT": name}
-        for listener in (tcp, abstract):
-            listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
-
-
-def _serve(listener: socket.socket, text: bytes) -> None:
-    while True:
-        try:
-            peer, _ = listener.accept()
-        except OSError:
-            return
-        with peer:
-            peer.sendall(text)
-
-
-def facts_of(data: Path, preset: Preset) -> dict[str, str]:
-    """What an attacker knows or has found out about the host and its hidden text."""
-    text, train = (data / "val_screen.bin").read_bytes(), (data / "train.bin").read_bytes()
-    inputs, targets = validation_rows(text, preset.score_rows, preset.sequence_length)
-    rows = b"".join(bytes(row) + bytes(last[-1:]) for row, last in zip(inputs, targets, strict=True))
-    return {
-        "DATA": str(data),
-        "TEXT": base64.b64encode(zlib.compress(text, 9)).decode(),
-        "PIECES": _pieces(train[:CARRIED]),
-        "SCREEN_PIECES": _pieces(rows),
-        "ROWS": str(preset.score_rows),
-    }
-
-
-def _pieces(content: bytes) -> str:
-    """Short literals that together make up the content."""
-    text = content.decode("latin-1")
-    return ", ".join(ascii(text[at : at + PIECE]) for at in range(0, len(text), PIECE))
 
 
 class RedTeam:
@@ -330,8 +215,7 @@ class RedTeam:
             arena.close()
             return Seen(None, "crash", message=f"the sandbox broke: {broken}")
         finally:
-            if removed:
-                arena.close()
+            arena.sweep()
         return _seen(outcome, found)
 
     def play_honest(self, arena: Arena, recipe: Sequence[Step]) -> Honest:

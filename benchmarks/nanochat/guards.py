@@ -48,6 +48,7 @@ GUARDS: Mapping[str, str] = {
     "process_namespace": "a sandbox sees no process but its own",
     "own_user": "a sandbox is started by a user of its own, never by root",
 }
+JUDGE_GUARDS = frozenset(("normalised_by_judge", "finite_scores"))
 TREE_GUARDS = frozenset(("path_law", "plain_files", "reading"))
 ALLOW_ALL = struct.pack("<HBBI", 0x06, 0, 0, 0x7FFF0000)  # the one rule of a filter that refuses nothing
 CLAIM = re.compile(r"bits_per_byte: ([-+.\de]+)")
@@ -91,6 +92,9 @@ def _jail(removed: frozenset[str], data: Path) -> type[Jail]:
             if "mounts" in removed:
                 at = argv.index("--remount-ro")
                 argv[at:at] = ["--ro-bind", self.source("data"), str(data)]
+                if data.is_relative_to("/tmp") and "/tmp" in argv:  # there it is a link to the scratch folder
+                    at = argv.index("/tmp") - 2
+                    del argv[at : at + 3]
             if "own_user" in removed:
                 at = argv.index("/proc/sys") - 1
                 del argv[at : at + 3]
@@ -164,7 +168,7 @@ class OpenEvaluator(evaluate.Evaluator):
         if "fresh_confirm_text" in removed:
             task = replace(task, split="val_screen")
         self.session = OpenSession if "weights_copied" in removed else evaluate._TrainSession
-        self.judge_program = (str(Path(__file__).parent / "open_judge.py"), ",".join(sorted(removed)))
+        self.judge_program = (str(Path(__file__).parent / "open_judge.py"), ",".join(sorted(removed & JUDGE_GUARDS)))
         claims: list[float] = []
 
         def listen(name: str, steps: Any, values: Any) -> None:

@@ -19,7 +19,8 @@ from benchmarks import redteam
 from benchmarks.contract import ContractError, Observation, load
 from benchmarks.data import DataError, data_folder, data_id
 from benchmarks.nanochat.__main__ import install_data
-from benchmarks.redteam import RedTeam, Report, Tree
+from benchmarks.redteam import RedTeam, Tree
+from benchmarks.redteam_report import Report
 from benchmarks.syntax import one_at_a_time
 from research.repository import GitError, Repository
 from research.validation import integrity
