@@ -96,11 +96,11 @@ class Benchmark:
         return described
 
     def evaluator_hash(self) -> str:
-        """sha256 over the protected program (every Python file of the folder but starts, catalogue and exploits)."""
+        """sha256 over the protected program (every Python file but starts, catalogue, exploits, red team)."""
         digest = hashlib.sha256()
         for path in sorted(self.folder.rglob("*.py")):
             inner = path.relative_to(self.folder).as_posix()
-            if not inner.startswith(("starts/", "catalogue/", "exploits/")):
+            if not inner.startswith(("starts/", "catalogue/", "exploits/", "redteam/")):
                 digest.update(inner.encode() + b"\0" + path.read_bytes() + b"\0")
         return digest.hexdigest()
 

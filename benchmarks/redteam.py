@@ -12,6 +12,7 @@ import os
 import queue
 import random
 import tarfile
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -25,9 +26,9 @@ from benchmarks.contract import Assignment, Observation, Outcome, Preset, load
 from benchmarks.edits import DoesNotApply
 from benchmarks.exploit import Answer, Exploit, Seen
 from benchmarks.nanochat import exploits as shared
-from benchmarks.nanochat.bait import bait, facts_of
 from benchmarks.nanochat.evaluate import Evaluator
-from benchmarks.nanochat.guards import GUARDS, TREE_GUARDS, OpenEvaluator, sandbox
+from benchmarks.nanochat.redteam.bait import bait, facts_of
+from benchmarks.nanochat.redteam.guards import GUARDS, TREE_GUARDS, OpenEvaluator, sandbox
 from benchmarks.redteam_report import Honest, Report, Row
 from runners.sandbox import Sandbox, SandboxBroken
 
@@ -124,6 +125,7 @@ class RedTeam:
         self._pool = ThreadPoolExecutor(jobs)
         self._twins: dict[tuple[bytes, str, frozenset[str]], Seen] = {}
         self._stack = ExitStack()
+        self._caches = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="redteam-caches-")))
         self.facts = facts_of(data, preset)
         self.facts |= self._stack.enter_context(bait((data / "val_screen.bin").read_bytes()))
 
@@ -208,6 +210,7 @@ class RedTeam:
             return _seen(Outcome(), found, "refused")
         packed = tree.pack()
         try:
+            arena.open_evaluator.cache = b""
             for before in range(earlier):
                 arena.run(self._task(packed, SEED + 1 + before, split, removed))
             outcome = arena.run(self._task(packed, SEED, split, removed))
@@ -238,7 +241,10 @@ class RedTeam:
         return Honest(_names(recipe), outcome.score, tuple(lines))
 
     def _task(self, packed: bytes, seed: int, split: str, removed: frozenset[str]) -> Assignment:
-        return Assignment("nanochat", self.preset, "", packed, seed, split, self.data, removed_guards=removed)
+        return Assignment(
+            "nanochat", self.preset, "", packed, seed, split, self.data, confirming=split != "val_screen",
+            caches=self._caches, removed_guards=removed,
+        )  # fmt: skip
 
 
 def _filled(text: str, facts: Mapping[str, str]) -> str:

@@ -71,7 +71,8 @@ class Command(BaseCommand):
         if options["only"]:
             corpus = {name: corpus[name] for name in options["only"]}
         count = options["honest"] if options["honest"] is not None else 0 if options["only"] else 100
-        jobs = options["jobs"] or min(2, len(os.sched_getaffinity(0)))
+        cores = len(os.sched_getaffinity(0))
+        jobs = options["jobs"] if options["jobs"] is not None else min(2, cores)
         if not 0 <= count <= 1000 or not 1 <= jobs <= MOST_JOBS:
             raise ContractError(f"--honest must be 0 to 1000 and --jobs 1 to {MOST_JOBS}")
         start = {path: text.decode() for path, text in contract.start_files("vanilla").items()}

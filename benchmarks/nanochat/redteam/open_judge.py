@@ -1,4 +1,4 @@
-"""A judge without the guards named by its first argument. A program of its own; see benchmarks/nanochat/guards.py."""
+"""A judge without the guards named by its first argument. A program of its own, started by guards.py beside it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from benchmarks.nanochat import judge  # noqa: E402
 

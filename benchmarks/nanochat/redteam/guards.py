@@ -42,6 +42,7 @@ GUARDS: Mapping[str, str] = {
     "text_after_start": "the training text is handed out when the clock starts",
     "warm_up_watch": "a long untimed warm-up asks for a reader",
     "emptied_between_steps": "every process is killed and every file removed between two steps",
+    "cache_snapshot": "of a compile cache stays what stood there before any data came; every step gets a copy",
     "system_calls": "system calls that reach or leave lasting objects are refused",
     "memory_cap": "memory is capped",
     "scratch_cap": "the scratch folder is capped",
@@ -111,11 +112,14 @@ class OpenBox:
 
     def __init__(self, box: Sandbox, task: Assignment) -> None:
         self._box, self._task, self._removed = box, task, task.removed_guards
+        self.cache = b""  # what the last step left, for the next one, of the next trial too
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._box, name)
 
     def reset(self) -> None:
+        if "cache_snapshot" in self._removed:
+            self.cache = self._box.read_cache() or self.cache
         if "emptied_between_steps" not in self._removed:
             self._box.reset()
 
@@ -132,6 +136,8 @@ class OpenBox:
                 step, as_, part = given[guard]
                 if step == name:
                     opened[as_] = os.open(self._task.data / f"{part}.bin", os.O_RDONLY)
+            if "cache_snapshot" in self._removed:
+                options["cache"] = self.cache
             return self._box.spawn(name, fds={**fds, **opened}, **options)
         finally:
             for fd in opened.values():
@@ -160,6 +166,8 @@ class OpenSession(evaluate._TrainSession):
 class OpenEvaluator(evaluate.Evaluator):
     """The evaluator without the guards that an assignment names."""
 
+    cache = b""
+
     def run(
         self, task: Assignment, box: Sandbox, sink: PointSink, gate: Gate = lambda: None, cpu: int | None = None,
         keep_weights: Path | None = None,
@@ -176,7 +184,9 @@ class OpenEvaluator(evaluate.Evaluator):
             sink(name, steps, values)
 
         open_box: Any = OpenBox(box, task)
+        open_box.cache = self.cache
         outcome = super().run(replace(task, removed_guards=frozenset()), open_box, listen, gate, cpu, keep_weights)
+        self.cache = open_box.cache
         if "judge_scores" in removed:
             claims += [float(claim) for claim in CLAIM.findall(outcome.log)]
             if claims:
