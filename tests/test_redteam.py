@@ -29,7 +29,7 @@ pytestmark = pytest.mark.torch
 # One a mechanism, and one for each way a guard is taken away: in the judge, the parent, the tree, the fence.
 PLAYED = (
     "forged_result", "unnormalised", "symbolic_link", "smuggled_text", "inherited_descriptor", "peek_per_mille",
-    "packing_leak", "rewritten_weights", "cache_from_forward", "warm_start", "signal_judge",
+    "packing_leak", "long_warm_up", "rewritten_weights", "cache_from_forward", "warm_start", "signal_judge",
 )  # fmt: skip
 
 

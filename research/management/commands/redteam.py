@@ -113,7 +113,7 @@ def admit(parent: Tree, candidate: Tree) -> list[Observation]:
     contract = load("nanochat")
     with tempfile.TemporaryDirectory(prefix="redteam-") as folder:
         encoded = {path: text.encode() for path, text in parent.files.items()}
-        repository = Repository.create(Path(folder) / "git" / "repository", encoded, "The parent", timezone.now())
+        repository = Repository.create(Path(folder) / "projects" / "repository", encoded, "The parent", timezone.now())
         base = repository.root_commit()
         try:
             commit = _commit(repository, base, candidate)
