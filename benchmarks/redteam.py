@@ -74,8 +74,11 @@ class Arena:
         self._stack = ExitStack()
         self._box: Sandbox | None = None
         self._removed = NO_GUARD
+        self._ended = False
 
     def box(self, removed: frozenset[str] = NO_GUARD) -> Sandbox:
+        if self._ended:
+            raise SandboxBroken("the red team was stopped")
         wanted = removed & NEEDS_A_BOX
         if self._box is None or wanted != self._removed:
             self._stack.close()
@@ -103,6 +106,11 @@ class Arena:
                 self._box.reset()
         except SandboxBroken:
             self.close()
+
+    def end(self) -> None:
+        """Close for good, from any thread: what is being played here is over within a moment."""
+        self._ended = True
+        self.close()
 
     def close(self) -> None:
         self.evaluator.close()
@@ -132,7 +140,7 @@ class RedTeam:
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
         for arena in self.arenas:
-            arena.close()
+            arena.end()
         self._pool.shutdown(wait=True)
         self._stack.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from benchmarks.nanochat.catalogue import CATALOGUE
 from benchmarks.nanochat.redteam.guards import GUARDS
 from benchmarks.redteam import RedTeam
 from research.management.commands.redteam import admit
+from runners import process_tree
 from tests.sandbox_play import need_full_sandbox
 from tests.test_architecture import ROOT, importers, sources
 from tests.test_bad_machine import prepare
@@ -108,6 +110,19 @@ def test_the_command_ends_with_one_json_object(lab: Path) -> None:
     assert row["mechanisms"] == {name: {"planted": 1, "caught": 1} for name in ("metric", "tree")}
     assert row["isolation_level"] >= 2 and row["seconds"] > 0 and row["machine"]["cores"] >= 1
     assert "caught  print_metric" in done.stderr
+
+
+def test_ctrl_c_ends_it_with_one_line_and_leaves_no_sandbox(lab: Path) -> None:
+    need_full_sandbox()
+    command = [sys.executable, "manage.py", "redteam", "--json", "--jobs", "1"]
+    run = subprocess.Popen(command, cwd=ROOT, env=environment(lab), stdout=-1, stderr=-1, text=True)  # -1: a pipe
+    assert run.stderr is not None and "caught" in run.stderr.readline()
+    below = process_tree.descendants(run.pid)[1:]
+    assert below
+    run.send_signal(signal.SIGINT)
+    out, err = run.communicate(timeout=30)
+    assert (run.returncode, out) == (130, "") and err.strip().splitlines()[-1].startswith("stopped")
+    assert not [pid for pid in below if process_tree.start_time(pid)]
 
 
 @pytest.mark.parametrize(
