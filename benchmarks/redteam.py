@@ -93,11 +93,9 @@ class Arena:
         ignore = lambda name, steps, values: None  # noqa: E731
         if not task.removed_guards:
             return self.evaluator.run(task, box, ignore, cpu=self.cpu)
-        weights = task.data.parent / f".redteam-{os.getpid()}-{self.slot}.weights"
-        try:
-            return self.open_evaluator.run(task, box, ignore, cpu=self.cpu, keep_weights=weights)
-        finally:
-            weights.unlink(missing_ok=True)
+        with tempfile.TemporaryDirectory() as folder:
+            kept = Path(folder) / "weights"
+            return self.open_evaluator.run(task, box, ignore, cpu=self.cpu, keep_weights=kept)
 
     def sweep(self) -> None:
         """What a run without guards has left must not meet the next one."""
@@ -192,7 +190,7 @@ class RedTeam:
             name, exploit.source, exploit.mechanism, exploit.guard, exploit.expects, answer.yes, answer.why, seen.score,
             twin.score, round(time.monotonic() - began, 2),
         )  # fmt: skip
-        if not without_guard:
+        if not without_guard or (exploit.guard == "own_user" and os.geteuid() != 0):  # only root can start one as root
             return row
         through = self.without_guard(arena, exploit)
         seconds = round(time.monotonic() - began, 2)

@@ -170,6 +170,7 @@ class Evaluator:
             if session.bad_frames:
                 words = f"{session.bad_frames} frames of points could not be read"
                 outcome.observations.append(Observation("bad_points", "info", words))
+            outcome.seconds["warm_up_cpu"] = session.warm_up_cpu
             if (spent := session.warm_up_cpu) > WARM_UP_SHARE * task.preset.budget_seconds and session.cpu_counts:
                 words = f"{spent:.2f} CPU seconds before its clock, {task.preset.budget_seconds:g} after"
                 seen = Observation("long_warm_up", "review", "spends long in the untimed warm-up", (words,))
