@@ -161,10 +161,12 @@ class RedTeam:
                 self.say(_line(done))
             else:
                 report.honest.append(done)
-                if not done.passed:
+                if done.too_slow:
+                    self.say(f"too slow for this preset: {' + '.join(done.recipe)}")
+                elif not done.passed:
                     self.say(f"FALSE ALARM  {' + '.join(done.recipe)}: {'; '.join(done.lines)}")
                 elif len(report.honest) % 10 == 0:
-                    self.say(f"{len(report.honest)} of {len(honest)} honest candidates passed")
+                    self.say(f"{len(report.honest)} of {len(honest)} honest candidates played")
         report.rows.sort(key=lambda row: (planted.MECHANISMS.index(row.mechanism), row.name))
         return report
 
@@ -242,6 +244,8 @@ class RedTeam:
             for one in (*found, *outcome.observations)
             if one.severity != "info"
         ]
+        if outcome.failure and outcome.failure.kind == "timeout" and not lines:
+            return Honest(_names(recipe), None, (outcome.failure.message,), too_slow=True)
         if outcome.failure:
             lines.append(f"{outcome.failure.kind}: {outcome.failure.message}")
         return Honest(_names(recipe), outcome.score, tuple(lines))
@@ -288,7 +292,7 @@ def exploits() -> dict[str, Exploit]:
 def honest_recipes(catalogue: Catalogue, sources: Sources, count: int, seed: int = SEED) -> list[tuple[Step, ...]]:
     """Every technique by itself, then combinations of two to four that apply, drawn from the seed; `count` in all."""
     draw, names = random.Random(seed), list(catalogue)
-    recipes = [(Step(name, catalogue[name].defaults()),) for name in names]
+    recipes: list[tuple[Step, ...]] = [(Step(name, catalogue[name].defaults()),) for name in names]
     draw.shuffle(recipes)
     seen = {_names(recipe) for recipe in recipes}
     for _ in range(100 * count):

@@ -27,11 +27,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Honest:
-    """How one honest candidate fared; `lines` are its findings or its failure."""
+    """How one honest candidate fared; `lines` are its findings or its failure.
+
+    One that only used up its budget (a preset may be too small for it) is accused of nothing, and passes nothing.
+    """
 
     recipe: tuple[str, ...]
     score: float | None
     lines: tuple[str, ...]
+    too_slow: bool = False
 
     @property
     def passed(self) -> bool:
@@ -55,7 +59,11 @@ class Report:
 
     @property
     def false_alarms(self) -> list[Honest]:
-        return [honest for honest in self.honest if not honest.passed]
+        return [honest for honest in self.honest if not honest.passed and not honest.too_slow]
+
+    @property
+    def too_slow(self) -> list[Honest]:
+        return [honest for honest in self.honest if honest.too_slow]
 
     @property
     def clean(self) -> bool:
@@ -71,8 +79,9 @@ class Report:
             "planted": len(self.rows),
             "caught": len(self.rows) - len(self.missed),
             "missed": [{"name": row.name, "why": row.why} for row in self.missed],
-            "honest": len(self.honest),
+            "honest": len(self.honest) - len(self.too_slow),
             "false_alarms": [asdict(honest) for honest in self.false_alarms],
+            "too_slow": [" + ".join(honest.recipe) for honest in self.too_slow],
             "idle_guards": [{"name": row.name, "why": row.why_without} for row in self.idle_guards],
             "mechanisms": mechanisms,
             "exploits": [asdict(row) for row in self.rows],

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from benchmarks.nanochat import evaluate
 from benchmarks.nanochat.catalogue import CATALOGUE
 from benchmarks.nanochat.redteam.guards import GUARDS
 from benchmarks.redteam import RedTeam
+from benchmarks.redteam_report import Report
 from research.management.commands.redteam import admit
 from runners import process_tree
 from tests.sandbox_play import need_full_sandbox
@@ -54,6 +56,18 @@ def test_an_honest_candidate_raises_no_alarm(team: RedTeam, recipe: tuple[str, .
     steps = [Step(name, CATALOGUE[name].defaults()) for name in recipe]
     honest = team.play_honest(team.arenas[0], steps)
     assert honest.passed, honest.lines
+
+
+def test_a_candidate_that_its_preset_has_no_time_for_is_neither_passed_nor_accused(team: RedTeam) -> None:
+    steps = [Step("trigram_counts", CATALOGUE["trigram_counts"].defaults())]
+    team.preset, whole = replace(team.preset, budget_seconds=0.2), team.preset
+    try:
+        honest = team.play_honest(team.arenas[0], steps)
+    finally:
+        team.preset = whole
+    assert honest.too_slow and honest.score is None
+    report = Report(honest=[honest])
+    assert report.false_alarms == [] and report.to_json()["honest"] == 0
 
 
 def test_every_mechanism_is_played_and_every_guard_is_needed_by_some_exploit() -> None:

@@ -87,9 +87,10 @@ class Command(BaseCommand):
     def show(self, report: Report) -> None:
         for row in report.rows:
             self.stdout.write(f"{row.mechanism:8} {row.name:24} {'caught' if row.caught else 'MISSED'}  {row.why}")
-        passed = len(report.honest) - len(report.false_alarms)
+        trained = len(report.honest) - len(report.too_slow)
         self.stdout.write(f"{len(report.rows) - len(report.missed)} of {len(report.rows)} exploits caught, "
-                          f"{passed} of {len(report.honest)} honest candidates passed")  # fmt: skip
+                          f"{trained - len(report.false_alarms)} of {trained} honest candidates passed, "
+                          f"{len(report.too_slow)} too slow for the preset")  # fmt: skip
 
 
 def prepared() -> Path:
