@@ -5,6 +5,7 @@ from django.urls import path
 
 from research.views import (
     compare,
+    evidence,
     experiment,
     graph,
     health,
@@ -31,6 +32,7 @@ urlpatterns = [
     path("t/<slug:id>/steer/", thread.steer, name="steer"),
     path("t/<slug:id>/state/", thread.state, name="thread-state"),
     path("e/<slug:id>/", experiment.page, name="experiment"),
+    path("e/<slug:id>/evidence/", evidence.page, name="evidence"),
     path("e/<slug:id>/more-seeds/", experiment.more_seeds, name="more-seeds"),
     path("e/<slug:id>/log/<slug:trial>/", experiment.log, name="trial-log"),
     path("compare/", compare.page, name="compare"),

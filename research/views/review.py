@@ -14,6 +14,7 @@ from django.views.decorators.http import require_POST
 from research import tasks
 from research.models import MergeRequest, NotMergeable, Project
 from research.views.difftext import files_of
+from research.views.evidence_line import evidence_line
 from research.views.pages import checked, go, render_page
 from research.views.review_board import RequestPage
 from research.views.review_queue import Queue
@@ -29,7 +30,7 @@ def page(request: HttpRequest, id: str) -> HttpResponse:
     found = checked(request, requests(id))
     board = RequestPage(found, request.user)  # type: ignore[arg-type]
     link = request.build_absolute_uri(reverse("merge-request", args=[found.public_id]))
-    context = {"board": board, "request_row": found, "evidence": board.evidence_line(link)}
+    context = {"board": board, "request_row": found, "evidence": evidence_line(board.experiment, found.verdict, link)}
     return render_page(request, "review/request", context)
 
 

@@ -146,12 +146,6 @@ class RequestPage:
         around = f" ± {percent(self.gain.half).lstrip('+')}" if self.gain.half is not None else ""
         return f"{percent(self.gain.mean)}{around}"
 
-    def evidence_line(self, link: str) -> str:
-        """What `Y` copies: fit for a chat or a paper."""
-        verdict = self.verdict
-        rests = f"n = {verdict.pairs} pairs, e = {e_words(verdict.e_value)}, {self.project.sizes.confirm_data}"
-        return f"{self.metric.name} {self.measured} ({rests}), commit {self.request.commit[:8]}, {link}"
-
     @cached_property
     def checks(self) -> list[Check]:
         return checks(self.request, self.results, self.findings)

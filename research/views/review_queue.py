@@ -14,6 +14,7 @@ from django.utils.safestring import SafeString, mark_safe
 from research.drawing import strip
 from research.loop import noise
 from research.models import Experiment, Membership, MergeRequest, NotMergeable, Project, Trial, Verdict
+from research.templatetags.lab import evalue as e_words
 from research.validation.records import Severity, Stage
 from research.views.gain import Gain, gain_of
 from research.views.pairs import Pairs, direction_of, pairs_of
@@ -170,11 +171,6 @@ def effect_of(verdict: Verdict) -> strip.Effect | None:
     if verdict.effect is None:
         return None
     return strip.Effect(verdict.effect, verdict.shrunk, verdict.low, verdict.high)
-
-
-def e_words(value: float) -> str:
-    """Three digits of an e-value; nobody needs more."""
-    return f"{value:,.0f}" if value >= 99.5 else f"{value:.3g}"
 
 
 def sigma_of(verdict: Verdict) -> float | None:
