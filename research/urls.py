@@ -19,6 +19,7 @@ from research.views import (
     series,
     signin,
     thread,
+    worth,
 )  # fmt: skip
 
 urlpatterns = [
@@ -28,6 +29,8 @@ urlpatterns = [
     path("p/<slug:name>/state/", project.state, name="project-state"),
     path("p/<slug:name>/threads/", project.add_thread, name="add-thread"),
     path("p/<slug:name>/graph/", graph.page, name="graph"),
+    path("p/<slug:name>/worth/", worth.page, name="worth"),
+    path("p/<slug:name>/worth/ablate/", worth.ablate, name="ablate"),
     path("t/<slug:id>/", thread.page, name="thread"),
     path("t/<slug:id>/steer/", thread.steer, name="steer"),
     path("t/<slug:id>/state/", thread.state, name="thread-state"),

@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from research.drawing.calibration import Promise, calibration
 from research.drawing.forest import Bar, forest
 from research.drawing.looks import Reading, path
 from research.drawing.strip import Pair, strip
@@ -69,6 +70,24 @@ def test_a_forest_puts_words_numbers_and_intervals_in_a_row_each() -> None:
 
 def test_shares_are_written_as_percentages() -> None:
     assert "+5.00 % ± 1.00 %" in forest([Bar("A", 0.05, 0.04, 0.06)], "", "gain", percent=True)
+
+
+def test_a_kept_promise_lies_on_the_diagonal_and_a_broken_one_below_it() -> None:
+    promises = [
+        Promise(10, 0.10, 0.10, 0.08, 0.12), Promise(20, 0.20, 0.12, 0.10, 0.14, -1), Promise(30, 0.25, None),
+    ]  # fmt: skip
+    root = parsed(calibration(promises, "bits/byte"))
+    kept, broken = (group.find("circle") for group in root.iter("g"))
+    assert kept is not None and broken is not None
+    width, height = 100.0, 260 - 34 - 14
+    for dot, on_it in ((kept, True), (broken, False)):
+        across = float(dot.get("cx", "").rstrip("%")) / width
+        up = (260 - 34 - float(dot.get("cy", ""))) / height
+        assert (abs(across - up) < 0.01) == on_it and up <= across + 0.01
+    said = root.get("aria-label", "")
+    assert "after 20 merges +0.200 promised, +0.120 came [+0.100, +0.140] bits/byte, less than promised" in said
+    assert "after 30" not in said
+    assert calibration(promises[2:], "bits/byte") == ""
 
 
 def test_pairs_that_chose_the_candidate_are_marked_in_words_and_numbers() -> None:

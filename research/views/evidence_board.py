@@ -17,6 +17,7 @@ from research.drawing import looks as drawing
 from research.drawing.forest import Bar, forest
 from research.drawing.strip import Effect, strip
 from research.drawing.strip import Pair as Dot
+from research.loop.beside import interaction_of
 from research.loop.judge import gather
 from research.models import Diff, Experiment, Membership, MergeRequest, Role, Verdict
 from research.models.experiment import MOST_SEEDS
@@ -27,6 +28,7 @@ from research.validation.split import Part
 from research.views.evidence_trials import TrialsOf
 from research.views.experiment_board import ExperimentBoard
 from research.views.pairs import short
+from research.views.worth_board import Together
 
 FEWEST_SEEDS = 2  # that can be asked for at once
 
@@ -90,8 +92,8 @@ class EvidenceBoard:
         """Frozen with the verdict; what the rule would read now while there is none. None where no rule reads it."""
         if self.verdict is not None:
             return Evidence.from_json(self.verdict.evidence)
-        if any(pair.stage not in tuple(Stage) for pair in self.page.pairs.rows):
-            return None  # a noise floor, the closing measurement
+        if self.experiment.purpose not in (Experiment.Purpose.COMPARE, Experiment.Purpose.REPLICATE):
+            return None  # a noise floor, an audit, a part of something: measured beside the verdicts
         return gather(self.experiment)
 
     @property
@@ -214,6 +216,13 @@ class EvidenceBoard:
         what = "CPU seconds of all its processes" if sizes.clock == "cpu" else "seconds of a stopwatch"
         cap = f"at most {sizes.wall_cap_seconds:g} s"
         return f"{sizes.budget_seconds:g} {what} from the moment the text can be read, {cap}"
+
+    @cached_property
+    def together(self) -> Together | None:
+        """A combination of threads beside its parts; None where it is none, or an arm has no pair yet."""
+        subject = self.experiment.subject
+        found = interaction_of(subject) if subject and subject.parts else None
+        return Together(subject, found, self.metric.unit) if subject and found else None
 
     # More pairs
 
