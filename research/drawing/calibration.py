@@ -1,6 +1,6 @@
 """Promises against what came: every audit of the champion as a point, with its interval, beside the diagonal.
 
-Numbers in, SVG out. On the diagonal a promise was kept; below it less came out than the verdicts had promised. Both axes
+Numbers in, SVG out. On the diagonal a promise was kept; below it less came than the verdicts had promised. Both axes
 have the same range, so that the diagonal goes from corner to corner whatever the shape of the place.
 """
 

@@ -18,11 +18,11 @@ def evidence_line(experiment: Experiment, verdict: Verdict | None, url: str) -> 
         return f"{head}: {said}; {commit}, {url}"
     pairs = f"{verdict.pairs or len(verdict.evidence['pairs'])} {verdict.stage} pairs"
     weight = f"e {evalue(verdict.e_value)} / bar {evalue(verdict.bar)}" if verdict.pairs else "no evidence yet"
-    data, isolation = experiment.split_of(verdict.stage), isolation_of(experiment, verdict.stage)
+    data, level = measured_on(experiment, verdict.stage)
+    held = f"{data or 'set unknown'}, isolation {'unknown' if level is None else level}"
     return (
         f"{head}: {_word(verdict.kind)}, {metric.name} gain {effect_words(verdict)} {metric.unit}, {weight}, {pairs}, "
-        f"{data}, isolation {'unknown' if isolation is None else isolation}, rule {experiment.rule.get('name')}, "
-        f"{commit}, {url}"
+        f"{held}, rule {experiment.rule.get('name')}, {commit}, {url}"
     )
 
 
@@ -34,11 +34,10 @@ def effect_words(verdict: Verdict) -> str:
     return f"{signed(verdict.effect)} ± {half}"
 
 
-def isolation_of(experiment: Experiment, stage: str) -> int | None:
-    """The lowest isolation level among the results of a stage."""
-    results = experiment.trials.filter(stage=stage, result__isnull=False)
-    level: int | None = results.aggregate(lowest=Min("result__isolation_level"))["lowest"]
-    return level
+def measured_on(experiment: Experiment, stage: str) -> tuple[str, int | None]:
+    """The split that scored a stage, and the lowest isolation level among its results."""
+    found = experiment.trials.filter(stage=stage).aggregate(data=Min("split"), lowest=Min("result__isolation_level"))
+    return found["data"] or "", found["lowest"]
 
 
 def _word(kind: str) -> str:

@@ -28,6 +28,7 @@ COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
     "memory_bytes": ("peak memory", lambda value: f"{value / MEGABYTE:,.0f} MB"),
     "parameters": ("parameters", lambda value: f"{value:,.0f}"),
     "weight_bytes": ("weights", lambda value: f"{value / MEGABYTE:,.2f} MB"),
+    "code_bytes": ("code", lambda value: f"{value / 1000:,.1f} kB"),
     "tokens_per_second": ("tokens a second", lambda value: f"{value:,.0f}"),
     "steps": ("steps in the budget", lambda value: f"{value:,.0f}"),
     "steps_per_second": ("steps a second", lambda value: f"{value:,.1f}"),
