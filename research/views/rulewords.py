@@ -52,10 +52,6 @@ def what_next(experiment: Experiment, pairs: Pairs) -> str:
     other = {
         Experiment.Purpose.NOISE: f"{done} of the start against itself; their spread is the noise floor",
         Experiment.Purpose.CLOSING: f"{done} of the champion against the start, on fresh seeds",
-        Experiment.Purpose.BASELINE: f"{done} of the new champion against itself, to see whether the noise holds",
-        Experiment.Purpose.AUDIT: f"{done} of the champion against the start: do the promised gains add up?",
-        Experiment.Purpose.PARENT: f"{done} of one part of a combination, alone on main",
-        Experiment.Purpose.ABLATION: f"{done} of the champion without one of its changes",
         Experiment.Purpose.REPLICATE: f"{done} more; they are pooled with the experiment they repeat",
     }
     if experiment.label:  # measured beside the search: no verdict
