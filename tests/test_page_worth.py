@@ -65,7 +65,7 @@ def test_a_member_asks_what_each_change_of_the_champion_is_worth(
     html = shown(client, "?part=ablation")
     assert 'data-key="a"' in html and "2 changes, about" in words(html)
     reply = client.post("/p/question/worth/ablate/", {"pairs": "4"}, follow=True)
-    assert "each change of" in reply.content.decode()
+    assert "Measuring: each change of" in reply.content.decode()
     assert Ablation.objects.get().asked_by == mira
     advance_project_until_idle(champion.pk)
     assert "0 of 2 measured; asked for by mira" in words(shown(client, "?part=ablation"))
@@ -84,6 +84,9 @@ def test_asking_twice_is_asking_once(client: Client, mira: User, champion: Proje
     for _ in range(2):
         client.post("/p/question/worth/ablate/", {"pairs": "4"})
     assert Ablation.objects.count() == 1
+    Ablation.objects.get().end("it is over")
+    reply = client.post("/p/question/worth/ablate/", {"pairs": "4"}, follow=True)
+    assert "Measured already" in reply.content.decode() and Ablation.objects.count() == 1
 
 
 @pytest.mark.parametrize("pairs", ["", "1", "999", "many", "-3"])
@@ -121,7 +124,7 @@ def test_a_combination_stands_beside_its_parts_on_both_pages(
     verdict = world.until_verdict(thread)
     measure(world, project, 3)
     drawn = "a combination beside its parts, 4 pairs each: thread 1: alpha +0.0"
-    assert drawn in shown(client, "?part=together") and "neither is shown" in shown(client, "?part=together")
+    assert drawn in shown(client, "?part=together") and "no interaction is shown" in shown(client, "?part=together")
     evidence = client.get(f"/e/{verdict.experiment.public_id}/evidence/").content.decode()
     assert drawn in evidence and "the parts added up" in evidence
 

@@ -66,7 +66,7 @@ def summary(readings: Sequence[Reading], bar: float | None) -> str:
 def _range(readings: Sequence[Reading], bar: float | None, worse_bar: float, futile: float) -> tuple[float, float]:
     values = [value for row in readings for value in (row.e_value, row.e_against)]
     low, high = min([futile, *values]), max([worse_bar, bar or 1.0, *values])
-    return max(SMALLEST, low / 2), min(LARGEST, high * 4)
+    return max(SMALLEST, low / 2), min(LARGEST, high * 2.5)
 
 
 def _decades(low: float, high: float, up: Scale) -> list[str]:
@@ -88,10 +88,10 @@ def _marks(last: int, readings: Sequence[Reading], planned: Sequence[int], acros
     for count in [*(row.pairs for row in readings), *planned]:
         x = across(count)
         parts.append(f'<line class="look" x1="{x:.2f}%" x2="{x:.2f}%" y1="{base}" y2="{base + 4}"/>')
-    for count in whole_ticks(0, last, 6):
-        x = across(count)
+    for mark in whole_ticks(0, last, 6):
+        x = across(mark)
         anchor = "end" if x > 97 else "middle" if x > 2 else "start"
-        parts.append(_text(x, base + 16, f"{count:g}", "tick", anchor))
+        parts.append(_text(x, base + 16, f"{mark:g}", "tick", anchor))
     parts.append(_text(100, base + 30, "confirm pairs", "axis", "end"))
     return parts
 

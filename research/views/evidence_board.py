@@ -228,7 +228,7 @@ class EvidenceBoard:
 
     @property
     def may_ask(self) -> bool:
-        return Membership.role_of(self.user, self.project) >= Role.MEMBER  # type: ignore[arg-type]
+        return Membership.role_of(self.user, self.project) >= Role.MEMBER
 
     @cached_property
     def deciding(self) -> Deciding | None:

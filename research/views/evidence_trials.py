@@ -89,11 +89,13 @@ class PairRow:
     @property
     def training(self) -> str:
         """Seconds of training on the clock of the benchmark: baseline / candidate."""
-        return " / ".join(duration(_training(result)) for result in self.measured.results)
+        times = [_training(result) for result in self.measured.results]
+        return " / ".join(map(duration, times)) if any(times) else ""
 
 
 def _training(result: Result) -> float | None:
-    return result.seconds.get("train_cpu") or result.seconds.get("train_wall")
+    seconds: float | None = result.seconds.get("train_cpu") or result.seconds.get("train_wall")
+    return seconds
 
 
 class TrialsOf:

@@ -15,13 +15,13 @@ from django.utils.safestring import SafeString, mark_safe
 from research.drawing import strip
 from research.models import Experiment, Finding, Membership, MergeRequest, Result, Role, Thread, Trial
 from research.repository import Conflict, GitError, Repository
-from research.templatetags.lab import MINUS, NO_NUMBER, duration, percent
+from research.templatetags.lab import MINUS, NO_NUMBER, duration, evalue, percent
 from research.validation.records import Pooled
 from research.views.difftext import FileDiff, files_of
 from research.views.gain import Gain, gain_of
 from research.views.pairs import direction_of, pairs_of
 from research.views.review_checks import Check, checks
-from research.views.review_queue import Queue, blocked, e_words, effect_of, sigma_of
+from research.views.review_queue import Queue, blocked, effect_of, sigma_of
 
 OPEN_LINES = 400  # files are shown unfolded until so many changed lines
 MORE = (4, 8, 16)  # pairs for which the page says how far they would narrow the interval
@@ -131,7 +131,7 @@ class RequestPage:
         spreads = {"half": self.half, "sigma": self.sigma}
         written = {name: self._signed(value) for name, value in gains.items()}
         written |= {name: self._signed(value).lstrip("+") for name, value in spreads.items()}
-        return written | {"e_value": e_words(verdict.e_value)}
+        return written | {"e_value": evalue(verdict.e_value)}
 
     def _signed(self, value: float | None) -> str:
         size = abs(self.verdict.effect or 0.0)
@@ -175,7 +175,7 @@ class RequestPage:
         low, high = self._signed(self.pooled.low), self._signed(self.pooled.high)
         interval = f" ({low} … {high})" if self.pooled.low is not None else ""
         gain = f"{self._signed(self.pooled.effect)}{interval}, {percent(self.pooled.relative)}"
-        return f"{gain}, e-value {e_words(self.pooled.e_value)}"
+        return f"{gain}, e-value {evalue(self.pooled.e_value)}"
 
     @property
     def strip(self) -> SafeString:

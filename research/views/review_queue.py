@@ -14,7 +14,7 @@ from django.utils.safestring import SafeString, mark_safe
 from research.drawing import strip
 from research.loop import noise
 from research.models import Experiment, Membership, MergeRequest, NotMergeable, Project, Trial, Verdict
-from research.templatetags.lab import evalue as e_words
+from research.templatetags.lab import evalue
 from research.validation.records import Severity, Stage
 from research.views.gain import Gain, gain_of
 from research.views.pairs import Pairs, direction_of, pairs_of
@@ -39,7 +39,7 @@ class Waiting:
 
     @property
     def e_value(self) -> str:
-        return e_words(self.request.verdict.e_value)
+        return evalue(self.request.verdict.e_value)
 
     @property
     def strip(self) -> SafeString:

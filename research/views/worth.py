@@ -28,5 +28,7 @@ def ablate(request: HttpRequest, name: str) -> HttpResponse:
     except NotMergeable as refusal:
         return go(request, here, problem=str(refusal))
     tasks.advance_project(project.pk)
-    words = f"each change of {ablation.champion[:7]} is left out once, for {ablation.pairs} pairs"
-    return go(request, here, said=f"Measuring: {words}")
+    words = f"each change of {ablation.champion[:7]} left out, {ablation.pairs} pairs each"
+    if ablation.ended:
+        return go(request, here, said=f"Measured already: {words}. Another number of pairs measures it anew.")
+    return go(request, here, said=f"Measuring: {words}.")

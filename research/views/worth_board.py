@@ -21,7 +21,7 @@ from research.models import Ablation, AblationPart, Candidate, Experiment, Membe
 from research.validation.combine import AblationRow, Calibration, Interaction, Measured
 from research.validation.records import Rule
 
-INTERACTIONS = {1: "they help each other", -1: "they get in each other's way", 0: "neither is shown"}
+INTERACTIONS = {1: "they help each other", -1: "they get in each other's way", 0: "no interaction is shown"}
 DEFAULT_PAIRS = 6  # of the champion with and without each change
 LOSSES = {1: "worth something", -1: "does harm", 0: "not shown either way"}
 
@@ -161,7 +161,7 @@ class WorthBoard:
 
     @property
     def may_ask(self) -> bool:
-        return Membership.role_of(self.user, self.project) >= Role.MEMBER  # type: ignore[arg-type]
+        return Membership.role_of(self.user, self.project) >= Role.MEMBER
 
     @property
     def can_ask(self) -> bool:
