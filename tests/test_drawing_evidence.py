@@ -23,7 +23,7 @@ def heights(root: ElementTree.Element, kind: str) -> list[float]:
 
 
 def test_the_e_value_climbs_on_a_log_axis_past_its_bar() -> None:
-    root = parsed(path(READINGS, [], 138.0, 20.0, 0.1))
+    root = parsed(path(READINGS, [], 138.0, 20.0, 0.1, 8))
     climb, against = heights(root, "for"), heights(root, "against")
     assert climb == sorted(climb, reverse=True) and against == sorted(against)
     bar = next(float(line.get("y1", "")) for line in root.iter("line") if line.get("class") == "bar")
@@ -39,20 +39,20 @@ def bar_gap(root: ElementTree.Element) -> float:
 
 
 def test_before_the_first_look_the_chart_says_so_and_shows_the_looks_ahead() -> None:
-    root = parsed(path([], [4, 6, 8], None, 20.0, 0.1))
+    root = parsed(path([], [4, 6, 8], None, 20.0, 0.1, 8))
     assert "none yet" in root.get("aria-label", "")
     assert sum(line.get("class") == "look" for line in root.iter("line")) == 3
     assert not list(root.iter("circle"))
 
 
 def test_extreme_e_values_stay_inside_the_drawing() -> None:
-    root = parsed(path([Reading(4, 1e300, 0.0), Reading(6, 1e-300, 1e300, "worse")], [], 20.0, 20.0, 0.1))
+    root = parsed(path([Reading(4, 1e300, 0.0), Reading(6, 1e-300, 1e300, "worse")], [], 20.0, 20.0, 0.1, 8))
     for dot in root.iter("circle"):
         assert 0 <= float(dot.get("cy", "")) <= 240
 
 
 def test_one_bar_for_both_sides_is_drawn_once() -> None:
-    svg = path(READINGS, [], 20.0, 20.0, 0.1)
+    svg = path(READINGS, [], 20.0, 20.0, 0.1, 8)
     assert "worse-bar" not in svg and "the same against it" in svg
 
 
@@ -101,6 +101,6 @@ def test_pairs_that_chose_the_candidate_are_marked_in_words_and_numbers() -> Non
 def test_hostile_words_are_text() -> None:
     hostile = '"><script>alert(1)</script>'
     for svg in (forest([Bar(hostile, 1.0, note=hostile, href=hostile)], hostile, hostile),
-                path([Reading(4, 1.0, 1.0, hostile)], [], 20.0, 20.0, 0.1)):  # fmt: skip
+                path([Reading(4, 1.0, 1.0, hostile)], [], 20.0, 20.0, 0.1, 8)):  # fmt: skip
         parsed(svg)
         assert "<script" not in svg

@@ -32,7 +32,12 @@ class Reading:
 
 
 def path(
-    readings: Sequence[Reading], planned: Sequence[int], bar: float | None, worse_bar: float, futile: float
+    readings: Sequence[Reading],
+    planned: Sequence[int],
+    bar: float | None,
+    worse_bar: float,
+    futile: float,
+    futile_from: int,
 ) -> str:
     """`planned` are the looks still ahead; `bar` is None until the campaign has set it."""
     last = max([*(row.pairs for row in readings), *planned, 2])
@@ -40,6 +45,7 @@ def path(
     low, high = _range(readings, bar, worse_bar, futile)
     up = Scale(math.log10(low), math.log10(high), HEIGHT - BOTTOM, TOP)
     parts = [*_decades(low, high, up), *_marks(last, readings, planned, across)]
+    parts += _line_of("futile", futile, up, f"below {_number(futile)}, from {futile_from} pairs on: it stops early", 14)
     same = bar is not None and abs(math.log10(worse_bar / bar)) < 0.02
     if bar is not None:
         parts += _line_of("bar", bar, up, f"bar {_number(bar)}{', and the same against it: worse' if same else ''}", -5)

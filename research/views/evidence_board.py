@@ -139,7 +139,9 @@ class EvidenceBoard:
         readings = [
             drawing.Reading(look.pairs, look.e_value, look.e_against, str(look.kind or "")) for look in self.looks
         ]
-        drawn = drawing.path(readings, self.planned_looks, self.bar, self.rule.worse_bar, self.rule.futility_e)
+        drawn = drawing.path(
+            readings, self.planned_looks, self.bar, self.rule.worse_bar, self.rule.futility_e, self.rule.futility_from
+        )
         return mark_safe(drawn)  # noqa: S308  it escapes
 
     # The seeds and what they come to
