@@ -13,6 +13,8 @@ from django.test import Client
 from research.loop.advance import advance_project_until_idle
 from research.models import Experiment, Idea, Lease, Project, Result, Role, Series, Thread, Trial, Verdict
 from research.models.series import Outcome
+from research.validation.named import Setting, named_rule
+from research.validation.records import Direction
 from runners.points import Stretch
 from tests.cast import World, focus, go, person, running
 
@@ -205,6 +207,20 @@ def test_a_replicate_has_a_page_and_the_pooled_answer_stands_on_both(
     replicate = improved.replicates.get()
     assert "All 6 confirm pairs" in words(shown(client, replicate))
     assert "All 6 confirm pairs" in words(shown(client, improved, "?part=deciding"))
+
+
+def test_a_rule_that_reads_once_is_told_by_its_p_value(
+    client: Client, mira: User, world: World, thread: Thread
+) -> None:
+    rule = named_rule("ten_seeds", Setting(Direction.LOWER))
+    Project.objects.update(rule=rule.to_json())
+    focus(thread, "alpha")
+    verdict = world.until_verdict(Thread.objects.get(pk=thread.pk))
+    text = words(shown(client, verdict.experiment))
+    assert "The rule ten_seeds reads once, at 10 pairs, by a p-value" in text
+    assert "reads its pairs once: more of them would be another experiment" in text
+    assert f"p {verdict.p_value:.3g} / asked below 0.01, 10 confirm pairs" in shown(client, verdict.experiment)
+    assert "of this campaign" not in text and "e-value" not in words(shown(client, verdict.experiment, "?part=summary"))
 
 
 def test_a_noise_floor_has_a_page_that_says_there_is_no_rule(

@@ -234,7 +234,9 @@ class EvidenceBoard:
 
     @cached_property
     def deciding(self) -> Deciding | None:
-        """None before there is a confirm pair."""
+        """None before there is a confirm pair, and where the rule reads once: nothing may be added to its pairs."""
+        if not self.rule.is_sequential:
+            return None
         if self.evidence is None or not any(pair.stage is Stage.CONFIRM for pair in self.evidence.pairs):
             return None
         if self.verdict is not None:

@@ -17,13 +17,22 @@ def evidence_line(experiment: Experiment, verdict: Verdict | None, url: str) -> 
         said = f"{_word(verdict.kind)}: {verdict.reason}" if verdict else "being measured"
         return f"{head}: {said}; {commit}, {url}"
     pairs = f"{verdict.pairs or len(verdict.evidence['pairs'])} {verdict.stage} pairs"
-    weight = f"e {evalue(verdict.e_value)} / bar {evalue(verdict.bar)}" if verdict.pairs else "no evidence yet"
     data, level = measured_on(experiment, verdict.stage)
     held = f"{data or 'set unknown'}, isolation {'unknown' if level is None else level}"
+    gain = f"{metric.name} gain {effect_words(verdict)} {metric.unit}"
     return (
-        f"{head}: {_word(verdict.kind)}, {metric.name} gain {effect_words(verdict)} {metric.unit}, {weight}, {pairs}, "
-        f"{held}, rule {experiment.rule.get('name')}, {commit}, {url}"
+        f"{head}: {_word(verdict.kind)}, {gain}, {weight_words(verdict)}, {pairs}, {held}, "
+        f"rule {experiment.rule.get('name')}, {commit}, {url}"
     )
+
+
+def weight_words(verdict: Verdict) -> str:
+    """What the verdict rests on: the e-value and its bar, or the p-value of a rule that reads once."""
+    if not verdict.pairs:
+        return "no evidence yet"
+    if verdict.p_value is not None:
+        return f"p {verdict.p_value:.3g} / asked below {verdict.experiment.rule.get('p_bar')}"
+    return f"e {evalue(verdict.e_value)} / bar {evalue(verdict.bar)}"
 
 
 def effect_words(verdict: Verdict) -> str:
