@@ -203,13 +203,13 @@ class EvidenceBoard:
 
     @property
     def sets(self) -> list[tuple[str, str]]:
-        """Which data scored which pairs, and what those count for."""
+        """Which data scored which pairs, how often they were used, and what the pairs count for."""
         said = []
         for stage, split, rows in self.page.measured:
             done = sum(row.pair.gain is not None for row in rows)
             pairs = f"{done} pair{'' if done == 1 else 's'}"
-            use = "chose the candidate, count for nothing" if stage in ("screen", "extend") else "fresh seeds"
-            said.append((stage, f"{split}, {pairs}: {use}"))
+            use = "which chose the candidate and count for nothing" if stage in ("screen", "extend") else "fresh seeds"
+            said.append((stage, f"{self.page.data.said(split)}; {pairs}, {use}"))
         return said
 
     @property

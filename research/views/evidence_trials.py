@@ -82,9 +82,9 @@ class PairRow:
         return f"slot{'s' if len(numbers) > 1 else ''} {', '.join(numbers)}" if numbers else ""
 
     @property
-    def isolation(self) -> str:
-        levels = dict.fromkeys(result.isolation_level for result in self.measured.results)
-        return ", ".join(f"level {level}" for level in levels)
+    def levels(self) -> list[int]:
+        """The isolation levels of its arms: one where both had the same."""
+        return sorted({result.isolation_level for result in self.measured.results})
 
     @property
     def training(self) -> str:
@@ -117,6 +117,11 @@ class TrialsOf:
     def groups(self) -> list[tuple[str, str, list[PairRow]]]:
         """(stage, the split that scores it, its pairs) in order."""
         return [(stage, split, [PairRow(row) for row in rows]) for stage, split, rows in self.page.measured]
+
+    @property
+    def isolation(self) -> int | None:
+        """The lowest level among the trials that the verdict rests on."""
+        return min((result.isolation_level for result in self.results), default=None)
 
     @property
     def weights(self) -> list[tuple[str, str]]:
