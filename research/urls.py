@@ -4,9 +4,11 @@ from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import path
 
 from research.views import (
+    comments,
     compare,
     evidence,
     experiment,
+    findings,
     graph,
     health,
     lessons,
@@ -42,7 +44,12 @@ urlpatterns = [
     path("review/", review.queue, name="review"),
     path("review/<slug:id>/", review.page, name="merge-request"),
     path("review/<slug:id>/diff/<int:number>/", review.diff, name="request-diff"),
+    path("review/<slug:id>/diff/<int:number>/viewed/", review.viewed, name="viewed"),
+    path("review/<slug:id>/layout/", review.layout, name="diff-layout"),
     path("review/<slug:id>/decide/", review.decide, name="decide"),
+    path("review/<slug:id>/comments/", comments.make, name="comments"),
+    path("review/<slug:id>/comments/<slug:comment>/", comments.decide, name="comment"),
+    path("findings/<int:pk>/", findings.decide, name="finding"),
     path("machines/", machines.page, name="machines"),
     path("machines/<slug:id>/override/", machines.override, name="override-machine"),
     path("lessons/", lessons.page, name="lessons"),

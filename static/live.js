@@ -261,7 +261,7 @@ class Region {
   get topics() { return this.element.dataset.live.split(/\s+/).filter(Boolean); }
   get held() {
     const { element } = this;
-    return "liveHold" in element.dataset && (element.matches(":hover") || element.contains(document.activeElement));
+    return "liveHold" in element.dataset && (element.matches(":hover") || element.contains(document.activeElement) || element.querySelector("[data-hold]") !== null);
   }
 
   notice() {
@@ -365,11 +365,11 @@ for (const name of ["htmx:sendError", "htmx:responseError", "htmx:timeout"]) {
   document.addEventListener(name, ({ detail }) => regions.get(detail.elt)?.failed());
 }
 document.addEventListener("htmx:beforeSwap", (event) => {
-  const { elt, xhr } = event.detail;
+  const { elt, xhr, requestConfig } = event.detail; // `elt` is the target; what a person's own form brings is not held back
   if (xhr.responseURL && new URL(xhr.responseURL).pathname.startsWith("/sign-in/")) {
     event.preventDefault(); // the session is over: the answer is the sign-in page
     signIn();
-  } else if (regions.get(elt)?.allows() === false) {
+  } else if (requestConfig.elt === elt && regions.get(elt)?.allows() === false) {
     event.preventDefault();
   } else if (xhr.status < 400) {
     refreshed = now();

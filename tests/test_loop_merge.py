@@ -91,8 +91,12 @@ def test_the_policy_leaves_a_finding_to_a_person(thread: Thread, world: World, r
     go(thread)
     request = thread.merge_requests.get()
     assert request.state == State.OPEN and champion() == thread.project.start_commit
-    request.approve(request.commit, reviewer)
-    assert champion() == request.commit
+    with pytest.raises(NotMergeable, match="override it with a reason"):
+        request.approve(request.commit, reviewer)
+    verdict.experiment.findings.get().override(reviewer, "imported, never used")
+    go(thread)
+    request.refresh_from_db()
+    assert champion() == request.commit and request.decided_by_policy
 
 
 def test_a_thread_without_gains_follows_main(thread: Thread, second: Thread, world: World) -> None:

@@ -8,7 +8,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 
-from research.models import AuditEntry, Experiment, MergeRequest, Thread
+from research.models import AuditEntry, Experiment, Finding, MergeRequest, Thread
 from tests.cast import World
 
 
@@ -50,6 +50,21 @@ def test_changes_and_more_seeds_are_asked_for_from_the_shell(thread: Thread, wor
     review(thread.project.name, "--request-changes", request.public_id, "--by", "rosa", "--reason", "smaller")
     request.refresh_from_db()
     assert (request.state, request.reason) == (MergeRequest.State.RETURNED, "smaller")
+
+
+def test_findings_are_listed_and_overridden_from_the_shell(thread: Thread, world: World, reviewer: User) -> None:
+    request = world.gain(thread, "alpha")
+    Finding.objects.create(
+        experiment=request.verdict.experiment, kind="network", severity="review", message="it imports socket"
+    )
+    assert "forbids a merge: network: it imports socket" in review("question")
+    with pytest.raises(CommandError, match="a finding asks for a look"):
+        review("question", "--approve", request.public_id, "--by", "rosa")
+    said = review("question", "--override", request.public_id, "--by", "rosa", "--reason", "never used")
+    assert said == "overridden: network: it imports socket\n"
+    assert "merged" in review("question", "--approve", request.public_id, "--by", "rosa")
+    said = review("question", "--roll-back", request.public_id, "--by", "rosa", "--reason", "no")
+    assert said == f"main stands on {request.base[:10]} again; 1 taken back\n"
 
 
 def test_who_may_not_decide_is_told_so_in_one_line(thread: Thread, world: World, outsider: User) -> None:

@@ -4,6 +4,7 @@ from research.models.ablation import Ablation, AblationPart
 from research.models.artifact import Artifact
 from research.models.audit import AuditEntry
 from research.models.candidate import Branch, Candidate, Diff
+from research.models.comment import Comment, Viewed
 from research.models.data_use import DataUse
 from research.models.event import Event, Feed
 from research.models.experiment import Experiment, Result, Trial
@@ -26,6 +27,7 @@ __all__ = [
     "Branch",
     "Candidate",
     "Chunk",
+    "Comment",
     "DataUse",
     "Diff",
     "Event",
@@ -51,4 +53,5 @@ __all__ = [
     "Thread",
     "Trial",
     "Verdict",
+    "Viewed",
 ]

@@ -64,6 +64,8 @@ class Event(models.Model):
         HALTED = "halted"
         STATE = "state"  # a thread or project was paused, resumed, finished, exhausted
         NOISE = "noise"
+        FINDING = "finding"  # a person overrode one, or let it stand again
+        COMMENT = "comment"
         LESSON = "lesson"
         MACHINE = "machine"
         NOTE = "note"
@@ -143,4 +145,6 @@ REVIEW = (
     Event.Kind.STALE,
     Event.Kind.ROLLED_BACK,
     Event.Kind.MORE_SEEDS,
+    Event.Kind.FINDING,
+    Event.Kind.COMMENT,
 )

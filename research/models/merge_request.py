@@ -7,20 +7,22 @@ from collections.abc import Sequence
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import models, transaction
+from django.db.models import Max, Q
 from django.utils import timezone
 
 from research.models.audit import AuditEntry
 from research.models.candidate import Candidate
+from research.models.comment import Comment, CommentQuerySet
 from research.models.event import Event
 from research.models.experiment import Experiment
+from research.models.idea import Idea
 from research.models.ids import new_id
 from research.models.lesson import Lesson
 from research.models.people import Membership, Role
 from research.models.project import Project
-from research.models.refusals import NotAllowed, NotMergeable
+from research.models.refusals import NotMergeable
 from research.models.thread import Thread
 from research.models.verdict import Verdict
-from research.validation.records import Severity
 
 MAIN_MOVED = "main has moved since this was measured; it will be measured again on main"
 
@@ -67,6 +69,10 @@ class MergeRequest(models.Model):
         "self", symmetrical=False, blank=True, related_name="combined_in",
         help_text="open requests of different threads that this one merges",
     )  # fmt: skip
+    supersedes = models.ForeignKey(
+        "self", models.SET_NULL, null=True, blank=True, related_name="successors",
+        help_text="the earlier patch set: left behind by main or returned, and tried again",
+    )  # fmt: skip
     base = models.CharField(max_length=40, help_text="the commit it was measured against")
     commit = models.CharField(max_length=40)
     state = models.CharField(max_length=12, choices=State, default=State.OPEN)
@@ -91,8 +97,23 @@ class MergeRequest(models.Model):
 
     @property
     def needs_a_look(self) -> bool:
-        """An integrity finding asks for a person."""
-        return self.verdict.experiment.findings.filter(severity=str(Severity.REVIEW)).exists()
+        """An integrity finding forbids a merge: it asks for a person, and nobody has overridden it."""
+        return self.verdict.experiment.findings.standing().exists()
+
+    def patch_sets(self) -> list[MergeRequest]:
+        """All requests of its line, oldest first: each superseded the one before it."""
+        first = self
+        while first.supersedes is not None:
+            first = first.supersedes
+        line = [first]
+        while after := line[-1].successors.order_by("-pk").first():
+            line.append(after)
+        return line
+
+    @property
+    def talk(self) -> CommentQuerySet:
+        """What people said of it, of what it superseded, and of what superseded it."""
+        return Comment.objects.filter(request__in=self.patch_sets())
 
     @classmethod
     def open_for(cls, verdict: Verdict, thread: Thread) -> MergeRequest:
@@ -104,9 +125,23 @@ class MergeRequest(models.Model):
             request = cls.objects.create(
                 project=thread.project, thread=thread, candidate=experiment.candidate, verdict=verdict, parent=below,
                 base=experiment.baseline_commit, commit=experiment.candidate.commit,
+                supersedes=cls._earlier(experiment.candidate),
             )  # fmt: skip
             request._tell_of(Event.Kind.REQUEST, "waits for a review")
         return request
+
+    @classmethod
+    def _earlier(cls, candidate: Candidate) -> MergeRequest | None:
+        """The request that this candidate tries again: combined with a moved main, or with the same techniques."""
+        idea, own = candidate.idea, candidate.thread.merge_requests
+        followed = own.filter(successors__isnull=False).aggregate(newest=Max("pk"))["newest"] or 0
+        left = own.filter(successors=None).select_related("candidate__idea").order_by("-pk")
+        for row in left.filter(Q(state=cls.State.RETURNED) | Q(state=cls.State.STALE, pk__gt=followed)):
+            theirs = row.candidate.idea.techniques
+            combined = idea.kind == Idea.Kind.COMBINATION and row.state == cls.State.STALE and not theirs
+            if combined or set(idea.techniques) & set(theirs):
+                return row
+        return None
 
     def may_approve(self, user: User) -> None:
         """Raises NotMergeable with the reason where this person cannot approve it now, with all it stacks on."""
@@ -114,6 +149,7 @@ class MergeRequest(models.Model):
         if chain[0].base != self.project.champion:
             raise NotMergeable(MAIN_MOVED)
         self._is_no_judge_in_own_cause(user, chain)
+        self._was_looked_at(chain)
 
     def approve(self, commit: str, by: User | None = None) -> list[MergeRequest]:
         """Merge this request and its open ancestors: `main` moves to its commit. `by=None` is the project's policy.
@@ -126,6 +162,7 @@ class MergeRequest(models.Model):
         chain = self._undecided("approved")
         if by is not None:
             self._is_no_judge_in_own_cause(by, chain)
+        self._was_looked_at(chain)
         with transaction.atomic():
             if not self.project.move_champion(old=chain[0].base, new=self.commit):
                 raise NotMergeable(MAIN_MOVED)
@@ -158,11 +195,16 @@ class MergeRequest(models.Model):
         self.refresh_from_db()
 
     def request_changes(self, by: User | None, note: str) -> None:
-        """Send it back: no dead end, but the thread tries one of its techniques again, once, with other settings."""
-        who, words = by or "policy", note.strip() or "no note"
+        """Send it back: no dead end, but the thread tries one of its techniques again, once, with other settings.
+
+        What is unresolved among its comments is quoted below the note.
+        """
+        said = self.talk.quoted()
+        who, words = by or "policy", note.strip() or ("see the comments" if said else "no note")
+        whole = f"{note.strip()}\n\n{said}".strip() if said else note
         with transaction.atomic():
-            self._turn_down(self.State.RETURNED, by, note, "request changes")
-            AuditEntry.record(by, "request changes", self.project, commit=self.commit, note=note)
+            self._turn_down(self.State.RETURNED, by, whole, "request changes")
+            AuditEntry.record(by, "request changes", self.project, commit=self.commit, note=whole)
             self._tell_of(Event.Kind.RETURNED, f"changes requested by {who}: {words}", by)
             self.thread.try_again(self.candidate.idea.techniques, f"changes were requested: {words}")
         self.refresh_from_db()
@@ -232,13 +274,14 @@ class MergeRequest(models.Model):
 
     def _is_no_judge_in_own_cause(self, user: User, chain: Sequence[MergeRequest]) -> None:
         Membership.require(user, self.project, Role.REVIEWER, "approve")
-        if self.project.single_person:
-            return
-        if self.project.started_by_id == user.pk:
-            raise NotAllowed("you started this project; somebody else has to approve its merges")
-        own = Thread.objects.filter(pk__in=_threads_of(chain), steered_by=user).first()
-        if own is not None:
-            raise NotAllowed(f"you started or steered thread {own.number} last; somebody else has to approve its gains")
+        threads = Thread.objects.filter(pk__in=_threads_of(chain))
+        Membership.require_second_person(user, self.project, threads, "approve its gains")
+
+    def _was_looked_at(self, chain: Sequence[MergeRequest]) -> None:
+        for request in chain:
+            if request.needs_a_look:
+                where = "" if request == self else f" of {request.commit[:7]} below it"
+                raise NotMergeable(f"a finding{where} asks for a look: override it with a reason, or reject this")
 
     def _turn_down(self, state: State, by: User | None, reason: str, act: str) -> None:
         Membership.require(by, self.project, Role.REVIEWER, act)

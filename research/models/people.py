@@ -19,6 +19,7 @@ from research.models.refusals import NotAllowed
 
 if TYPE_CHECKING:
     from research.models.project import Project
+    from research.models.thread import Thread
 
 LINK_LIFE = timedelta(hours=12)
 
@@ -68,6 +69,19 @@ class Membership(models.Model):
             )
 
     @classmethod
+    def require_second_person(
+        cls, user: AbstractUser, project: Project, threads: models.QuerySet[Thread], act: str
+    ) -> None:
+        """Raises NotAllowed where the person asked for what is judged here. A single-person project lets them."""
+        if project.single_person:
+            return
+        if project.started_by_id == user.pk:
+            raise NotAllowed(f"you started this project; somebody else has to {act}")
+        own = threads.filter(steered_by=user.pk).first()
+        if own is not None:
+            raise NotAllowed(f"you started or steered thread {own.number} last; somebody else has to {act}")
+
+    @classmethod
     def projects_of(cls, user: AbstractUser) -> models.QuerySet[Project]:
         """The projects that a person may see."""
         projects: models.QuerySet[Project] = apps.get_model("research", "Project").objects.all()
@@ -101,6 +115,7 @@ class Preferences(models.Model):
     user = models.OneToOneField(settings.AUTH_USER_MODEL, models.CASCADE, related_name="preferences")
     theme = models.CharField(max_length=8, choices=Theme, default=Theme.SYSTEM)
     shortcuts = models.BooleanField(default=True, help_text="single-letter keys")
+    split_diff = models.BooleanField(default=False, help_text="old and new side by side")
     seen = models.DateTimeField(default=timezone.now, help_text="the newest visit of the overview")
     away_since = models.DateTimeField(default=timezone.now, help_text="the visit before the last long absence")
 

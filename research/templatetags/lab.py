@@ -27,7 +27,7 @@ STATES = {
     "invalid": ("×", "bad"), "proposed": ("○", "quiet"), "implemented": ("◐", "live"), "refused": ("–", "quiet"),
     "gain": ("✔", "good"), "near_miss": ("≈", "warn"), "no_gain": ("=", "quiet"), "harm": ("▼", "bad"),
     "failure": ("×", "bad"), "conflict": ("×", "warn"), "structural": ("×", "bad"), "review": ("▲", "warn"),
-    "info": ("·", "quiet"),
+    "info": ("·", "quiet"), "rolled_back": ("↶", "bad"),
 }  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from research.tasks import advance_project
 from research.views.difftext import FileDiff, files_of
 from research.views.evidence_line import evidence_line
 from research.views.experiment_board import ExperimentBoard
+from research.views.findings import finding_rows
 from research.views.pages import checked, go, render_page
 
 TOGETHER = ("project", "thread", "verdict", "candidate__idea", "original__candidate__idea", "original__verdict")
@@ -80,6 +81,7 @@ def _context(request: HttpRequest, experiment: Experiment) -> dict[str, Any]:
         "log": lambda: board.log(asked.get("log", "")),
         "log_query": urlencode({"part": "log", "log": asked.get("log", "")}),
         "files": lambda: _files(experiment),
+        "finding_rows": lambda: finding_rows(experiment, request.user),  # type: ignore[arg-type]
         "file": lambda: _file(_files(experiment), asked.get("n", "")),
     }
 

@@ -2,55 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from math import floor, isfinite, log10, sqrt
-from pathlib import Path
+from functools import cached_property
+from math import floor, log10, sqrt
 from statistics import fmean
 
 from django.contrib.auth.models import AbstractUser
 from django.utils.safestring import SafeString, mark_safe
 
 from research.drawing import strip
-from research.models import Experiment, Finding, Membership, MergeRequest, Result, Role, Thread, Trial
-from research.repository import Conflict, GitError, Repository
-from research.templatetags.lab import MINUS, NO_NUMBER, duration, evalue, percent
+from research.models import Experiment, Finding, Membership, MergeRequest, NotMergeable, Result, Role
+from research.templatetags.lab import MINUS, NO_NUMBER, evalue, percent
 from research.validation.records import Pooled
-from research.views.difftext import FileDiff, files_of
+from research.views.findings import FindingRow, finding_rows
 from research.views.gain import Gain, gain_of
 from research.views.pairs import direction_of, pairs_of
 from research.views.review_checks import Check, checks
+from research.views.review_costs import Guard, guards_of
+from research.views.review_fates import Fate, fates
 from research.views.review_queue import Queue, blocked, effect_of, sigma_of
 
-OPEN_LINES = 400  # files are shown unfolded until so many changed lines
 MORE = (4, 8, 16)  # pairs for which the page says how far they would narrow the interval
-MEGABYTE = 2**20
-
-
-@dataclass(frozen=True)
-class Guard:
-    """What the candidate costs: means of both arms over the confirm trials."""
-
-    name: str
-    baseline: str
-    candidate: str
-    change: float | None  # share of the baseline
+STACK = ("candidate__idea",)
 
 
 @dataclass(frozen=True)
 class Narrower:
     pairs: int
     half: str
-
-
-@dataclass(frozen=True)
-class Fate:
-    """What a merge does to another thread."""
-
-    thread: Thread
-    what: str
-    tone: str  # good, warn or quiet
 
 
 class RequestPage:
@@ -74,9 +53,23 @@ class RequestPage:
     def may_decide(self) -> bool:
         return self.is_open and self.role >= Role.REVIEWER
 
+    @cached_property
+    def undone(self) -> list[MergeRequest]:
+        """The merges that a rollback to before this one takes back, newest first; none where it cannot be."""
+        try:
+            self.request.may_roll_back(self.user)  # type: ignore[arg-type]
+        except NotMergeable:
+            return []
+        line = MergeRequest.objects.line(self.project)
+        return line[line.index(self.request) :][::-1]
+
     @property
     def may_measure(self) -> bool:
         return self.is_open and self.role >= Role.MEMBER
+
+    @property
+    def may_comment(self) -> bool:
+        return self.role >= Role.MEMBER
 
     @cached_property
     def blocked(self) -> str:
@@ -236,9 +229,16 @@ class RequestPage:
 
     @cached_property
     def findings(self) -> list[Finding]:
-        order = {"structural": 0, "review": 1, "info": 2}
-        rows = self.experiment.findings.select_related("trial").order_by("pk")
-        return sorted(rows, key=lambda finding: order.get(finding.severity, 3))
+        return [row.finding for row in self.finding_rows]
+
+    @cached_property
+    def finding_rows(self) -> list[FindingRow]:
+        return finding_rows(self.experiment, self.user)
+
+    @cached_property
+    def unresolved(self) -> int:
+        """Comments of this request and its other patch sets that nobody has resolved."""
+        return self.request.talk.unresolved().count()
 
     # Stack and what a merge would do
 
@@ -271,87 +271,4 @@ class RequestPage:
     @cached_property
     def fates(self) -> list[Fate]:
         """What happens to every other thread of the project when this is merged."""
-        threads = self.project.threads.exclude(pk=self.request.thread_id).order_by("number")
-        return [self._fate(thread) for thread in threads]
-
-    def _fate(self, thread: Thread) -> Fate:
-        path, new = self.project.repository_path, self.request.commit
-        if _is_ancestor(path, thread.head, new):
-            return Fate(thread, "follows main; it has no open gain of its own", "good")
-        if _is_ancestor(path, new, thread.head):
-            return Fate(thread, "stands on this already", "good")
-        try:
-            conflict = _conflict(path, new, thread.head)
-        except GitError as error:
-            return Fate(thread, f"cannot be told: {error}", "warn")
-        again = "is measured against it"
-        if conflict:
-            what = (
-                f"its gains conflict with it in {', '.join(conflict)}; its techniques are applied again, that {again}"
-            )
-            return Fate(thread, what, "warn")
-        return Fate(thread, f"its gains merge cleanly with it; the combination {again}", "good")
-
-    # Diff
-
-    @cached_property
-    def files(self) -> list[FileDiff]:
-        return files_of(self.request.candidate.diff.patch)
-
-    @cached_property
-    def unfolded(self) -> set[int]:
-        """The numbers of the files that are open at first: small ones, up to a screenful or three."""
-        found: set[int] = set()
-        lines = 0
-        for file in self.files:
-            if not file.large and lines + file.changed <= OPEN_LINES:
-                lines += file.changed
-                found.add(file.number)
-        return found
-
-
-STACK = ("candidate__idea",)
-# metric or seconds of a result -> (words, how to write it)
-KNOWN: dict[str, tuple[str, Callable[[float], str]]] = {
-    "parameters": ("parameters", lambda value: f"{value:,.0f}"),
-    "tokens_per_second": ("tokens a second", lambda value: f"{value:,.0f}"),
-    "steps": ("steps in the budget", lambda value: f"{value:,.0f}"),
-    "memory_bytes": ("memory", lambda value: f"{value / MEGABYTE:,.0f} MB"),
-    "weight_bytes": ("weights", lambda value: f"{value / MEGABYTE:,.1f} MB"),
-    "train_cpu": ("training, CPU", duration),
-    "train_wall": ("training, wall", duration),
-    "score_wall": ("scoring, wall", duration),
-}
-
-
-def guards_of(results: Sequence[Result]) -> list[Guard]:
-    """Guard metrics and times of both arms, as far as the benchmark reports them."""
-    found = []
-    for name, (words, written) in KNOWN.items():
-        arms = {arm: _values(results, arm, name) for arm in (Trial.Arm.BASELINE, Trial.Arm.CANDIDATE)}
-        if not all(arms.values()):
-            continue
-        before, after = fmean(arms[Trial.Arm.BASELINE]), fmean(arms[Trial.Arm.CANDIDATE])
-        found.append(Guard(words, written(before), written(after), (after - before) / before if before else None))
-    return found
-
-
-def _values(results: Sequence[Result], arm: str, name: str) -> list[float]:
-    rows = [{**result.seconds, **result.metrics} for result in results if result.trial.arm == arm]
-    return [float(row[name]) for row in rows if name in row and isfinite(row[name])]
-
-
-@lru_cache(maxsize=1024)
-def _is_ancestor(path: Path, old: str, new: str) -> bool:
-    """Commits do not change, so neither does the answer."""
-    return old == new or Repository(path).is_ancestor(old, new)
-
-
-@lru_cache(maxsize=1024)
-def _conflict(path: Path, ours: str, theirs: str) -> tuple[str, ...]:
-    """The files in which a three-way merge conflicts; none where it is clean."""
-    try:
-        Repository(path).merged_tree(ours, theirs)
-    except Conflict as conflict:
-        return tuple(conflict.files)
-    return ()
+        return fates(self.request)

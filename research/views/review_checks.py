@@ -88,8 +88,12 @@ def isolation(results: Sequence[Result]) -> Check:
 
 def observed(findings: Sequence[Finding]) -> Check:
     look = [finding for finding in findings if finding.severity != Severity.INFO]
+    standing = [finding for finding in look if finding.overridden_at is None]
+    if standing:
+        return Check("warn", f"{len(standing)} finding{'s' if len(standing) > 1 else ''}", "asks for your look, below")
     if look:
-        return Check("warn", f"{len(look)} finding{'s' if len(look) > 1 else ''}", "asks for your look, below")
+        names = ", ".join(sorted({str(finding.overridden_by or "somebody") for finding in look}))
+        return Check("good", f"{len(look)} finding{'s' if len(look) > 1 else ''}", f"overridden by {names}, below")
     return Check("good", "no findings", "nothing in the change or its trials asks for a look")
 
 

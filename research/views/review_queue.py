@@ -13,7 +13,7 @@ from django.utils.safestring import SafeString, mark_safe
 
 from research.drawing import strip
 from research.loop import noise
-from research.models import Experiment, Membership, MergeRequest, NotMergeable, Project, Trial, Verdict
+from research.models import Comment, Experiment, Membership, MergeRequest, NotMergeable, Project, Trial, Verdict
 from research.templatetags.lab import evalue
 from research.validation.records import Severity, Stage
 from research.views.gain import Gain, gain_of
@@ -35,6 +35,7 @@ class Waiting:
     shrunk: float | None  # share of the baseline's score
     below: int  # open requests that it stands on
     findings: int  # that ask for a person's look
+    unresolved: int  # comments
     blocked: str  # why this person cannot approve it; empty where they can
 
     @property
@@ -95,7 +96,24 @@ class Queue:
         gain = gain_of(request.verdict)
         shrunk = request.verdict.shrunk
         share = shrunk / request.verdict.effect * gain.mean if gain and shrunk and request.verdict.effect else None
-        return Waiting(request, gain, share, len(chain) - 1, request.looks, turns[key])  # type: ignore[attr-defined]
+        return Waiting(request, gain, share, len(chain) - 1, request.looks, self.unresolved(request), turns[key])  # type: ignore[attr-defined]
+
+    def unresolved(self, request: MergeRequest) -> int:
+        """Comments that nobody has resolved, of the request and what it superseded."""
+        count, at = self._unresolved.get(request.pk, 0), request.supersedes_id
+        while at:
+            count, at = count + self._unresolved.get(at, 0), self._superseded.get(at)
+        return count
+
+    @cached_property
+    def _unresolved(self) -> dict[int, int]:
+        rows = Comment.objects.unresolved().filter(request__project__in=self.projects)
+        return dict(rows.values_list("request").annotate(count=Count("pk")))
+
+    @cached_property
+    def _superseded(self) -> dict[int, int]:
+        rows = MergeRequest.objects.filter(project__in=self.projects, supersedes__isnull=False)
+        return {pk: before for pk, before in rows.values_list("pk", "supersedes") if before}
 
     @property
     def one_reason(self) -> str:
@@ -147,7 +165,10 @@ class Queue:
 
 def open_requests(projects: QuerySet[Project]) -> list[MergeRequest]:
     """Open requests with what a list shows, each parent the very object of the list."""
-    look = Q(verdict__experiment__findings__severity=str(Severity.REVIEW))
+    look = Q(
+        verdict__experiment__findings__severity=str(Severity.REVIEW),
+        verdict__experiment__findings__overridden_at=None,
+    )
     related = ("project", "thread__project", "verdict__experiment", "candidate__idea", "candidate__diff", "parent")
     rows = MergeRequest.objects.open().filter(project__in=projects).select_related(*related)
     rows = rows.defer("candidate__diff__patch").annotate(looks=Count("verdict__experiment__findings", filter=look))

@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand, CommandError
 from research import tasks
 from research.models import MergeRequest, NotMergeable, Project
 
-ACTS = ("approve", "reject", "request_changes", "more_seeds")
+ACTS = ("approve", "reject", "request_changes", "more_seeds", "override", "roll_back")
 
 
 class Command(BaseCommand):
@@ -23,7 +23,11 @@ class Command(BaseCommand):
         choice.add_argument("--reject", metavar="REQUEST", help="its techniques become a dead end")
         choice.add_argument("--request-changes", metavar="REQUEST", help="tried once more, with other settings")
         choice.add_argument("--more-seeds", metavar="REQUEST", help="measure more pairs before anybody decides")
-        parser.add_argument("--reason", default="", help="why it is rejected, or what should change")
+        choice.add_argument("--override", metavar="REQUEST", help="its findings that ask for a look, with --reason")
+        choice.add_argument("--roll-back", metavar="REQUEST", help="main goes back to before this merge")
+        parser.add_argument(
+            "--reason", default="", help="why it is rejected, overridden or rolled back; what should change"
+        )
         parser.add_argument("--pairs", type=int, default=4, help="with --more-seeds: how many")
         parser.add_argument("--by", metavar="USER", help="who decides: the name of a user of the lab")
 
@@ -59,6 +63,14 @@ class Command(BaseCommand):
         if options["request_changes"]:
             request.request_changes(person, options["reason"])
             return f"changes requested to {commit}"
+        if options["override"]:
+            standing = list(request.verdict.experiment.findings.standing())
+            for finding in standing:
+                finding.override(person, options["reason"])
+            return "\n".join(f"overridden: {finding}" for finding in standing) or f"nothing asks for a look at {commit}"
+        if options["roll_back"]:
+            undone = request.roll_back(person, options["reason"])
+            return f"main stands on {request.base[:10]} again; {len(undone)} taken back"
         experiment = request.more_seeds(person, options["pairs"])
         return f"experiment {experiment.number} measures {experiment.wanted_pairs} more pairs of {commit}"
 
@@ -68,3 +80,5 @@ class Command(BaseCommand):
             below = f", on top of {request.parent.public_id}" if request.parent else ""
             self.stdout.write(f"{request.public_id}  {request.commit[:10]}{below}  {request.candidate.idea.hypothesis}")
             self.stdout.write(f"    {request.verdict.reason}")
+            for finding in request.verdict.experiment.findings.standing():
+                self.stdout.write(f"    forbids a merge: {finding}")
