@@ -96,11 +96,11 @@ class Benchmark:
         return described
 
     def evaluator_hash(self) -> str:
-        """sha256 over the protected program (every Python file of the folder that is neither start nor catalogue)."""
+        """sha256 over the protected program (every Python file but starts, catalogue, exploits, red team)."""
         digest = hashlib.sha256()
         for path in sorted(self.folder.rglob("*.py")):
             inner = path.relative_to(self.folder).as_posix()
-            if not inner.startswith(("starts/", "catalogue/")):
+            if not inner.startswith(("starts/", "catalogue/", "exploits/", "redteam/")):
                 digest.update(inner.encode() + b"\0" + path.read_bytes() + b"\0")
         return digest.hexdigest()
 
@@ -129,6 +129,7 @@ class Assignment:
     keep_losses: Path | None = None
     caches: Path | None = None  # where compile caches of commits are kept; None keeps none
     wants_sample: bool = False  # let the trained model show something, where the benchmark knows how
+    removed_guards: frozenset[str] = frozenset()  # of a test of the guards; an evaluator of the lab refuses any
 
 
 @dataclass(frozen=True)

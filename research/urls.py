@@ -7,6 +7,7 @@ from research.views import (
     audit,
     comments,
     compare,
+    evidence,
     experiment,
     findings,
     graph,
@@ -22,6 +23,7 @@ from research.views import (
     series,
     signin,
     thread,
+    worth,
 )  # fmt: skip
 
 urlpatterns = [
@@ -34,10 +36,13 @@ urlpatterns = [
     path("p/<slug:name>/graph/", graph.page, name="graph"),
     path("p/<slug:name>/audit/", audit.of_project, name="project-audit"),
     path("p/<slug:name>/members/", members.of_project, name="members"),
+    path("p/<slug:name>/worth/", worth.page, name="worth"),
+    path("p/<slug:name>/worth/ablate/", worth.ablate, name="ablate"),
     path("t/<slug:id>/", thread.page, name="thread"),
     path("t/<slug:id>/steer/", thread.steer, name="steer"),
     path("t/<slug:id>/state/", thread.state, name="thread-state"),
     path("e/<slug:id>/", experiment.page, name="experiment"),
+    path("e/<slug:id>/evidence/", evidence.page, name="evidence"),
     path("e/<slug:id>/more-seeds/", experiment.more_seeds, name="more-seeds"),
     path("e/<slug:id>/log/<slug:trial>/", experiment.log, name="trial-log"),
     path("compare/", compare.page, name="compare"),

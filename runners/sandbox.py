@@ -119,25 +119,27 @@ class Sandbox:
         environment: Mapping[str, str] | None = None,
         loopback: bool = False,
         mechanism: str | None = None,
+        jail: type[Jail] = Jail,
     ) -> Sandbox:
         """A sandbox with `preload` imported and `setup_statement` executed over these modules.
 
         `inside`: the harness, seen read-only as /inside; its modules are the steps. `devices`: nodes such as
         /dev/nvidia0. `threads`: for OpenMP and BLAS. `loopback`: allow sockets other than unix (NCCL wants
-        them). `mechanism`: bwrap, landlock or none; default the best that works. Raises SandboxBroken.
+        them). `mechanism`: bwrap, landlock or none; default the best that works. `jail`: another plan of the
+        fence, for tests of it. Raises SandboxBroken.
         """
         if sys.platform != "linux":
             raise SandboxBroken("the sandbox needs Linux; attach a Linux machine to run trials")
-        jail = Jail(slot, inside, limits, tuple(devices), threads, dict(environment or {}), loopback)
+        plan = jail(slot, inside, limits, tuple(devices), threads, dict(environment or {}), loopback)
         group = CGroup.create(slot, next(_serials), limits.memory_bytes, limits.processes)
         try:
-            launched = launch(jail, group, mechanism)
+            launched = launch(plan, group, mechanism)
         except SandboxBroken:
             if group is not None:
                 group.close()
             raise
-        setup = cls._setup_message(jail, launched, group, tuple(preload), setup_statement)
-        box = cls(jail, launched, group, setup)
+        setup = cls._setup_message(plan, launched, group, tuple(preload), setup_statement)
+        box = cls(plan, launched, group, setup)
         try:
             alone = prepare(launched, setup, READY_SECONDS) == 1
         except SandboxBroken:

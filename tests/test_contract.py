@@ -76,13 +76,14 @@ def test_bytes_that_are_no_text_are_one_clear_line(toml: Path) -> None:
 
 def test_the_evaluator_hash_covers_the_protected_program_and_nothing_else(tmp_path: Path) -> None:
     folder = tmp_path / "toy"
-    for name in ("starts/plain/train.py", "catalogue/settings.py", "evaluate.py"):
+    beside = ("starts/plain/train.py", "catalogue/settings.py", "exploits/cheat.py", "redteam/guards.py")
+    for name in (*beside, "evaluate.py"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("A = 1\n")
     (folder / "benchmark.toml").write_text(TOY)
     benchmark = parse(folder / "benchmark.toml")
     before = benchmark.evaluator_hash()
-    for name in ("starts/plain/train.py", "catalogue/settings.py"):
+    for name in beside:
         (folder / name).write_text("A = 2\n")
     assert benchmark.evaluator_hash() == before
     (folder / "evaluate.py").write_text("A = 2\n")

@@ -14,7 +14,7 @@ from django.db import connection
 from django.utils import timezone
 
 from research.models import Experiment, Lease, Machine, Project, Result, Trial
-from research.models.experiment import MAX_ATTEMPTS
+from research.models.trial import MAX_ATTEMPTS
 from tests.cast import World
 
 ROOT = Path(__file__).resolve().parent.parent

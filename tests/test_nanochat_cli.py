@@ -40,7 +40,12 @@ def test_what_is_missing_is_said_in_one_line(tmp_path: Path) -> None:
     assert unprepared.returncode == 2 and unprepared.stdout == ""
     assert unprepared.stderr.strip() == ("error: nanochat has no data yet: run `python -m benchmarks.nanochat prepare`")
     prepare(data, tmp_path / "text")
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    (linked / "train.py").write_text("def main():\n    pass\n")
+    (linked / "notes.py").symlink_to(data / "datasets")
     for arguments, words in (
+        (["train", "--tree", str(linked)], "holds links (notes.py)"),
         (["train", "--tree", str(tmp_path)], "holds no train.py"),
         (["train", "--preset", "vast"], "has no preset 'vast'"),
         (["evaluate", "--weights", str(tmp_path / "none")], "none"),

@@ -51,8 +51,8 @@ def test_a_verdict_is_shown_with_what_it_rests_on(client: Client, member: User, 
     assert text.count('id="pair-confirm-') == 4
     for trial in improved.trials.all():
         assert str(trial.seed) in text
-    assert "better in 4 of 4 pairs" in text  # the strip, in words
-    assert f"e = {verdict.e_value:.3g}" in text  # the line that Y copies
+    assert "confirm: better in 4 of 4 pairs" in text  # the strip, in words
+    assert f"e {verdict.e_value:.3g} / bar {verdict.bar:.3g}" in text  # the line that y copies
     assert improved.candidate_commit in text and "train.py" in text
 
 

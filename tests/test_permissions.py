@@ -225,6 +225,7 @@ ACTS = (
     Act("finding", Role.REVIEWER, "override a finding", {"act": "override", "reason": "seen"}),
     Act("decide", Role.MEMBER, "more seeds", {"act": "more", "pairs": "2"}, "beta"),
     Act("decide", Role.REVIEWER, "merge", {"act": "approve", "commit": "COMMIT"}, "alpha"),
+    Act("ablate", Role.MEMBER, "ablate", {"pairs": "2"}),
     Act("decide", Role.REVIEWER, "reject", {"act": "reject", "note": "no"}, "gamma"),
     Act("decide", Role.REVIEWER, "request changes", {"act": "return", "note": "smaller"}, "beta"),
     Act("decide", Role.REVIEWER, "roll back", {"act": "rollback", "note": "no"}, "alpha"),

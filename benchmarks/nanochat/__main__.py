@@ -128,6 +128,10 @@ def tree_of(contract: Benchmark, options: argparse.Namespace) -> bytes:
         return pack(contract.start_files(options.start))
     if not (options.tree / "train.py").is_file():
         raise FileNotFoundError(f"{options.tree} holds no train.py; name the folder of a candidate")
+    if links := [path.name for path in sorted(options.tree.iterdir()) if path.is_symlink()]:
+        raise ContractError(
+            f"{options.tree} holds links ({', '.join(links)}), which could lead to hidden text; copy files"
+        )
     return pack({path.name: path.read_bytes() for path in sorted(options.tree.glob("*.py"))})
 
 

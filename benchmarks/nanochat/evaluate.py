@@ -38,6 +38,7 @@ INSIDE = Path(__file__).parent / "inside"
 VOCABULARY = 256
 POLL_SECONDS = 0.02
 WARM_UP_WALL = 30.0  # everything before the clock: building the model, a warm-up on random tokens
+WARM_UP_SHARE = 0.5  # of a budget of CPU seconds; a longer warm-up could train, on text that the candidate carries
 FORWARD_WALL = 30.0
 LOG_WALL = 2.0  # for the rest of the output, once every writer is dead
 WEIGHTS_BYTES = 256 << 20
@@ -61,19 +62,18 @@ class Training:
 class JudgeProcess:
     """The worker's end of a judge. Started once a slot; restarted where it died."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, program: tuple[str, ...]) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        script = Path(__file__).parent / "judge.py"
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-I", "-B", str(script), str(data), str(theirs.fileno())],
+                [sys.executable, "-I", "-B", *program, str(data), str(theirs.fileno())],
                 pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
                 env={"PATH": os.environ.get("PATH", ""), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
                 | {name: value for name, value in os.environ.items() if name.startswith("OPENBLAS_")},
             )  # fmt: skip
         self.socket = ours
         self.socket.settimeout(2 * FORWARD_WALL)
-        self.data = data
+        self.data, self.program = data, program
 
     def ask(self, request: dict[str, Any], stream: socket.socket) -> dict[str, Any]:
         """Let the judge talk with the FORWARD process at the far end of `stream`. Raises TrialFailed on a refusal."""
@@ -98,8 +98,11 @@ class JudgeProcess:
 class Evaluator:
     """Runs trials on one slot, one after another."""
 
+    judge_program: tuple[str, ...] = (str(Path(__file__).parent / "judge.py"),)
+
     def __init__(self) -> None:
         self._judge: JudgeProcess | None = None
+        self.session = _TrainSession
 
     def close(self) -> None:
         if self._judge:
@@ -107,10 +110,11 @@ class Evaluator:
             self._judge = None
 
     def judge(self, data: Path) -> JudgeProcess:
-        if self._judge and (self._judge.data != data or self._judge.process.poll() is not None):
+        wanted = (data, self.judge_program)
+        if (held := self._judge) and ((held.data, held.program) != wanted or held.process.poll() is not None):
             self.close()
         if self._judge is None:
-            self._judge = JudgeProcess(data)
+            self._judge = JudgeProcess(*wanted)
         return self._judge
 
     def run(
@@ -118,6 +122,8 @@ class Evaluator:
         keep_weights: Path | None = None,
     ) -> Outcome:  # fmt: skip
         """The whole trial. A candidate's failure is part of the outcome; only a broken sandbox raises."""
+        if task.removed_guards:
+            raise ValueError("a trial that counts keeps all its guards")
         outcome = Outcome(hashes=identity.hashes(task), surroundings=identity.surroundings(task, box))
         began = time.monotonic()
         judge = self.judge(task.data)
@@ -159,11 +165,16 @@ class Evaluator:
                     cache=compiled.content,
                 )  # fmt: skip
             os.close(writer)
-            session = _TrainSession(task, box, sink, ours, gate, compiled)
+            session = self.session(task, box, sink, ours, gate, compiled)
             training = session.follow()
             if session.bad_frames:
                 words = f"{session.bad_frames} frames of points could not be read"
                 outcome.observations.append(Observation("bad_points", "info", words))
+            outcome.seconds["warm_up_cpu"] = session.warm_up_cpu
+            if (spent := session.warm_up_cpu) > WARM_UP_SHARE * task.preset.budget_seconds and session.cpu_counts:
+                words = f"{spent:.2f} CPU seconds before its clock, {task.preset.budget_seconds:g} after"
+                seen = Observation("long_warm_up", "review", "spends long in the untimed warm-up", (words,))
+                outcome.observations.append(seen)
             exit_ = _exit_of(child) if session.over else None
             peak, oom = box.memory_peak(), box.oom_killed()
             box.reset()
@@ -242,7 +253,8 @@ class _TrainSession:
         self.timed = False
         self.over = False  # the process closed its end by itself
         self.training: Training | None = None
-        self.warm_up = 0.0
+        self.warm_up, self.warm_up_cpu = 0.0, 0.0
+        self.cpu_counts = task.preset.clock == "cpu"
         self.bad_frames = 0
         self.refused = ""
 
@@ -283,7 +295,7 @@ class _TrainSession:
                 self.sink(*line)
 
     def _start(self) -> None:
-        self.warm_up = self.clock.wall
+        self.warm_up, self.warm_up_cpu = self.clock.wall, self.clock.cpu
         self.compiled.freeze(self.box)
         self.gate()
         preset = self.task.preset

@@ -16,6 +16,7 @@ from research.drawing.scale import MINUS, Scale, ticks
 
 LEFT, RIGHT = 15.0, 83.0  # per cent of the width between which values lie
 ROW, HEAD, AXIS, PANEL = 17, 22, 30, 66  # heights
+DISCARDED = ("screen", "extend")  # stages whose pairs chose the candidate, and so count for nothing
 CLOSE_ROW = 11  # of one pair where there are many
 MANY = 16
 PAD = 0.06  # of the range, on both sides
@@ -85,7 +86,8 @@ def summary(pairs: Sequence[Pair], effect: Effect | None, sigma: float | None, m
     counts = []
     for stage in dict.fromkeys(pair.stage for pair in pairs):
         mine = [pair for pair in pairs if pair.stage == stage]
-        counts.append(f"{stage}: better in {sum(pair.gain > 0 for pair in mine)} of {len(mine)} pairs")
+        aside = ", not counted" if stage in DISCARDED else ""
+        counts.append(f"{stage}: better in {sum(pair.gain > 0 for pair in mine)} of {len(mine)} pairs{aside}")
     words = [f"{metric} of baseline and candidate by seed", *counts]
     if effect:
         words.append(_effect_words(effect))
@@ -109,7 +111,10 @@ def _pair(pair: Pair, at: Scale, y: float, row: int, size: float) -> str:
         f"{pair.stage}, seed {pair.seed}: baseline {_number(pair.baseline, size)}, "
         f"candidate {_number(pair.candidate, size)}, gain {_signed(pair.gain, size)}"
     )
-    gain = _text(100, y + 4, _signed(pair.gain, size), "number", "end") if row == ROW else ""
+    number = _signed(pair.gain, size)
+    if pair.stage in DISCARDED:
+        told, number = f"{told}, not counted", f"({number})"
+    gain = _text(100, y + 4, number, "number", "end") if row == ROW else ""
     return (
         f'<g class="pair {escape(pair.stage)}"><title>{escape(told)}</title>'
         f'<rect class="catch" x="0" y="{y - row / 2}" width="100%" height="{row}"/>'
@@ -121,7 +126,7 @@ def _pair(pair: Pair, at: Scale, y: float, row: int, size: float) -> str:
 
 def _effect(pairs: Sequence[Pair], effect: Effect | None, sigma: float | None, y: float) -> list[str]:
     """The second panel: what each pair gained, and the effect over them."""
-    judged = [pair for pair in pairs if pair.stage not in ("screen", "extend")] or list(pairs)
+    judged = [pair for pair in pairs if pair.stage not in DISCARDED] or list(pairs)
     gains = [pair.gain for pair in judged]
     at = _gain_scale(gains, effect, sigma, LEFT, RIGHT)
     parts = _background(at, sigma, y, y + 36)

@@ -7,7 +7,7 @@ from research.models.candidate import Branch, Candidate, Diff
 from research.models.comment import Comment, Viewed
 from research.models.data_use import DataUse
 from research.models.event import Event, Feed
-from research.models.experiment import Experiment, Result, Trial
+from research.models.experiment import Experiment
 from research.models.idea import Idea
 from research.models.lesson import Lesson
 from research.models.machine import Lease, Machine, NoiseFloor
@@ -17,6 +17,7 @@ from research.models.project import Project
 from research.models.refusals import NotAllowed, NotMergeable
 from research.models.series import Chunk, Series
 from research.models.thread import SteeringLabel, Thread
+from research.models.trial import Result, Trial
 from research.models.verdict import Finding, Verdict
 
 __all__ = [

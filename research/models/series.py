@@ -18,8 +18,8 @@ from django.db import Error, OperationalError, connection, models, transaction
 from django.db.models import Exists, F, OuterRef, Subquery
 from django.db.models.functions import Coalesce
 
-from research.models.experiment import Trial
 from research.models.machine import Lease
+from research.models.trial import Trial
 
 if TYPE_CHECKING:  # numpy is imported where arrays are made: the web process loads this module at start
     import numpy as np

@@ -111,6 +111,16 @@ def signed(value: float | None, digits: int = 3) -> str:
 
 
 @register.filter
+def evalue(value: float | None) -> str:
+    """Three digits of an e-value; nobody needs more."""
+    if not _is_number(value):
+        return NO_NUMBER
+    if value >= 1e6 or 0 < value < 1e-3:
+        return f"{value:.1e}".replace("e+0", "e").replace("e+", "e").replace("e-0", f"e{MINUS}")
+    return f"{value:,.0f}" if value >= 99.5 else f"{value:.3g}"
+
+
+@register.filter
 def duration(seconds: float | None) -> str:
     """0.4 s, 12 s, 3 min, 2 h 10 min, 4 d 3 h."""
     if not _is_number(seconds):

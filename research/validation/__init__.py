@@ -12,6 +12,8 @@ Everything here is pure: no Django, no torch, no files, no clock, no randomness 
     reading    what confirm pairs say, runs at their cap included
     fixed      the procedures that read once
     simulate   campaigns whose truth is known (needs numpy)
+    looks      every look of an experiment again, from its frozen evidence
+    split      a gain taken apart: more steps in the budget, or a better model at equal steps
     combine    measurements beside each other: interactions, ablations, promises kept; no part of a verdict
     integrity  findings in a change before it runs: paths and syntax tree
 

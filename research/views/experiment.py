@@ -13,7 +13,8 @@ from django.views.decorators.http import require_POST, require_safe
 from research.models import Experiment, Membership, NotMergeable, Role
 from research.tasks import advance_project
 from research.views.difftext import FileDiff, files_of
-from research.views.experiment_board import ExperimentBoard, evidence_text
+from research.views.evidence_line import evidence_line
+from research.views.experiment_board import ExperimentBoard
 from research.views.findings import finding_rows
 from research.views.pages import checked, go, render_page
 
@@ -72,7 +73,7 @@ def _context(request: HttpRequest, experiment: Experiment) -> dict[str, Any]:
         "verdict": board.verdict,
         "running": board.is_running,
         "may_ask": Membership.role_of(request.user, experiment.project) >= Role.MEMBER,  # type: ignore[arg-type]
-        "evidence": lambda: evidence_text(experiment, board.verdict, board.metric.unit, url),
+        "evidence": lambda: evidence_line(experiment, board.verdict, url),
         "before": lambda: others.filter(number__lt=experiment.number).order_by("-number").first(),
         "after": lambda: others.filter(number__gt=experiment.number).order_by("number").first(),
         "curves": lambda: board.curves(metrics, everything),

@@ -15,7 +15,6 @@ from research.drawing.strip import Effect, strip
 from research.drawing.strip import Pair as Dot
 from research.loop.memory import noise_floor
 from research.models import Experiment, Finding, Idea, Lease, NoiseFloor, Result, Trial, Verdict
-from research.templatetags.lab import signed
 from research.validation.records import Direction, Pooled, Rule
 from research.views.curves import Curves, curves_of
 from research.views.datawords import DataUsed, data_used
@@ -335,17 +334,3 @@ def _title(name: str) -> str:
 
 def _change(old: float | None, new: float | None) -> float | None:
     return (new - old) / abs(old) if old and new is not None else None
-
-
-def evidence_text(experiment: Experiment, verdict: Verdict | None, unit: str, url: str) -> str:
-    """The line that Y copies: what was found, on how many pairs, for which commit, where to look."""
-    head = f"#{experiment.number} of {experiment.project.name}"
-    commit = f"commit {experiment.candidate_commit[:8]} against {experiment.baseline_commit[:8]}"
-    if verdict is None or verdict.effect is None:
-        said = verdict.reason if verdict else "being measured"
-        return f"{head}: {said}; {commit}, {url}"
-    interval = "" if verdict.low is None else f" [{signed(verdict.low)}, {signed(verdict.high)}]"
-    confirmed = f"n = {verdict.pairs} confirm pairs, e = {verdict.e_value:.3g}"
-    weight = confirmed if verdict.pairs else f"{verdict.stage} only"
-    words = f"{verdict.kind.replace('_', ' ')}, gain {signed(verdict.effect)}{interval} {unit} ({weight})"
-    return f"{head}: {words}; {commit}, {url}"

@@ -18,6 +18,7 @@ from research.views.gain import gain_of
 from research.views.pages import go, project_for, render_page
 from research.views.project_board import ProjectBoard
 from research.views.project_form import new
+from research.views.worth_board import WorthBoard
 
 __all__ = ["add_thread", "new", "page", "state"]
 
@@ -35,7 +36,8 @@ def page(request: HttpRequest, name: str) -> HttpResponse | StreamingHttpRespons
         return _export(project, board)
     if request.GET.get("part") == "frontier" and request.GET.get("have") == board.key_text:
         return HttpResponse(status=204)  # the drawing of 10,000 attempts has not changed
-    return render_page(request, "project", {"project": project, "board": board})
+    worth = WorthBoard(project, request.user)  # type: ignore[arg-type]  # the lab's users are auth.User
+    return render_page(request, "project", {"project": project, "board": board, "worth": worth})
 
 
 @require_POST

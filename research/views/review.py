@@ -13,6 +13,7 @@ from django.views.decorators.http import require_POST
 
 from research import tasks
 from research.models import MergeRequest, NotMergeable, Preferences, Project, Role
+from research.views.evidence_line import evidence_line
 from research.views.pages import checked, go, render_page
 from research.views.review_board import RequestPage
 from research.views.review_changes import Changes
@@ -31,7 +32,7 @@ def page(request: HttpRequest, id: str) -> HttpResponse:
     board = RequestPage(found, request.user)  # type: ignore[arg-type]
     link = request.build_absolute_uri(reverse("merge-request", args=[found.public_id]))
     context = {
-        "board": board, "request_row": found, "evidence": board.evidence_line(link),
+        "board": board, "request_row": found, "evidence": evidence_line(board.experiment, found.verdict, link),
         "changes": Changes(found, request.user, request.GET.dict()),  # type: ignore[arg-type]
         "may_comment": lambda: board.may_comment,
     }  # fmt: skip

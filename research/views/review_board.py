@@ -12,7 +12,7 @@ from django.utils.safestring import SafeString, mark_safe
 
 from research.drawing import strip
 from research.models import Experiment, Finding, Membership, MergeRequest, NotMergeable, Result, Role
-from research.templatetags.lab import MINUS, NO_NUMBER, percent
+from research.templatetags.lab import MINUS, NO_NUMBER, evalue, percent
 from research.validation.records import Pooled
 from research.views.findings import FindingRow, finding_rows
 from research.views.gain import Gain, gain_of
@@ -20,7 +20,7 @@ from research.views.pairs import direction_of, pairs_of
 from research.views.review_checks import Check, checks
 from research.views.review_costs import Guard, guards_of
 from research.views.review_fates import Fate, fates
-from research.views.review_queue import Queue, blocked, e_words, effect_of, sigma_of
+from research.views.review_queue import Queue, blocked, effect_of, sigma_of
 
 MORE = (4, 8, 16)  # pairs for which the page says how far they would narrow the interval
 STACK = ("candidate__idea",)
@@ -124,7 +124,7 @@ class RequestPage:
         spreads = {"half": self.half, "sigma": self.sigma}
         written = {name: self._signed(value) for name, value in gains.items()}
         written |= {name: self._signed(value).lstrip("+") for name, value in spreads.items()}
-        return written | {"e_value": e_words(verdict.e_value)}
+        return written | {"e_value": evalue(verdict.e_value)}
 
     def _signed(self, value: float | None) -> str:
         size = abs(self.verdict.effect or 0.0)
@@ -138,12 +138,6 @@ class RequestPage:
             return ""
         around = f" ± {percent(self.gain.half).lstrip('+')}" if self.gain.half is not None else ""
         return f"{percent(self.gain.mean)}{around}"
-
-    def evidence_line(self, link: str) -> str:
-        """What `Y` copies: fit for a chat or a paper."""
-        verdict = self.verdict
-        rests = f"n = {verdict.pairs} pairs, e = {e_words(verdict.e_value)}, {self.project.sizes.confirm_data}"
-        return f"{self.metric.name} {self.measured} ({rests}), commit {self.request.commit[:8]}, {link}"
 
     @cached_property
     def checks(self) -> list[Check]:
@@ -174,7 +168,7 @@ class RequestPage:
         low, high = self._signed(self.pooled.low), self._signed(self.pooled.high)
         interval = f" ({low} … {high})" if self.pooled.low is not None else ""
         gain = f"{self._signed(self.pooled.effect)}{interval}, {percent(self.pooled.relative)}"
-        return f"{gain}, e-value {e_words(self.pooled.e_value)}"
+        return f"{gain}, e-value {evalue(self.pooled.e_value)}"
 
     @property
     def strip(self) -> SafeString:

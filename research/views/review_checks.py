@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from research.models import Finding, MergeRequest, Result
+from research.templatetags.lab import evalue
 from research.validation import integrity
 from research.validation.records import Rule, Severity, VerdictKind
-from research.views.review_queue import e_words
 from runners.isolation import NAMES
 
 
@@ -37,7 +37,7 @@ def effect(request: MergeRequest) -> Check:
         return Check("good" if verdict.kind == VerdictKind.IMPROVED else "bad", "effect",
                      f"p = {verdict.p_value:.3g}, asked below {bar:g}")  # fmt: skip
     passed = verdict.e_value >= verdict.bar
-    return Check("good" if passed else "bad", "effect", f"e-value {e_words(verdict.e_value)}, bar {verdict.bar:.4g}")
+    return Check("good" if passed else "bad", "effect", f"e-value {evalue(verdict.e_value)}, bar {verdict.bar:.4g}")
 
 
 def seeds(request: MergeRequest) -> Check:

@@ -14,6 +14,7 @@ from django.utils.safestring import SafeString, mark_safe
 from research.drawing import strip
 from research.loop import noise
 from research.models import Comment, Experiment, Membership, MergeRequest, NotMergeable, Project, Trial, Verdict
+from research.templatetags.lab import evalue
 from research.validation.records import Severity, Stage
 from research.views.gain import Gain, gain_of
 from research.views.pairs import Pairs, direction_of, pairs_of
@@ -39,7 +40,7 @@ class Waiting:
 
     @property
     def e_value(self) -> str:
-        return e_words(self.request.verdict.e_value)
+        return evalue(self.request.verdict.e_value)
 
     @property
     def strip(self) -> SafeString:
@@ -191,11 +192,6 @@ def effect_of(verdict: Verdict) -> strip.Effect | None:
     if verdict.effect is None:
         return None
     return strip.Effect(verdict.effect, verdict.shrunk, verdict.low, verdict.high)
-
-
-def e_words(value: float) -> str:
-    """Three digits of an e-value; nobody needs more."""
-    return f"{value:,.0f}" if value >= 99.5 else f"{value:.3g}"
 
 
 def sigma_of(verdict: Verdict) -> float | None:

@@ -1,0 +1,207 @@
+"""Trial and Result: one execution of one commit with one seed, leased by a worker, and its frozen outcome."""
+
+from __future__ import annotations
+
+from django.db import models, transaction
+from django.db.models import F, Q
+from django.utils import timezone
+
+from research.models.event import Event
+from research.models.experiment import Experiment
+from research.models.ids import new_id
+from research.models.machine import LEASE_TIME, Lease, Machine
+from research.models.project import Project
+
+MAX_ATTEMPTS = 4
+
+
+class TrialQuerySet(models.QuerySet["Trial"]):
+    def waiting(self) -> TrialQuerySet:
+        return self.filter(state=Trial.State.WAITING)
+
+    def unfinished(self) -> TrialQuerySet:
+        return self.filter(state__in=(Trial.State.WAITING, Trial.State.LEASED))
+
+    def cancel_waiting(self) -> None:
+        self.waiting().update(state=Trial.State.CANCELLED)
+
+    def plan_pair(self, experiment: Experiment, stage: str, pair: int, split: str) -> int:
+        """Make both arms of a pair; the number of new trials. The arms swap cores from pair to pair."""
+        made, seed = 0, experiment.project.seed(experiment.number, stage, pair)
+        for arm, commit in (
+            (Trial.Arm.BASELINE, experiment.baseline_commit),
+            (Trial.Arm.CANDIDATE, experiment.candidate_commit),
+        ):
+            slot = (pair + (arm == Trial.Arm.CANDIDATE)) % 2
+            _, new = Trial.objects.get_or_create(
+                experiment=experiment, stage=stage, pair=pair, arm=arm,
+                defaults={"project": experiment.project, "seed": seed, "commit": commit, "slot": slot, "split": split},
+            )  # fmt: skip
+            made += new
+        return made
+
+    def claim_pair(self, machine: Machine, worker: str) -> list[Lease]:
+        """Lease both arms of the next waiting pair, or nothing.
+
+        The experiment served longest ago comes first, so that threads and the noise floor take turns. One short
+        transaction; a pair taken by somebody else in between is left alone.
+        """
+        live = (Project.State.ACTIVE, Project.State.EXHAUSTED)
+        first = (
+            self.waiting()
+            .filter(machine.takes(), experiment__state=Experiment.State.RUNNING, project__state__in=live)
+            .order_by(F("experiment__served").asc(nulls_first=True), "pk")
+            .values("experiment_id", "stage", "pair")
+            .first()
+        )
+        if first is None:
+            return []
+        with transaction.atomic():
+            trials = list(Trial.objects.waiting().filter(**first).order_by("pk"))
+            if len(trials) == 1:  # measured alone, on a quieter machine, it would have an advantage
+                trials[0].lose("the other arm of its pair ended without it; a new pair takes its place")
+                return []
+            leases = [lease for trial in trials if (lease := trial.lease(machine, worker))]
+            if leases:
+                Experiment.objects.filter(pk=first["experiment_id"]).update(served=timezone.now())
+        return leases
+
+    def return_expired(self) -> int:
+        """Sweep: a trial whose worker fell silent waits again (or fails after MAX_ATTEMPTS)."""
+        with transaction.atomic():  # both arms of a pair come back at once, to be measured together again
+            lost = list(Lease.objects.expired().select_related("trial"))
+            return sum(lease.trial.give_back(lease, f"the lease of {lease.worker} expired") for lease in lost)
+
+
+class Trial(models.Model):
+    """One execution of one commit with one seed; a lost machine makes a new lease, not a new trial."""
+
+    class State(models.TextChoices):
+        WAITING = "waiting"
+        LEASED = "leased"
+        ENDED = "ended"  # has a Result, scored or failed
+        LOST = "lost"  # no machine could finish it in MAX_ATTEMPTS leases, or its pair is broken
+        CANCELLED = "cancelled"
+
+    class Arm(models.TextChoices):
+        BASELINE = "baseline"
+        CANDIDATE = "candidate"
+
+    public_id = models.CharField(max_length=16, unique=True, default=new_id, editable=False)
+    project = models.ForeignKey(Project, models.CASCADE, related_name="trials")
+    experiment = models.ForeignKey(Experiment, models.CASCADE, related_name="trials")
+    arm = models.CharField(max_length=10, choices=Arm)
+    stage = models.CharField(max_length=10)
+    pair = models.PositiveIntegerField()
+    slot = models.PositiveIntegerField(help_text="which core or device of the machine")
+    seed = models.PositiveIntegerField()
+    commit = models.CharField(max_length=40)
+    split = models.CharField(max_length=20, help_text="the validation split that scores it")
+    state = models.CharField(max_length=10, choices=State, default=State.WAITING, db_index=True)
+    generation = models.PositiveIntegerField(default=0, help_text="of the newest lease")
+    note = models.TextField(blank=True)
+    created = models.DateTimeField(default=timezone.now)
+    ended = models.DateTimeField(null=True, blank=True)
+
+    objects = TrialQuerySet.as_manager()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["experiment", "stage", "pair", "arm"], name="one_trial_an_arm")]
+        indexes = [models.Index(fields=["commit"])]
+
+    def __str__(self) -> str:
+        return f"{self.stage} {self.pair} {self.arm} of experiment {self.experiment_id}"
+
+    @property
+    def name(self) -> str:
+        return f"{self.stage} pair {self.pair + 1}, {self.arm}"
+
+    def lease(self, machine: Machine, worker: str) -> Lease | None:
+        """Claim by conditional update; None where somebody else was faster."""
+        now = timezone.now()
+        with transaction.atomic():
+            mine = Trial.objects.waiting().filter(pk=self.pk)
+            if not mine.update(state=self.State.LEASED, generation=F("generation") + 1):
+                return None
+            self.refresh_from_db(fields=["state", "generation"])
+            self._tell_of(Event.Kind.TRIAL_STARTED, f"{self.name}: on {machine.name}")
+            return Lease.objects.create(
+                trial=self, machine=machine, worker=worker, generation=self.generation, granted=now,
+                expires=now + LEASE_TIME,
+            )  # fmt: skip
+
+    def lose(self, why: str) -> None:
+        """Give up on a waiting trial: its pair is broken and made up for by another."""
+        with transaction.atomic():
+            if Trial.objects.waiting().filter(pk=self.pk).update(state=self.State.LOST, note=why):
+                self._tell_of(Event.Kind.TRIAL_ENDED, f"{self.name}: lost, {why}")
+
+    def give_back(self, lease: Lease, why: str) -> bool:
+        """End a lease without a result: the trial waits again, or is lost after MAX_ATTEMPTS leases."""
+        with transaction.atomic():
+            if not lease.release():
+                return False
+            again = self.State.WAITING if lease.generation < MAX_ATTEMPTS else self.State.LOST
+            if Experiment.objects.filter(pk=self.experiment_id).exclude(state=Experiment.State.RUNNING).exists():
+                again = self.State.CANCELLED
+            Trial.objects.filter(pk=self.pk, generation=lease.generation).update(state=again, note=why)
+            self._tell_of(Event.Kind.TRIAL_ENDED, f"{self.name}: {again.value}, {why}")
+        return True
+
+    def finish(self, lease: Lease, **result: object) -> bool:
+        """Store the result, if the lease is still ours. False: fenced, nothing was written."""
+        with transaction.atomic():
+            if not lease.release():
+                return False
+            outcome = Result.objects.create(trial=self, generation=lease.generation, **result)
+            Trial.objects.filter(pk=self.pk).update(state=self.State.ENDED, ended=timezone.now())
+            self._tell_of(Event.Kind.TRIAL_ENDED, f"{self.name}: {outcome}")
+        return True
+
+    def _tell_of(self, kind: str, text: str) -> None:
+        Event.record(kind, text, experiment=self.experiment)
+
+
+class Result(models.Model):
+    """The frozen outcome of a finished trial."""
+
+    trial = models.OneToOneField(Trial, models.CASCADE, related_name="result")
+    generation = models.PositiveIntegerField()
+    machine = models.ForeignKey(Machine, models.PROTECT, related_name="results")
+    score = models.FloatField(null=True, blank=True, help_text="the primary metric, computed by the judge")
+    failure = models.CharField(max_length=20, blank=True)
+    message = models.TextField(blank=True)
+    observations = models.JSONField(default=list, help_text="integrity observations of the evaluator")
+    metrics = models.JSONField(default=dict)
+    seconds = models.JSONField(default=dict, help_text="wall and CPU seconds of each phase")
+    device_seconds = models.FloatField(default=0, help_text="what the trial costs the budget")
+    hashes = models.JSONField(default=dict, help_text="judge, data, split, environment, tree, cache, weights")
+    surroundings = models.JSONField(default=dict, help_text="device, its clocks, sandbox, seed")
+    isolation_level = models.PositiveIntegerField()
+    machine_class = models.CharField(max_length=120)
+    log = models.ForeignKey("Artifact", models.SET_NULL, null=True, blank=True, related_name="+")
+    losses = models.ForeignKey("Artifact", models.SET_NULL, null=True, blank=True, related_name="+")
+    sample = models.TextField(blank=True, help_text="what the trained model writes; data, never markup")
+    created = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(score__isnull=False, failure="") | (Q(score__isnull=True) & ~Q(failure="")),
+                name="scored_or_failed",
+            )
+        ]
+
+    @property
+    def value(self) -> float:
+        """The score of a result that has one."""
+        assert self.score is not None
+        return self.score
+
+    @property
+    def is_censored(self) -> bool:
+        """Whether the trial hit its cap: the score is the cap then, and the true one at least as bad."""
+        return bool(self.metrics.get("censored"))
+
+    def __str__(self) -> str:
+        return f"{self.score:.5f}" if self.score is not None else self.failure
