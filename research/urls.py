@@ -4,6 +4,7 @@ from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import path
 
 from research.views import (
+    audit,
     comments,
     compare,
     evidence,
@@ -13,6 +14,7 @@ from research.views import (
     health,
     lessons,
     machines,
+    members,
     overview,
     palette,
     people,
@@ -26,11 +28,14 @@ from research.views import (
 
 urlpatterns = [
     path("", overview.page, name="overview"),
+    path("seen/", overview.seen, name="seen"),
     path("projects/new/", project.new, name="new-project"),
     path("p/<slug:name>/", project.page, name="project"),
     path("p/<slug:name>/state/", project.state, name="project-state"),
     path("p/<slug:name>/threads/", project.add_thread, name="add-thread"),
     path("p/<slug:name>/graph/", graph.page, name="graph"),
+    path("p/<slug:name>/audit/", audit.of_project, name="project-audit"),
+    path("p/<slug:name>/members/", members.of_project, name="members"),
     path("p/<slug:name>/worth/", worth.page, name="worth"),
     path("p/<slug:name>/worth/ablate/", worth.ablate, name="ablate"),
     path("t/<slug:id>/", thread.page, name="thread"),
@@ -47,6 +52,8 @@ urlpatterns = [
     path("review/<slug:id>/diff/<int:number>/viewed/", review.viewed, name="viewed"),
     path("review/<slug:id>/layout/", review.layout, name="diff-layout"),
     path("review/<slug:id>/decide/", review.decide, name="decide"),
+    path("audit/", audit.of_lab, name="audit"),
+    path("members/", members.of_lab, name="lab-members"),
     path("review/<slug:id>/comments/", comments.make, name="comments"),
     path("review/<slug:id>/comments/<slug:comment>/", comments.decide, name="comment"),
     path("findings/<int:pk>/", findings.decide, name="finding"),

@@ -1,4 +1,4 @@
-"""Sign-in, settings, members and the palette: what is around every page."""
+"""Sign-in, settings and the palette: what is around every page."""
 
 from __future__ import annotations
 
@@ -9,26 +9,8 @@ from django.contrib.auth.models import User
 from django.test import Client
 from pytest_django import DjangoAssertNumQueries
 
-from research.models import (
-    AuditEntry,
-    Machine,
-    Membership,
-    MergeRequest,
-    NotAllowed,
-    Preferences,
-    Project,
-    Role,
-    Thread,
-)
+from research.models import Machine, MergeRequest, Preferences, Project, Role, Thread
 from tests.cast import World, begin, person
-
-
-@pytest.fixture
-def admin(client: Client, project: Project) -> User:
-    """Ada administers one project, signed in."""
-    ada = person("ada", Role.ADMIN, project)
-    client.force_login(ada)
-    return ada
 
 
 def found(client: Client, query: str) -> list[dict[str, str]]:
@@ -73,40 +55,18 @@ def test_single_letter_keys_can_be_switched_off(client: Client, reviewer: User) 
     assert 'data-shortcuts="on"' in client.get("/settings/").content.decode()
 
 
+def test_settings_lead_to_members_and_audit(client: Client, project: Project) -> None:
+    client.force_login(person("vera", Role.VIEWER, project))
+    page = client.get("/settings/").content.decode()
+    assert "/p/question/members/" in page and "/p/question/audit/" in page and '"/audit/"' not in page
+    client.force_login(person("ada", Role.ADMIN))
+    page = client.get("/settings/").content.decode()
+    assert 'href="/audit/"' in page and 'href="/members/"' in page
+
+
 def test_an_unknown_act_changes_nothing(client: Client, reviewer: User) -> None:
     client.force_login(reviewer)
     assert client.post("/settings/", {"act": "promote"}).status_code == 405
-
-
-# ---- members -------------------------------------------------------------------------------------------------------
-
-
-def test_an_admin_gives_and_takes_roles(client: Client, admin: User, project: Project, outsider: User) -> None:
-    give = {"act": "member", "user": "otto", "role": "3", "project": project.public_id}
-    client.post("/settings/", give)
-    assert Membership.role_of(outsider, project) == Role.REVIEWER
-    assert AuditEntry.objects.get(action="member").detail == {"user": "otto", "role": 3}
-    page = client.get("/settings/").content.decode()
-    assert "otto" in page and "Members of every project" not in page  # not theirs to change
-    client.post("/settings/", give | {"role": "0"})
-    assert Membership.role_of(outsider, project) == 0
-
-
-def test_only_an_admin_changes_members(client: Client, project: Project, outsider: User) -> None:
-    client.force_login(person("rita", Role.REVIEWER, project))
-    give = {"act": "member", "user": "otto", "role": "4", "project": project.public_id}
-    assert client.post("/settings/", give).status_code == 403
-    client.force_login(outsider)
-    assert client.post("/settings/", give).status_code == 404
-    assert client.post("/settings/", give | {"project": ""}).status_code == 403  # all projects
-    with pytest.raises(NotAllowed):
-        Membership.give(outsider, outsider, project, Role.ADMIN)
-    assert not Membership.objects.filter(user=outsider).exists()
-
-
-def test_a_person_whom_nobody_knows_is_named_in_the_refusal(client: Client, admin: User, project: Project) -> None:
-    give = {"act": "member", "user": "nemo", "role": "1", "project": project.public_id}
-    assert "Nobody here is called" in client.post("/settings/", give, follow=True).content.decode()
 
 
 # ---- the palette ---------------------------------------------------------------------------------------------------

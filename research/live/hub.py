@@ -149,7 +149,7 @@ class Hub:
         if due:
             due.sort(key=lambda socket: socket.served)
             answers = await self.ask(read, _places(due), {socket.seq for socket in due if socket.topics})
-            await self._meet_new_projects(due, answers)
+            await self._look_again(due, answers)
             for socket in due:
                 self._serve(socket, answers)
             await asyncio.sleep(0)  # the deliveries have begun; where sending does not wait, they have ended
@@ -166,10 +166,12 @@ class Hub:
         self._deliveries.add(task)
         task.add_done_callback(self._deliveries.discard)
 
-    async def _meet_new_projects(self, due: list[Socket], answers: Answers) -> None:
+    async def _look_again(self, due: list[Socket], answers: Answers) -> None:
+        """At everybody where roles have changed; else at those who may not know of a new project."""
         newest = max((news.newest_project for news in answers.news.values()), default=0)
-        for socket in due:
-            if socket.topics and socket.access.newest < newest:
+        members = any(news.members for news in answers.news.values())
+        for socket in list(self.sockets) if members else due:
+            if members or (socket.topics and socket.access.newest < newest):
                 await self.look(socket)
 
     async def _keep_house(self) -> None:

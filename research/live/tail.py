@@ -58,6 +58,7 @@ class News:
     head: int
     events: Sequence[tuple[int | None, frozenset[str]]] = ()
     everything: bool = False
+    members: bool = False  # somebody's roles have changed
 
     @property
     def newest_project(self) -> int:
@@ -82,8 +83,13 @@ def news_after(seq: int) -> News:
     events = list(Event.objects.after(seq).select_related("project", "thread", "experiment")[: MAX_EVENTS + 1])
     if seq > head or len(events) > MAX_EVENTS:
         # The project is looked up so that whoever may see a new one hears of it.
-        return News(head, [(Project.objects.aggregate(newest=Max("pk"))["newest"], frozenset())], everything=True)
-    return News(events[-1].seq if events else head, [(event.project_id, frozenset(event.topics)) for event in events])
+        newest = Project.objects.aggregate(newest=Max("pk"))["newest"]
+        return News(head, [(newest, frozenset())], everything=True)
+    return News(
+        events[-1].seq if events else head,
+        [(event.project_id, frozenset(event.topics)) for event in events],
+        members=any(event.kind == Event.Kind.MEMBER for event in events),
+    )
 
 
 def _steps(places: Mapping[Place, int]) -> dict[Place, Step]:

@@ -68,6 +68,7 @@ class Event(models.Model):
         COMMENT = "comment"
         LESSON = "lesson"
         MACHINE = "machine"
+        MEMBER = "member"  # a role was given or taken: open sockets are looked at again
         NOTE = "note"
 
     seq = models.BigIntegerField(primary_key=True)

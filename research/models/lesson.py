@@ -55,9 +55,13 @@ class Lesson(models.Model):
     def restore(self, by: User) -> None:
         self._keep(by, retracted=False, act="restore a lesson")
 
+    @property
+    def keeper(self) -> Role:
+        """Who may retract and restore it: a reviewer where a reviewer's word made it."""
+        return Role.REVIEWER if self.kind == self.Kind.REJECTED else Role.MEMBER
+
     def _keep(self, by: User, retracted: bool, act: str) -> None:
-        role = Role.REVIEWER if self.kind == self.Kind.REJECTED else Role.MEMBER
-        Membership.require(by, self.project, role, act)
+        Membership.require(by, self.project, self.keeper, act)
         with transaction.atomic():
             other = Lesson.objects.filter(pk=self.pk, retracted=not retracted)
             if other.update(retracted=retracted):

@@ -180,6 +180,16 @@ class Project(models.Model):
             self._change({self.State.EXHAUSTED}, self.State.ACTIVE, "")
         self.refresh_from_db(fields=list(limits))
 
+    def set_single_person(self, by: User, single: bool) -> None:
+        """Whether whoever started or steered a thread may also approve what it found. Shown on the pages."""
+        Membership.require(by, self, Role.ADMIN, "switch single-person mode")
+        with transaction.atomic():
+            if Project.objects.filter(pk=self.pk, single_person=not single).update(single_person=single):
+                AuditEntry.record(by, "single person", self, on=single)
+                words = f"single-person mode was switched {'on' if single else 'off'} by {by}"
+                Event.record(Event.Kind.STATE, words, project=self, actor=by)
+        self.refresh_from_db(fields=["single_person"])
+
     def _act(self, by: User | None, act: str, before: set[State], after: State, reason: str) -> None:
         """A change of state, in somebody's name where there is one. Nothing is written where it changes nothing."""
         Membership.require(by, self, Role.MEMBER, f"{act} it")

@@ -21,7 +21,7 @@ QUOTED = 400  # characters of the line that are kept beside a comment
 @require_POST
 def make(request: HttpRequest, id: str) -> HttpResponse:
     """Begin a thread on a line, a file or the whole change."""
-    found = checked(request, requests(id))
+    found = checked(request, requests(id), Role.MEMBER)
     changes = Changes(found, request.user, _shown_as(request))  # type: ignore[arg-type]
     asked = request.POST
     path, side, line = asked.get("path", ""), asked.get("side", ""), asked.get("line", "")
@@ -52,7 +52,7 @@ def _quote(request: HttpRequest, changes: Changes, path: str, side: str, line: s
 @require_POST
 def decide(request: HttpRequest, id: str, comment: str) -> HttpResponse:
     """Reply to a thread, resolve it or open it again; `id` is the request that the person looks at."""
-    found = checked(request, requests(id))
+    found = checked(request, requests(id), Role.MEMBER)
     row = found.talk.threads().filter(public_id=comment).select_related("request__project").first()
     act = ACTS.get(request.POST.get("act", ""))
     if row is None or act is None:

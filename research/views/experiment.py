@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 from django.db.models import QuerySet
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.urls import reverse
-from django.views.decorators.http import require_POST
+from django.views.decorators.http import require_POST, require_safe
 
 from research.models import Experiment, Membership, NotMergeable, Role
 from research.tasks import advance_project
@@ -39,6 +39,7 @@ def more_seeds(request: HttpRequest, id: str) -> HttpResponse:
     return go(request, reverse("experiment", args=[replicate.public_id]), said=said)
 
 
+@require_safe
 def log(request: HttpRequest, id: str, trial: str) -> HttpResponseBase:
     """A trial's whole log, as it came, to be saved and never shown by the browser."""
     experiment = checked(request, _rows(id))

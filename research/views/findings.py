@@ -10,7 +10,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_POST
 
 from research import tasks
-from research.models import Experiment, Finding, MergeRequest, NotMergeable
+from research.models import Experiment, Finding, MergeRequest, NotMergeable, Role
 from research.validation.records import Severity
 from research.views.pages import checked, go
 
@@ -51,7 +51,7 @@ def _refusal(finding: Finding, user: AbstractUser) -> str:
 @require_POST
 def decide(request: HttpRequest, pk: int) -> HttpResponse:
     """Override a finding, or let it stand again; back to the page it was asked from."""
-    finding = checked(request, Finding.objects.filter(pk=pk).select_related("experiment__project"))
+    finding = checked(request, Finding.objects.filter(pk=pk).select_related("experiment__project"), Role.REVIEWER)
     acts = {"override": finding.override, "reinstate": finding.reinstate}
     act = acts.get(request.POST.get("act", ""))
     if act is None:

@@ -43,7 +43,9 @@ def page(request: HttpRequest) -> HttpResponse:
 @require_POST
 def decide(request: HttpRequest, pk: int) -> HttpResponse:
     """Retract or restore one lesson; back to the list as it was."""
-    lesson = checked(request, Lesson.objects.filter(pk=pk).select_related("project"))
+    rows = Lesson.objects.filter(pk=pk).select_related("project")
+    lesson = checked(request, rows)
+    checked(request, rows, lesson.keeper)
     back = request.POST.get("next", "")
     if not url_has_allowed_host_and_scheme(back, {request.get_host()}, request.is_secure()):
         back = reverse("lessons")
@@ -121,7 +123,7 @@ class LessonsBoard:
         return dict(Membership.objects.filter(user=self.user.pk).values_list("project_id", "role"))
 
     def may_change(self, lesson: Lesson) -> bool:
-        needed = Role.REVIEWER if lesson.kind == Lesson.Kind.REJECTED else Role.MEMBER
+        needed = lesson.keeper
         return max(self.roles.get(None, 0), self.roles.get(lesson.project_id, 0)) >= needed
 
     def _fitting(self) -> Q:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
@@ -24,6 +25,6 @@ def override(request: HttpRequest, id: str) -> HttpResponse:
     try:
         machine.override(request.user, allowed)  # type: ignore[arg-type]
     except NotAllowed as refused:
-        return go(request, reverse("machines"), problem=str(refused))
+        raise PermissionDenied(str(refused)) from refused
     said = "runs untrusted code without a sandbox" if allowed else "runs no untrusted code without a sandbox"
     return go(request, reverse("machines"), said=f"{machine} {said}.")

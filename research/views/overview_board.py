@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 
 from django.contrib.auth.models import AbstractUser
-from django.db.models import Count, Max, QuerySet, Sum
+from django.db.models import QuerySet
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.safestring import SafeString
@@ -22,12 +22,9 @@ from research.models import (
     Machine,
     Membership,
     MergeRequest,
-    Preferences,
     Project,
-    Result,
     Role,
     Thread,
-    Verdict,
 )
 from research.templatetags.lab import percent, share
 from research.views.frontier import Frontier, drawing, frontier_of, key_of
@@ -36,7 +33,6 @@ from research.views.now import SILENT_AFTER, last_line
 from research.views.spent import spent_of
 from research.views.wall import ThreadRow, thread_rows
 
-AWAY = timedelta(minutes=30)
 WINDOW = timedelta(minutes=10)  # of which a machine's busy share is told
 FORGOTTEN = timedelta(days=1)  # a machine that was silent for longer has left
 MOST = 8  # lines of one kind that are worth a person's look at once
@@ -54,20 +50,6 @@ class Need:
     detail: str
     href: str
     since: datetime | None = None
-
-
-@dataclass(frozen=True)
-class Digest:
-    """What happened while a person was away."""
-
-    since: datetime
-    away: float  # seconds
-    experiments: int
-    improved: int
-    merged: int
-    caught: int  # invalid: failures and integrity findings
-    best: float | None  # the largest confirmed gain
-    device_seconds: float
 
 
 @dataclass(frozen=True)
@@ -256,30 +238,3 @@ def _count(number: int, word: str) -> str:
 
 def _error(half: float | None) -> str:
     return f" ± {100 * half:.1f} %" if half is not None else ""
-
-
-def visit(preferences: Preferences, now: datetime) -> bool:
-    """Note a visit of the overview. True where it ends a long absence, which then began at `away_since`."""
-    returned = now - preferences.seen > AWAY
-    if returned:
-        preferences.away_since = preferences.seen
-    preferences.seen = now
-    preferences.save(update_fields=["seen", "away_since"])
-    return returned
-
-
-def digest_of(projects: list[Project], since: datetime, until: datetime) -> Digest:
-    """What happened in these projects between leaving and coming back, and since."""
-    verdicts = Verdict.objects.filter(experiment__project__in=projects, created__gt=since)
-    kinds = {kind: (n, best) for kind, n, best in _by_kind(verdicts)}
-    improved, best = kinds.get("improved", (0, None))
-    merged = MergeRequest.objects.filter(project__in=projects, state=MergeRequest.State.MERGED, decided__gt=since)
-    results = Result.objects.filter(trial__project__in=projects, created__gt=since)
-    return Digest(
-        since, (until - since).total_seconds(), sum(n for n, _ in kinds.values()), improved, merged.count(),
-        kinds.get("invalid", (0, None))[0], best, results.aggregate(total=Sum("device_seconds"))["total"] or 0.0,
-    )  # fmt: skip
-
-
-def _by_kind(verdicts: QuerySet[Verdict]) -> list[tuple[str, int, float | None]]:
-    return list(verdicts.values_list("kind").annotate(Count("pk"), Max("relative")).order_by())

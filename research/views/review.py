@@ -12,7 +12,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_POST
 
 from research import tasks
-from research.models import MergeRequest, NotMergeable, Preferences, Project
+from research.models import MergeRequest, NotMergeable, Preferences, Project, Role
 from research.views.evidence_line import evidence_line
 from research.views.pages import checked, go, render_page
 from research.views.review_board import RequestPage
@@ -82,7 +82,7 @@ def decide(request: HttpRequest, id: str) -> HttpResponse:
     act = DECISIONS.get(request.POST.get("act", ""))
     if act is None:
         raise Http404("there is no such decision")
-    found = checked(request, requests(id))
+    found = checked(request, requests(id), Role.MEMBER if act is measure_more else Role.REVIEWER)
     here = reverse("merge-request", args=[found.public_id])
     try:
         said = act(found, request.user, request)  # type: ignore[arg-type]

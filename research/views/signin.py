@@ -29,6 +29,7 @@ def by_link(request: HttpRequest, token: str) -> HttpResponse:
         return redirect(settings.LOGIN_REDIRECT_URL)
     if request.user.is_authenticated:  # the same link once more, by somebody who is in
         return redirect(settings.LOGIN_REDIRECT_URL)
+    SignInLink.refuse(token)
     return render(request, "registration/link.html", {"usable": False}, status=410)
 
 

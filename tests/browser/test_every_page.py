@@ -31,7 +31,7 @@ def addresses(thread: Thread, world: World) -> list[str]:
         f"/e/{ended.public_id}/evidence/", f"/e/{running.public_id}/evidence/", f"/p/{thread.project.name}/worth/",
         f"/compare/?e={ended.public_id},{running.public_id}", "/compare/", f"/p/{thread.project.name}/graph/",
         "/review/", f"/review/{request.public_id}/", f"/review/{first.public_id}/", "/lessons/", "/machines/",
-        "/settings/",
+        "/settings/", "/audit/", "/members/", f"/p/{thread.project.name}/audit/", f"/p/{thread.project.name}/members/",
     ]  # fmt: skip
 
 
