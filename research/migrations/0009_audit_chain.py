@@ -17,7 +17,7 @@ def name_actors(apps, schema_editor):
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("research", "0005_review_talk"),
+        ("research", "0008_review_talk"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

@@ -10,7 +10,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('research', '0004_combination'),
+        ('research', '0007_combination'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
