@@ -11,7 +11,7 @@ from django.contrib.auth.models import User
 from django.test import Client
 
 from research.loop.advance import advance_project_until_idle
-from research.models import Experiment, Idea, Lease, Project, Result, Role, Series, Thread, Trial, Verdict
+from research.models import Experiment, Finding, Idea, Lease, Project, Result, Role, Series, Thread, Trial, Verdict
 from research.models.series import Outcome
 from research.validation.named import Setting, named_rule
 from research.validation.records import Direction
@@ -180,6 +180,17 @@ def test_faster_and_better_are_told_apart_from_the_curves(
 
 def test_without_curves_the_split_is_not_known(client: Client, mira: User, improved: Experiment) -> None:
     assert "Not known" in shown(client, improved, "?part=split")
+
+
+def test_an_overridden_finding_says_who_and_why(
+    client: Client, mira: User, improved: Experiment, reviewer: User
+) -> None:
+    about = {"kind": "network", "severity": "review", "message": "it opens a socket"}
+    finding = Finding.objects.create(experiment=improved, **about)
+    assert "overridden" not in words(shown(client, improved, "?part=audits"))
+    finding.override(reviewer, "only imported")
+    audits = words(shown(client, improved, "?part=audits"))
+    assert "it opens a socket" in audits and "Overridden by rosa" in audits and "only imported" in audits
 
 
 def test_costs_audits_and_hashes_come_from_the_results(client: Client, mira: User, improved: Experiment) -> None:

@@ -181,7 +181,7 @@ class ExperimentBoard:
 
     @cached_property
     def findings(self) -> list[Finding]:
-        return list(self.experiment.findings.select_related("trial").order_by("-severity", "pk"))
+        return list(self.experiment.findings.select_related("trial", "overridden_by").order_by("-severity", "pk"))
 
     @cached_property
     def replicates(self) -> list[Experiment]:
