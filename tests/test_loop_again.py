@@ -10,6 +10,7 @@ from django.core import serializers
 
 from research.loop import commit, implement, judge, learn, measure, merge, noise, propose
 from research.models import Candidate, Diff, Experiment, Finding, Idea, MergeRequest, NoiseFloor, Project, Thread, Trial
+from research.models.trial import TrialQuerySet
 from tests.cast import World, focus, go, repository_of, running, step
 
 pytestmark = pytest.mark.django_db
@@ -119,7 +120,7 @@ def test_a_crash_while_an_experiment_is_opened_leaves_no_half_of_it(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as crash, pytest.raises(KeyboardInterrupt):
-        crash.setattr(Experiment, "_plan_pair", die)
+        crash.setattr(TrialQuerySet, "plan_pair", die)
         step(thread)
     assert not Experiment.objects.exists() and not Finding.objects.exists()
     assert Project.objects.get().experiments_begun == 0
