@@ -120,7 +120,8 @@ def test_a_campaign_survives_kill_9_of_worker_and_control(lab: Path) -> None:
     assert result["trials"] == rows(lab, "select count(*) from research_result")[0][0]
     assert len(result["closing_pairs"]) == 5
     assert_sound(lab)
-    assert rows(lab, "select max(generation) from research_trial")[0][0] >= 2  # something was really interrupted
+    interrupted = "select count(*) from research_trial where generation > 1 or note like '% is gone'"
+    assert rows(lab, interrupted)[0][0]  # on a slow machine its time may be over before it is leased again
     assert not processes(lab)
 
 
