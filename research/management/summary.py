@@ -38,7 +38,7 @@ def summary(project: Project) -> dict[str, Any]:
         "combinations": combined(project),
         "interactions": [read.to_json() for _, read in interactions(project)],
         "audits": [point.to_json() for point in calibrations(project)],
-        "ablation": ablation_rows(project),
+        **newest_ablation(project),
         "device_seconds": round(results.aggregate(total=Sum("device_seconds"))["total"] or 0, 1),
         "wall_seconds": round(project.wall_seconds, 1),
         "budgeted_share": _share(sum(row["train_wall"] for row in timed), slots * project.wall_seconds),
@@ -58,10 +58,14 @@ def combined(project: Project) -> dict[str, int]:
     return {"tried": found.count(), "merged": found.filter(merged).count()}
 
 
-def ablation_rows(project: Project) -> list[dict[str, Any]] | None:
-    """Of the champion, as far as it has been measured; None where nobody asked."""
-    newest = project.ablations.filter(champion=project.champion).order_by("-pk").first()
-    return [row.to_json() for row in newest.rows()] if newest else None
+def newest_ablation(project: Project) -> dict[str, Any]:
+    """What each change is worth, as far as it has been measured, and of which commit; None where nobody asked.
+
+    `main` may have moved since it was asked for.
+    """
+    newest = project.ablations.order_by("-pk").first()
+    rows = [row.to_json() for row in newest.rows()] if newest else None
+    return {"ablation": rows, "ablation_of": newest.champion if newest else None}
 
 
 def closing_scores(project: Project) -> tuple[float | None, float | None, list[list[float]]]:
