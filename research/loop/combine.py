@@ -88,16 +88,17 @@ def make(idea: Idea, mine: Part, other: Part) -> None:
 
 def parents(project: Project) -> bool:
     """Measure the parts of each combination that is being confirmed, or was. True where rows changed."""
-    changed = False
-    for candidate in combinations(project).select_related("experiment"):
-        experiment = getattr(candidate, "experiment", None)
-        if experiment is None or not experiment.trials.filter(stage=str(Stage.CONFIRM)).exists():
-            continue
+    changed, purpose = False, Experiment.Purpose.PARENT
+    over = project.experiments.filter(purpose=purpose).exclude(state=Experiment.State.RUNNING)
+    ended = set(over.values_list("key", flat=True))
+    confirming = combinations(project).filter(experiment__trials__stage=str(Stage.CONFIRM)).distinct()
+    for candidate in confirming.select_related("experiment"):
         for key, branch in zip(candidate.part_keys(), candidate.parts, strict=True):
+            if key in ended:
+                continue
             part = Experiment.objects.filter(key=key).first()
             if part is None and project.is_running:
-                purpose = Experiment.Purpose.PARENT
-                split = experiment.confirm_split  # gains on other text may differ
+                split = candidate.experiment.confirm_split  # gains on other text may differ
                 part = begin(project, key, purpose, branch.label, candidate.parent, branch.commit, split)
             changed |= part is not None and bring_to(part, str(Stage.CONFIRM), PARENT_PAIRS)
     return changed
