@@ -84,7 +84,8 @@ def _decades(low: float, high: float, up: Scale) -> list[str]:
         y = up(power)
         kind = "one" if power == 0 else "grid"
         parts.append(f'<line class="{kind}" x1="0" x2="100%" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text class="tick" x="-8" y="{y + 4:.1f}" text-anchor="end">{_number(10.0**power)}</text>')
+        tick = _number(10.0**power) if power >= -2 else f"1e{power}"  # the margin holds four figures
+        parts.append(f'<text class="tick" x="-8" y="{y + 4:.1f}" text-anchor="end">{tick}</text>')
     return parts
 
 
