@@ -176,4 +176,6 @@ def test_a_campaign_reports_what_was_combined_rolled_back_and_promised(
     assert (audit["merges"], audit["realised"]["pairs"]) == (1, 6)
     assert {row["label"] for row in said["ablation"]} == {"alpha", "beta"}
     request.roll_back(reviewer, "wrong")
-    assert summary(project)["rollbacks"] == 1 and summary(project)["ablation"] is None
+    left = summary(project)
+    assert left["rollbacks"] == 1
+    assert left["ablation_of"] == request.commit != project.champion  # told with the commit that it is of
