@@ -192,8 +192,7 @@ def test_a_new_idea_joins_the_graph_and_moves_nothing(
     assert {key: after[key] for key in before} == before and len(after) == len(before) + 1
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 360])
+@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 360)])
 def test_nothing_serious_is_wrong_for_assistive_tools(
     search: MergeRequest, signed_in: SignedIn, reviewer: User, project: Project, axe: Callable[..., None], page: Page,
     theme: str, width: int,

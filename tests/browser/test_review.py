@@ -137,8 +137,7 @@ def test_keys_walk_the_queue_the_diff_and_ask_for_seeds(
     assert second.pk
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 360])
+@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 360)])
 def test_review_pages_are_accessible(
     server: str, signed_in: SignedIn, axe: Callable[..., None], thread: Thread, world: World, reviewer: User,
     theme: str, width: int,

@@ -89,8 +89,7 @@ def test_what_is_said_in_one_window_appears_in_another_and_spares_what_is_typed(
     expect(page.locator("#files table.split")).to_have_count(1)
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 360])
+@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 360)])
 def test_a_page_full_of_talk_is_accessible(
     server: str, signed_in: SignedIn, axe: Callable[..., None], thread: Thread, world: World, reviewer: User,
     member: User, theme: str, width: int,
