@@ -53,6 +53,11 @@ class Jail:
         return FIRST_UID + self.slot if os.geteuid() == 0 else None
 
     @property
+    def guardian(self) -> Path:
+        """The program between the lab and the sandbox."""
+        return HERE / "guardian.py"
+
+    @property
     def slot_folder(self) -> Path:
         """Where the guardian gathers what an ordinary user could not reach; in its mount namespace only."""
         return SLOT_ROOT / f"slot-{self.slot}"

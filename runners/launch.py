@@ -20,7 +20,7 @@ from typing import Any
 
 from runners import landlock
 from runners.cgroup import CGroup
-from runners.jail import HERE, Jail, find_bwrap
+from runners.jail import Jail, find_bwrap
 from runners.zygote import receive, send
 
 log = logging.getLogger(__name__)
@@ -139,7 +139,7 @@ def _try(jail: Jail, mechanism: str, group: CGroup | None) -> Launched:
     try:
         plan = _plan(jail, mechanism, group, {"control": given[0], "info": given[1], "filter": given[2]})
         guardian = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-B", str(HERE / "guardian.py"), json.dumps(plan)],
+            [sys.executable, "-I", "-S", "-B", str(jail.guardian), json.dumps(plan)],
             stdin=subprocess.DEVNULL,
             stdout=complaints,
             stderr=complaints,

@@ -34,6 +34,7 @@ pytestmark = pytest.mark.torch
 PLAYED = (
     "forged_result", "unnormalised", "symbolic_link", "smuggled_text", "inherited_descriptor", "peek_per_mille",
     "packing_leak", "long_warm_up", "rewritten_weights", "cache_from_forward", "warm_start", "signal_judge",
+    "core_pattern",
 )  # fmt: skip
 
 

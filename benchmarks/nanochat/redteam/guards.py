@@ -83,6 +83,11 @@ def _jail(removed: frozenset[str], data: Path) -> type[Jail]:
         def uid(self) -> int | None:
             return None if "own_user" in removed else Jail.uid.fget(self)  # type: ignore[attr-defined]
 
+        @property
+        def guardian(self) -> Path:
+            refusing = Jail.guardian.fget(self)  # type: ignore[attr-defined]
+            return Path(__file__).with_name("open_guardian.py") if "own_user" in removed else refusing
+
         def sources(self) -> dict[str, str]:
             return super().sources() | ({"data": str(data)} if "mounts" in removed else {})
 
