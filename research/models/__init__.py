@@ -16,6 +16,7 @@ from research.models.people import Membership, Preferences, Role, SignInLink
 from research.models.project import Project
 from research.models.refusals import NotAllowed, NotMergeable
 from research.models.series import Chunk, Series
+from research.models.session import Call, Message, Session
 from research.models.thread import SteeringLabel, Thread
 from research.models.trial import Result, Trial
 from research.models.verdict import Finding, Verdict
@@ -26,6 +27,7 @@ __all__ = [
     "Artifact",
     "AuditEntry",
     "Branch",
+    "Call",
     "Candidate",
     "Chunk",
     "Comment",
@@ -41,6 +43,7 @@ __all__ = [
     "Machine",
     "Membership",
     "MergeRequest",
+    "Message",
     "NoiseFloor",
     "NotAllowed",
     "NotMergeable",
@@ -49,6 +52,7 @@ __all__ = [
     "Result",
     "Role",
     "Series",
+    "Session",
     "SignInLink",
     "SteeringLabel",
     "Thread",

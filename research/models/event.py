@@ -69,6 +69,7 @@ class Event(models.Model):
         LESSON = "lesson"
         MACHINE = "machine"
         MEMBER = "member"  # a role was given or taken: open sockets are looked at again
+        SESSION = "session"  # a conversation with a model began or ended
         NOTE = "note"
 
     seq = models.BigIntegerField(primary_key=True)

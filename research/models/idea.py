@@ -31,6 +31,7 @@ class Idea(models.Model):
         RETUNE = "retune"  # other tunables of a technique that the head has
         JOINT = "joint"  # several techniques at once (near misses recombined)
         COMBINATION = "combination"  # branches of two threads, merged three ways
+        CHANGE = "change"  # code of a researcher's own, in no catalogue
 
     public_id = models.CharField(max_length=16, unique=True, default=new_id, editable=False)
     thread = models.ForeignKey(Thread, models.CASCADE, related_name="ideas")
@@ -44,6 +45,9 @@ class Idea(models.Model):
     steps = models.JSONField(help_text='the techniques to apply, in order: [{"technique", "tunables"}]')
     files = models.JSONField(default=list, blank=True, help_text="paths that it changes")
     tags = models.JSONField(default=list, blank=True)
+    mode = models.CharField(max_length=12, blank=True, help_text="exploit, explore, combine, ablate or revisit")
+    plan = models.TextField(blank=True, help_text="how it is to be done, for whoever implements it")
+    model = models.CharField(max_length=80, blank=True, help_text="the model or agent that proposed it")
     fingerprint = models.CharField(max_length=64, db_index=True)
     trusted = models.BooleanField(default=False, help_text="what it adds is code that ships with the lab")
     state = models.CharField(max_length=12, choices=State, default=State.PROPOSED)

@@ -62,6 +62,11 @@ class Project(models.Model):
     max_trials = models.PositiveIntegerField(null=True, blank=True)
     max_device_seconds = models.FloatField(null=True, blank=True)
     max_wall_seconds = models.FloatField(null=True, blank=True)
+    max_money = models.DecimalField(
+        max_digits=14, decimal_places=8, null=True, blank=True, help_text="of models; never passed, not by one call"
+    )
+    max_tokens = models.PositiveBigIntegerField(null=True, blank=True, help_text="of models, prompt and reply together")
+    memory = models.BooleanField(default=True, help_text="researchers see lessons, and repetitions are refused")
     wall_seconds = models.FloatField(default=0, help_text="time the search has been running, over all starts")
     audit_every = models.PositiveIntegerField(
         default=10, help_text="merges until the champion is measured against the start again"

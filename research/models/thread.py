@@ -69,6 +69,9 @@ class Thread(models.Model):
         settings.AUTH_USER_MODEL, models.SET_NULL, null=True, blank=True, related_name="+",
         help_text="who started it or gave the newest steering: may not approve its requests",
     )  # fmt: skip
+    max_trials = models.PositiveIntegerField(null=True, blank=True)
+    max_money = models.DecimalField(max_digits=14, decimal_places=8, null=True, blank=True)
+    criteria = models.JSONField(default=dict, blank=True, help_text="when this line of inquiry is given up")
     held_by = models.CharField(max_length=40, blank=True)
     held_until = models.DateTimeField(null=True, blank=True)
     created = models.DateTimeField(default=timezone.now)
