@@ -97,7 +97,7 @@ def read(evidence: Evidence, rule: Rule, noise: NoiseFloor) -> Reading:
     from research.validation import stats
 
     weight = weigh(evidence.of(Stage.CONFIRM), rule)
-    kept = stats.shrinkage(weight.gains, noise.sigma_pair, rule.shrink_tau)
+    kept = stats.shrinkage(weight.gains, noise.sigma_pair, rule)
     return Reading(weight, weight.gain * kept, evidence.level(rule, Stage.CONFIRM))
 
 
