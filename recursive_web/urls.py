@@ -3,4 +3,10 @@
 from django.contrib import admin
 from django.urls import include, path
 
-urlpatterns = [path("admin/", admin.site.urls), path("", include("research.urls"))]
+from research.views.signin import admin_door
+
+urlpatterns = [
+    path("admin/login/", admin_door),
+    path("admin/", admin.site.urls),
+    path("", include("research.urls")),
+]

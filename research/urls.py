@@ -1,6 +1,6 @@
 """Every address of the lab. Public ids and project names only; each page restores itself from its address."""
 
-from django.contrib.auth.views import LoginView, LogoutView
+from django.contrib.auth.views import LogoutView
 from django.urls import path
 
 from research.views import (
@@ -64,7 +64,7 @@ urlpatterns = [
     path("series/", series.history, name="series"),
     path("palette/", palette.search, name="palette"),
     path("settings/", people.settings, name="settings"),
-    path("sign-in/", LoginView.as_view(redirect_authenticated_user=True), name="sign-in"),
+    path("sign-in/", signin.SignIn.as_view(), name="sign-in"),
     path("sign-in/<str:token>/", signin.by_link, name="sign-in-link"),
     path("sign-out/", LogoutView.as_view(next_page="sign-in"), name="sign-out"),
     path("healthz", health.alive, name="healthz"),

@@ -21,7 +21,8 @@ from research.models.project import Project
 from research.models.refusals import NotMergeable
 from research.models.thread import Thread
 from research.validation import rules
-from research.validation.records import Evidence, PairedScore, Pooled, Rule, Stage, VerdictKind
+from research.validation.outcomes import Pooled
+from research.validation.records import Evidence, PairedScore, Rule, Stage, VerdictKind
 
 if TYPE_CHECKING:
     from research.models.trial import Result

@@ -16,7 +16,7 @@ from django.db import models, transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from research.models.audit import CONSOLE, NOBODY, AuditEntry
+from research.models.audit import CONSOLE, FAILED, NOBODY, AuditEntry
 from research.models.event import Event
 from research.models.refusals import NotAllowed
 
@@ -234,7 +234,7 @@ class SignInLink(models.Model):
     def refuse(cls, token: str) -> None:
         """Write down that somebody tried a link that is of no use any more; what never was one costs no row."""
         if link := cls.objects.filter(token_hash=_digest(token)).select_related("user").first():
-            AuditEntry.of_nobody(NOBODY, "failed sign-in", None, user=link.user.get_username(), by="a dead link")
+            AuditEntry.of_nobody(NOBODY, FAILED, None, user=link.user.get_username(), by="a dead link")
 
 
 def _check_name(name: str) -> None:

@@ -21,7 +21,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from research.validation.records import Evidence, NoiseFloor, PairedScore, Rule, Stage, Verdict, VerdictKind
+from research.validation.outcomes import Verdict
+from research.validation.records import Evidence, NoiseFloor, PairedScore, Rule, Stage, VerdictKind
 
 
 @dataclass(frozen=True)
