@@ -18,7 +18,7 @@ from research.models import Experiment, Finding, Idea, Lease, NoiseFloor, Result
 from research.validation.records import Direction, Pooled, Rule
 from research.views.curves import Curves, curves_of
 from research.views.datawords import DataUsed, data_used
-from research.views.logtext import tail
+from research.logtext import tail
 from research.views.now import Now, measuring
 from research.views.pairs import Pair, Pairs, direction_of, order_of, pairs_of
 from research.views.rulewords import rule_words, what_next
