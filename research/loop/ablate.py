@@ -42,10 +42,10 @@ def name_parts(ablation: Ablation) -> bool:
     brought = {name: request for request in reversed(line) for name in request.candidate.idea.techniques}
     recipe = recipe_of(project, ablation.champion)
     own = changes(project, [step.technique for step in recipe])
-    names = {step.technique: own[step.technique].name[:160] if step.technique in own else step.technique for step in recipe}
-    parts = [
-        AblationPart(label=label, technique=name, request=brought.get(name)) for name, label in names.items()
-    ]
+    names = {
+        step.technique: own[step.technique].name[:160] if step.technique in own else step.technique for step in recipe
+    }
+    parts = [AblationPart(label=label, technique=name, request=brought.get(name)) for name, label in names.items()]
     parts += [
         AblationPart(label=request.candidate.idea.name[:160], request=request)
         for request in line

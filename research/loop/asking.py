@@ -7,17 +7,21 @@ one session to the next comes last. Words of others go in as quotations.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import cache
 
 from research.loop.desk import RowDesk
 from research.loop.memory import sources_of
-from research.models import Idea, Project, Session, Thread
+from research.models import Call, Idea, Project, Session, Thread
+from research.models.session import CAP
 from research.researchers.llm import prompts
 from research.researchers.llm.conversation import room_for_files
-from research.researchers.llm.models import HOW, models_from, with_role
+from research.researchers.llm.models import HOW, ModelsError, models_from, with_role
 from research.researchers.llm.quoting import RULE, quoted
 from research.researchers.llm.wire import ModelSpec
 
+FAILURES = 3  # failed sessions in a row, until a thread waits for a person
+AT_ONCE = ("unauthorized", "bad_request", "broken")  # another try would end the same way
 RESULTS = 20  # verdicts that an opening shows
 Purpose = Session.Purpose
 
@@ -82,6 +86,49 @@ def ask_for_review(idea: Idea, change: Session, patch: str) -> Session | None:
         return None
     parts = {"idea": quoted("the idea", words_of(idea), 8_000), "change": quoted("the change", patch, 40_000)}
     return _open(idea.thread, Purpose.REVIEW, change.public_id, specs, parts, idea, change.base)
+
+
+def begin_session(thread: Thread, ask: Callable[[], Session]) -> bool:
+    """Open one; a thread for which nobody can be asked halts, with what to do."""
+    try:
+        ask()
+    except (NoModel, ModelsError) as nobody:
+        thread.give_up(str(nobody))
+        return False
+    return True
+
+
+def ended_without(session: Session) -> bool:
+    """A session that brought no answer: by a cap, by steering, by failure. True where the thread can go on at once.
+
+    Once for each. A thread that lacks money ends, when nothing of it runs any more; the reason stays on it.
+    """
+    thread = session.thread
+    if session.state == Session.State.STOPPED and session.failure == CAP:
+        if thread.note != session.note:
+            thread.tell(session.note)
+        if not (thread.experiments.running().exists() or thread.waiting_candidate):
+            thread.finish(session.note)
+        return False
+    if not session.take() or session.state == Session.State.STOPPED:
+        return True
+    row = thread.sessions.filter(purpose=session.purpose).failures_in_a_row()
+    what = f"a session to {session.purpose} failed ({session.failure.replace('_', ' ')}): {session.note}"
+    if session.failure in AT_ONCE:
+        thread.give_up(f"{what}; mend that, then resume this thread")
+        return False
+    if row % FAILURES == 0:
+        thread.give_up(f"{row} sessions to {session.purpose} failed in a row; the last: {session.note}. Look at the "
+                       "session, mend what it says, then resume this thread")  # fmt: skip
+        return False
+    thread.tell(what)
+    return True
+
+
+def answering_model(session: Session) -> str:
+    """The model that gave the answer."""
+    call = session.calls.filter(state=Call.State.ANSWERED).order_by("-number").first()
+    return call.model if call else ""
 
 
 def words_of(idea: Idea) -> str:

@@ -7,7 +7,7 @@ on the account.
     a reply is there with a call        performed, its answer stored
     the finishing call                  the session has ended; `answer` is for the loop
     nothing is open                     what it may cost is reserved, the model asked, reply and cost stored together
-    the endpoint says no                by kind: wait, next model, compact, fail (see FAILURES below)
+    the endpoint says no                by kind: wait, next model, compact, fail
     a cap could be passed               stopped; raising the cap lets it go on
 """
 

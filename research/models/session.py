@@ -109,7 +109,9 @@ class Session(models.Model):
         return f"session {self.public_id} ({self.purpose}) of {self.thread}"
 
     @classmethod
-    def begin(cls, key: str, thread: Thread, purpose: str, opening: Iterable[tuple[str, str]], **fields: Any) -> Session:
+    def begin(
+        cls, key: str, thread: Thread, purpose: str, opening: Iterable[tuple[str, str]], **fields: Any
+    ) -> Session:
         """Open the conversation with its first messages, (role, content) each; the one that is there under this key.
 
         `fields`: base, prompt, chain; idea, mode, replay_of where there are any.

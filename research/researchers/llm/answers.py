@@ -106,7 +106,9 @@ def _number(data: Mapping[str, Any], name: str, default: float | None = None) ->
 def _list(data: Mapping[str, Any], name: str, kind: type) -> list[Any]:
     found = data.get(name) or []
     if not isinstance(found, list) or not all(isinstance(item, kind) and not isinstance(item, bool) for item in found):
-        raise FormatError(f"{name} must be a list of {'texts' if kind is str else 'numbers' if kind is int else 'objects'}")
+        raise FormatError(
+            f"{name} must be a list of {'texts' if kind is str else 'numbers' if kind is int else 'objects'}"
+        )
     if kind is str:
         return [item.replace("\0", "").strip()[:40] for item in found if item.strip()][:MOST]
     return found[:MOST]
@@ -120,7 +122,10 @@ TEXT = {"type": "string"}
 IDEA = _object(
     ("title", "hypothesis", "plan", "expected_effect"),
     title={"type": "string", "description": "what is changed, in a few words"},
-    hypothesis={"type": "string", "description": "one falsifiable sentence: what the change does to the metric, and why"},
+    hypothesis={
+        "type": "string",
+        "description": "one falsifiable sentence: what the change does to the metric, and why",
+    },
     plan={"type": "string", "description": "what to change where, so that somebody else can write the code"},
     expected_effect={"type": "number", "description": "relative gain in the metric: 0.01 means one percent better"},
     tags={"type": "array", "items": TEXT, "description": "a few words to find it by"},
