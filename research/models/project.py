@@ -22,7 +22,7 @@ from research.models.event import Event
 from research.models.ids import new_id
 from research.models.people import Membership, Role
 
-BUDGETS = ("max_trials", "max_device_seconds", "max_wall_seconds")
+BUDGETS = ("max_trials", "max_device_seconds", "max_wall_seconds", "max_money", "max_tokens")
 
 
 def new_seed_key() -> str:
@@ -168,9 +168,10 @@ class Project(models.Model):
         self._act(by, "finish", before, self.State.FINISHED, "")
 
     def set_budget(self, by: User, **limits: float | None) -> None:
-        """Set one or more of max_trials, max_device_seconds and max_wall_seconds; None lifts a limit.
+        """Set one or more of BUDGETS; None lifts a limit.
 
-        An exhausted project goes on, until the next look finds the new budget spent too.
+        An exhausted project goes on, until the next look finds the new budget spent too; so does what a cap on models
+        had stopped.
         """
         Membership.require(by, self, Role.MEMBER, "set its budget")
         if unknown := sorted(set(limits) - set(BUDGETS)):
@@ -183,6 +184,8 @@ class Project(models.Model):
             words = ", ".join(f"{_limit(name, value)}" for name, value in limits.items())
             Event.record(Event.Kind.STATE, f"budget set by {by}: {words}", project=self, actor=by)
             self._change({self.State.EXHAUSTED}, self.State.ACTIVE, "")
+            for thread in self.threads.all():
+                thread.funded("the budget was raised")
         self.refresh_from_db(fields=list(limits))
 
     def set_single_person(self, by: User, single: bool) -> None:

@@ -19,7 +19,7 @@ from research.validation.outcomes import Pooled
 from research.validation.records import Direction, Rule
 from research.views.curves import Curves, curves_of
 from research.views.datawords import DataUsed, data_used
-from research.views.logtext import tail
+from research.logtext import tail
 from research.views.now import Now, measuring
 from research.views.pairs import Pair, Pairs, direction_of, order_of, pairs_of
 from research.views.rulewords import rule_words, what_next
