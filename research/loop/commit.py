@@ -8,6 +8,7 @@ from django.db import transaction
 
 from benchmarks.catalogue import Sources, Step
 from research.loop.memory import steps_of
+from research.loop.repeats import refusal_of_code
 from research.models import Branch, Candidate, Diff, Experiment, Idea
 from research.repository import Change, Repository
 from research.validation import integrity
@@ -74,10 +75,7 @@ def _refusal(idea: Idea, parent: str, tree: str, change: Change) -> tuple[str, E
     broken = integrity.check_paths(change.paths, contract.editable, contract.protected)
     if broken:
         return "; ".join(finding.message for finding in broken), None
-    twins = Candidate.objects.filter(project=idea.project, tree=tree, parent=parent).exclude(idea=idea)
-    if twin := Experiment.objects.refusing_repeats().filter(candidate__in=twins).first():
-        return f"exactly this code was measured on this head in {twin}", twin
-    return None
+    return refusal_of_code(idea, parent, tree, change.patch)
 
 
 def message_of(idea: Idea) -> str:

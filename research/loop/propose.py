@@ -9,6 +9,7 @@ from django.db import transaction
 
 from benchmarks.catalogue import Step
 from research.loop.memory import view_of
+from research.loop.repeats import refusal_of, reopen_discards
 from research.models import Experiment, Idea, MergeRequest, Project, Thread
 from research.researchers import RESEARCHERS
 from research.researchers.base import Draft, NothingToPropose
@@ -21,6 +22,7 @@ def step(thread: Thread) -> bool:
     """Propose one idea if too few are ready. True where a row was written."""
     if thread.ideas.ahead().count() >= AHEAD or _waits_for_its_head(thread):
         return False
+    reopen_discards(thread)
     number = Idea.next_number(thread)
     view = view_of(thread, number)
     try:
@@ -32,8 +34,8 @@ def step(thread: Thread) -> bool:
     idea = _save(thread, number, draft)
     if idea is None:  # somebody steered meanwhile
         return True
-    if earlier := duplicate_of(thread, idea):
-        idea.refuse(f"the same change on the same head was tried in {earlier}", earlier)
+    if refusal := refusal_of(idea, frozenset(thread.directives.get("try", ()))):
+        idea.refuse(*refusal)
         recent = thread.ideas.order_by("-number").values_list("state", flat=True)[:REFUSALS_IN_A_ROW]
         if list(recent) == [Idea.State.REFUSED] * REFUSALS_IN_A_ROW:
             thread.finish(f"the researcher repeated itself {REFUSALS_IN_A_ROW} times; give it another focus")
@@ -43,13 +45,6 @@ def step(thread: Thread) -> bool:
 def fingerprint_of(head: str, kind: str, steps: tuple[Step, ...]) -> str:
     content = json.dumps([head, kind, [step.to_json() for step in steps]], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
-
-
-def duplicate_of(thread: Thread, idea: Idea) -> Experiment | None:
-    """The experiment of any thread of the project that tests or tested exactly this on this head."""
-    twins = Idea.objects.filter(thread__project=thread.project, fingerprint=idea.fingerprint)
-    twins = twins.exclude(pk=idea.pk).exclude(state=Idea.State.REFUSED)
-    return Experiment.objects.refusing_repeats().filter(candidate__idea__in=twins).first()
 
 
 def _save(thread: Thread, number: int, draft: Draft) -> Idea | None:
