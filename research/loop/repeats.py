@@ -16,7 +16,7 @@ from research.loop.memory import catalogue_of, held_discards, standing_of, steps
 from research.models import Candidate, Experiment, Idea, Lesson, Project, Thread
 from research.researchers.catalogue import is_near
 from research.validation.lessons import changed
-from research.validation.similar import SAME_CODE, SAME_WORDS, alike_in_code, alike_in_words
+from research.validation.similar import Said, repeats
 
 NOT_PROPOSED_AGAIN = (Idea.Kind.COMBINATION,)  # made by merging: measured again whenever what they stand on moves
 
@@ -56,15 +56,19 @@ def refusal_of_code(idea: Idea, parent: str, tree: str, patch: str) -> Refusal |
     if not project.memory and idea.kind not in NOT_PROPOSED_AGAIN:
         return None
     others = Candidate.objects.filter(project=project, parent=parent).exclude(idea=idea)
-    settled = Experiment.objects.refusing_repeats().select_related("candidate__diff", "candidate__idea")
+    settled = Experiment.objects.refusing_repeats()
     if twin := settled.filter(candidate__in=others.filter(tree=tree)).first():
         return Refusal(f"exactly this code was measured on this head in {twin}", twin)
     if idea.kind != Idea.Kind.CHANGE:
         return None
-    for earlier in settled.filter(candidate__in=others, candidate__idea__kind=Idea.Kind.CHANGE).order_by("pk"):
-        likeness = alike_in_code(patch, earlier.candidate.diff.patch)  # type: ignore[union-attr]  # by the filter
-        if likeness >= SAME_CODE:
-            return Refusal(f"nearly this code ({likeness:.0%} alike) was measured on this head in {earlier}", earlier)
+    held = [lesson.experiment_id for lesson in held_discards(project, parent) if lesson.is_free_form]
+    alike = Q(candidate__in=others, candidate__idea__kind=Idea.Kind.CHANGE) | Q(pk__in=held)
+    for earlier in settled.filter(alike).select_related("candidate__diff", "candidate__idea").order_by("pk"):
+        candidate = earlier.candidate
+        assert candidate is not None  # by the filter
+        if likeness := repeats(_said(idea, patch), _said(candidate.idea, candidate.diff.patch)):
+            where = "on this head" if candidate.parent == parent else "on a head that differs in nothing it rests on"
+            return Refusal(f"nearly this ({likeness:.0%} alike) was measured {where} in {earlier}", earlier)
     return None
 
 
@@ -78,7 +82,7 @@ def _dead_end(idea: Idea) -> Refusal | None:
         pointer = request.verdict.experiment if request else None
         if names & set(lesson.names):
             return Refusal(f"a dead end: {lesson.text}", pointer)
-        if (likeness := _likeness(idea, lesson)) >= SAME_WORDS:
+        if likeness := _likeness(idea, lesson):
             return Refusal(f"a dead end ({likeness:.0%} alike): {lesson.text}", pointer)
     return None
 
@@ -96,7 +100,7 @@ def _discarded(idea: Idea) -> Refusal | None:
     for lesson in held_discards(idea.project, idea.thread.head):
         if is_near(catalogue, steps, steps_of(lesson.techniques)) and _is_retune(lesson) == (idea.kind == "retune"):
             return _refused_by(lesson, "it was discarded")
-        if (likeness := _likeness(idea, lesson)) >= SAME_WORDS:
+        if likeness := _likeness(idea, lesson):
             return _refused_by(lesson, f"its like ({likeness:.0%} alike) was discarded")
     return None
 
@@ -111,7 +115,7 @@ def _refused_by(lesson: Lesson, why: str) -> Refusal:
 def _same_words(idea: Idea) -> Refusal | None:
     """A free-form change that says what another on this head says, in nearly the same words."""
     for earlier in _changes_on(idea.project, idea.thread.head):
-        if earlier.pk != idea.pk and (likeness := alike_in_words(_said(idea), _said(earlier))) >= SAME_WORDS:
+        if earlier.pk != idea.pk and (likeness := repeats(_said(idea), _said(earlier))):
             experiment = _experiment(earlier)
             what = str(experiment) if experiment else f"idea {earlier.number} of {earlier.thread}"
             return Refusal(f"{likeness:.0%} alike: {what} tests or tested it on this head", experiment)
@@ -138,11 +142,11 @@ def _likeness(idea: Idea, lesson: Lesson) -> float:
     """Of two free-form changes; 0 where one is a technique of the catalogue."""
     if idea.kind != Idea.Kind.CHANGE or not lesson.is_free_form:
         return 0.0
-    return alike_in_words(_said(idea), lesson.about)
+    return repeats(_said(idea), Said(lesson.about))
 
 
-def _said(idea: Idea) -> str:
-    return f"{idea.hypothesis}\n{idea.plan}"
+def _said(idea: Idea, patch: str = "") -> Said:
+    return Said(f"{idea.hypothesis}\n{idea.plan}", patch)
 
 
 def _is_retune(lesson: Lesson) -> bool:

@@ -18,15 +18,18 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Q
 from django.db.models.expressions import RawSQL
 
+from research.validation.similar import FILLING
+
 log = logging.getLogger("lab.memory")
 
 TABLE, INDEX = "research_lesson", "research_lesson_words"
 COLUMNS = ("title", "labels", "text", "about")
 WEIGHTS = (4.0, 4.0, 2.0, 1.0)  # of a word found in each
 MOST_WORDS = 24  # of a query: the longest ones
-# Constant text, so that PostgreSQL takes its index: by column from the heaviest weight to the lightest.
+# Constant text, so that PostgreSQL takes its index: by column from the heaviest weight to the lightest. Its parser
+# would keep `train.py` and `warm-up` in one piece.
 VECTOR = " || ".join(
-    f"setweight(to_tsvector('english', coalesce({TABLE}.{column}, '')), '{weight}')"
+    f"setweight(to_tsvector('english', translate(coalesce({TABLE}.{column}, ''), './-_', '    ')), '{weight}')"
     for column, weight in zip(COLUMNS, "AABC", strict=True)
 )
 
@@ -35,6 +38,11 @@ def words_of(text: str) -> list[str]:
     """Words to look for; `weight_decay` is two, as the index has them. Too many: the longest say most."""
     found = dict.fromkeys(word.lower() for word in re.findall(r"[^\W_]+", text))
     return sorted(sorted(found, key=len, reverse=True)[:MOST_WORDS], key=list(found).index)
+
+
+def telling(text: str) -> list[str]:
+    """The words of a question that tell lessons apart."""
+    return [word for word in words_of(text) if word not in FILLING]
 
 
 def matching(text: str) -> Q:
@@ -56,7 +64,7 @@ def matching(text: str) -> Q:
 
 def ranks(text: str, most: int) -> dict[int, float]:
     """pk -> how well a lesson fits a question of several words, the best ones; above 0, higher is better."""
-    words = words_of(text)
+    words = telling(text)
     if not words:
         return {}
     if connection.vendor == "postgresql":
