@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.db import transaction
+from django.db.models import Q
 
 from research.loop.memory import recipe_of, relative_sigma
 from research.models import Event, Idea, Lesson, Session, Thread, Verdict
@@ -61,16 +62,25 @@ def compare(lesson: Lesson, idea: Idea) -> None:
     """Hold a new lesson against earlier ones of the same change: pool, supersede, or tell that they disagree."""
     if not idea.steps:
         return
-    rows = lesson.project.lessons.current().labelled(idea.techniques[0]).exclude(pk=lesson.pk)
-    rows = rows.filter(superseded_by=None, experiment__candidate__isnull=False, imported_from="")
+    code = {"base": lesson.base, "experiment__candidate__tree": idea.candidate.tree}
+    rows = lesson.project.lessons.current().exclude(pk=lesson.pk).filter(
+        Q(labels__contains=f" {idea.techniques[0]} ") | Q(**code),
+        superseded_by=None, experiment__candidate__isnull=False, imported_from="",
+    )  # fmt: skip
     for old in rows.select_related("experiment__candidate__idea").order_by("pk"):
-        before = old.experiment.candidate.idea  # type: ignore[union-attr]  # by the filter
-        if old.techniques != idea.steps or (before.kind == Idea.Kind.RETUNE) != (idea.kind == Idea.Kind.RETUNE):
-            continue  # a retune was measured against another setting, not against a head without the technique
-        if old.base == lesson.base:
+        before = old.experiment.candidate  # type: ignore[union-attr]  # by the filter
+        assert before is not None
+        if old.base == lesson.base and before.tree == idea.candidate.tree:
             lesson.supersede(old, Lesson.Superseded.POOLED)
-        elif why := supersedes(lesson.measured, old.measured):
+        elif why := _stands_before(lesson, old, before.idea, idea):
             lesson.supersede(old, why)
+
+
+def _stands_before(lesson: Lesson, old: Lesson, before: Idea, idea: Idea) -> str:
+    """The same settings on another base. A retune was measured against another setting, not without the technique."""
+    retunes = {before.kind == Idea.Kind.RETUNE, idea.kind == Idea.Kind.RETUNE}
+    same = old.techniques == idea.steps and len(retunes) == 1
+    return supersedes(lesson.measured, old.measured) if same else ""
 
 
 def confidence_of(verdict: Verdict, kind: str, pairs: int, rule: Rule) -> float:
