@@ -7,6 +7,7 @@ everything through but what people ruled out.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from django.db.models import Q
 
 from research.loop.memory import catalogue_of, held_discards, standing_of, steps_of, tags_of
 from research.models import Candidate, Experiment, Idea, Lesson, Project, Thread
+from research.models.lesson import FREE_FORM
 from research.researchers.catalogue import is_near
 from research.validation.lessons import changed
 from research.validation.similar import Said, repeats
@@ -33,7 +35,15 @@ def reopen_discards(thread: Thread) -> bool:
         return False
     now, tags = standing_of(thread.project, thread.head), tags_of(thread.project)
     over = [(row, why) for row in rows if row.assumes and (why := changed(row.assumes, now, tags))]
-    return any([row.reopen(why) for row, why in over])
+    return any([row.reopen(_by_title(why)) for row, why in over])
+
+
+def _by_title(words: str) -> str:
+    """Free-form changes by their titles: the name of their step tells nobody anything."""
+    ids = re.findall(rf"{FREE_FORM}(\w+)", words)
+    for idea in Idea.objects.filter(public_id__in=ids):
+        words = words.replace(f"{FREE_FORM}{idea.public_id}", f"`{idea.name[:60]}`")
+    return words
 
 
 def refusal_of(idea: Idea, asked: frozenset[str] = frozenset()) -> Refusal | None:
