@@ -157,6 +157,10 @@ def test_a_free_form_dead_end_is_known_again_by_its_words_until_it_is_retracted(
     refused = newest(thread)
     assert refused.state == Idea.State.REFUSED and "dead end" in refused.refusal and "unreadable" in refused.refusal
     assert refused.pointer == request.verdict.experiment
+    coder.tell("Nothing like it, in so many other words", "ALPHA")
+    while newest(thread).number < 3 or newest(thread).state == Idea.State.PROPOSED:
+        step(thread)
+    assert newest(thread).state == Idea.State.REFUSED and "dead end (100% alike)" in newest(thread).refusal
     Lesson.objects.get(kind=Lesson.Kind.REJECTED).retract(reviewer)
     coder.tell(f"{ALPHA}!", "GAMMA")
     assert step(thread) == "propose" and newest(thread).state == Idea.State.PROPOSED

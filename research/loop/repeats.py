@@ -42,7 +42,7 @@ def _by_title(words: str) -> str:
     """Free-form changes by their titles: the name of their step tells nobody anything."""
     ids = re.findall(rf"{FREE_FORM}(\w+)", words)
     for idea in Idea.objects.filter(public_id__in=ids):
-        words = words.replace(f"{FREE_FORM}{idea.public_id}", f"`{idea.name[:60]}`")
+        words = words.replace(f"{FREE_FORM}{idea.public_id}", f"“{idea.name[:60]}”")
     return words
 
 
@@ -63,6 +63,8 @@ def refusal_of(idea: Idea, asked: frozenset[str] = frozenset()) -> Refusal | Non
 def refusal_of_code(idea: Idea, parent: str, tree: str, patch: str) -> Refusal | None:
     """Why a change is not worth device time, now that its code is there."""
     project = idea.project
+    if dead := _dead_end(idea, patch):
+        return dead
     if not project.memory and idea.kind not in NOT_PROPOSED_AGAIN:
         return None
     others = Candidate.objects.filter(project=project, parent=parent).exclude(idea=idea)
@@ -82,17 +84,19 @@ def refusal_of_code(idea: Idea, parent: str, tree: str, patch: str) -> Refusal |
     return None
 
 
-def _dead_end(idea: Idea) -> Refusal | None:
-    """What a person ruled out: by its techniques; a free-form change by what it says."""
+def _dead_end(idea: Idea, patch: str = "") -> Refusal | None:
+    """What a person ruled out: by its techniques; a free-form change by what it says and edits."""
     if idea.kind in NOT_PROPOSED_AGAIN:
         return None
     names = set(idea.techniques)
-    for lesson in idea.project.lessons.dead_ends().select_related("request__verdict__experiment"):
+    near = ("request__verdict__experiment", "request__candidate__diff")
+    for lesson in idea.project.lessons.dead_ends().select_related(*near):
         request = lesson.request
         pointer = request.verdict.experiment if request else None
         if names & set(lesson.names):
             return Refusal(f"a dead end: {lesson.text}", pointer)
-        if likeness := _likeness(idea, lesson):
+        rejected = Said(lesson.about, request.candidate.diff.patch if request and patch else "")
+        if likeness := _likeness(idea, lesson, rejected, patch):
             return Refusal(f"a dead end ({likeness:.0%} alike): {lesson.text}", pointer)
     return None
 
@@ -110,7 +114,7 @@ def _discarded(idea: Idea) -> Refusal | None:
     for lesson in held_discards(idea.project, idea.thread.head):
         if is_near(catalogue, steps, steps_of(lesson.techniques)) and _is_retune(lesson) == (idea.kind == "retune"):
             return _refused_by(lesson, "it was discarded")
-        if likeness := _likeness(idea, lesson):
+        if likeness := _likeness(idea, lesson, Said(lesson.about)):
             return _refused_by(lesson, f"its like ({likeness:.0%} alike) was discarded")
     return None
 
@@ -148,11 +152,11 @@ def _experiment(idea: Idea) -> Experiment | None:
     return getattr(candidate, "experiment", None) if candidate else None
 
 
-def _likeness(idea: Idea, lesson: Lesson) -> float:
+def _likeness(idea: Idea, lesson: Lesson, before: Said, patch: str = "") -> float:
     """Of two free-form changes; 0 where one is a technique of the catalogue."""
     if idea.kind != Idea.Kind.CHANGE or not lesson.is_free_form:
         return 0.0
-    return repeats(_said(idea), Said(lesson.about))
+    return repeats(_said(idea, patch), before)
 
 
 def _said(idea: Idea, patch: str = "") -> Said:

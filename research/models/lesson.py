@@ -210,7 +210,7 @@ class Lesson(models.Model):
                     Event.Kind.LESSON, text, thread=self.thread, experiment=self.experiment, actor=by,
                     project=self.project,
                 )  # fmt: skip
-                if retracted and self.kind == self.Kind.REJECTED:
+                if retracted and (self.is_dead_end or self.assumption):
                     for finished in self.project.threads.all():
-                        finished.wake("a dead end is open again")
+                        finished.wake(f"a {'dead end' if self.is_dead_end else 'discard'} is open again")
         self.refresh_from_db(fields=["retracted"])
