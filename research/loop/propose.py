@@ -11,6 +11,7 @@ from django.db import transaction
 from benchmarks.catalogue import CHANGE, Step
 from research.loop.asking import answering_model, ask_for_idea, begin_session, ended_without, latest
 from research.loop.memory import view_of
+from research.loop.repeats import refusal_of, reopen_discards
 from research.models import Experiment, Idea, MergeRequest, Project, Session, Thread
 from research.models.ids import new_id
 from research.researchers import RESEARCHERS
@@ -25,6 +26,7 @@ def step(thread: Thread) -> bool:
     """Propose one idea if too few are ready. True where a row was written."""
     if thread.ideas.ahead().count() >= AHEAD or _waits_for_its_head(thread):
         return False
+    reopen_discards(thread)
     researcher, number = RESEARCHERS[thread.researcher], Idea.next_number(thread)
     if isinstance(researcher, Proposer):
         return _at_once(thread, number, researcher)
@@ -71,9 +73,9 @@ def _by_session(thread: Thread, number: int) -> bool:
 
 
 def _unlike_others(thread: Thread, idea: Idea) -> bool:
-    """Refuse a duplicate; a researcher that only repeats itself is told to stop. Always True: rows were written."""
-    if earlier := duplicate_of(thread, idea):
-        idea.refuse(f"the same change on the same head was tried in {earlier}", earlier)
+    """Refuse a repetition; a researcher that only repeats itself is told to stop. Always True: rows were written."""
+    if refusal := refusal_of(idea, frozenset(thread.directives.get("try", ()))):
+        idea.refuse(*refusal)
         recent = thread.ideas.order_by("-number").values_list("state", flat=True)[:REFUSALS_IN_A_ROW]
         if list(recent) == [Idea.State.REFUSED] * REFUSALS_IN_A_ROW:
             thread.finish(f"the researcher repeated itself {REFUSALS_IN_A_ROW} times; give it another focus")
@@ -89,13 +91,6 @@ def fingerprint_of_words(hypothesis: str, plan: str) -> str:
     """Of an idea that is words yet: the same sentence and plan are the same idea, on whatever head."""
     content = " ".join(f"change {hypothesis} {plan}".lower().split())
     return hashlib.sha256(content.encode()).hexdigest()
-
-
-def duplicate_of(thread: Thread, idea: Idea) -> Experiment | None:
-    """The experiment of any thread of the project that tests or tested exactly this on this head."""
-    twins = Idea.objects.filter(thread__project=thread.project, fingerprint=idea.fingerprint)
-    twins = twins.exclude(pk=idea.pk).exclude(state=Idea.State.REFUSED)
-    return Experiment.objects.refusing_repeats().filter(candidate__idea__in=twins).first()
 
 
 def _save(thread: Thread, number: int, **fields: Any) -> Idea | None:

@@ -10,7 +10,7 @@ from research.models.data_use import DataUse
 from research.models.event import Event, Feed
 from research.models.experiment import Experiment
 from research.models.idea import Idea
-from research.models.lesson import Lesson
+from research.models.lesson import Lesson, LessonQuerySet
 from research.models.machine import Lease, Machine, NoiseFloor
 from research.models.merge_request import MergeRequest
 from research.models.people import Membership, Preferences, Role, SignInLink
@@ -44,6 +44,7 @@ __all__ = [
     "Idea",
     "Lease",
     "Lesson",
+    "LessonQuerySet",
     "Machine",
     "Membership",
     "MergeRequest",

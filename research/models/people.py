@@ -98,6 +98,15 @@ class Membership(models.Model):
         return projects.filter(pk__in=mine.values("project"))
 
     @classmethod
+    def projects_seen_with(cls, project: Project) -> models.QuerySet[Project]:
+        """Projects that everybody who sees this one may see too; it is among them."""
+        projects: models.QuerySet[Project] = apps.get_model("research", "Project").objects.all()
+        everywhere = Q(user__is_superuser=True) | Q(user__in=cls.objects.filter(project=None).values("user"))
+        for user in cls.objects.filter(project=project).exclude(everywhere).values_list("user", flat=True):
+            projects = projects.filter(pk__in=cls.objects.filter(user=user).values("project"))
+        return projects
+
+    @classmethod
     def give(cls, by: AbstractUser, user: AbstractUser, project: Project | None, role: int) -> None:
         """Set a person's role in a project, or in all of them (`None`); 0 takes it away. ADMIN of it alone may.
 

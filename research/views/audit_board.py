@@ -26,6 +26,7 @@ DID = {
     "finish": "finished", "budget": "set the budget of", "merge": "merged", "reject": "rejected",
     "request changes": "requested changes of", "more seeds": "asked for more pairs of",
     "retract a lesson": "retracted", "restore a lesson": "restored", "member": "changed the role of",
+    "import lessons": "imported lessons into",
     "sign-in link": "made a sign-in link for", "sign in": "signed in", "sign out": "signed out",
     "failed sign-in": "failed to sign in as", "single person": "switched single-person mode",
     "administer": "changed in the admin", "roll back": "rolled back", "ablate": "asked for an ablation of",
