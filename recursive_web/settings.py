@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlparse
 import django
 from django.core.exceptions import ImproperlyConfigured
 
-KNOWN = {"LAB_DATA", "LAB_SECRET_KEY", "LAB_DEBUG", "LAB_HOSTS", "LAB_HTTPS", "LAB_LOG_LEVEL"}
+KNOWN = {"LAB_DATA", "LAB_SECRET_KEY", "LAB_DEBUG", "LAB_HOSTS", "LAB_HTTPS", "LAB_LOG_LEVEL", "LAB_TOKEN"}
 if unknown := {name for name in os.environ if name.startswith("LAB_")} - KNOWN:
     raise ImproperlyConfigured(
         f"unknown setting {', '.join(sorted(unknown))}; the lab knows {', '.join(sorted(KNOWN))}"

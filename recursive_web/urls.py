@@ -3,4 +3,10 @@
 from django.contrib import admin
 from django.urls import include, path
 
-urlpatterns = [path("admin/", admin.site.urls), path("", include("research.urls"))]
+from research.api import http
+
+urlpatterns = [
+    path("admin/", admin.site.urls),
+    path("api/v1/", http.patterns()),
+    path("", include("research.urls")),
+]

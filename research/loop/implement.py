@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.edits import DoesNotApply
+from research.loop import submit
 from research.loop.commit import commit_candidate
 from research.loop.memory import steps_of, view_of
 from research.models import Thread
@@ -16,6 +17,9 @@ def step(thread: Thread) -> bool:
     idea = thread.ideas.ahead().order_by("number").first()
     if idea is None:
         return False
+    if hasattr(idea, "submission"):
+        submit.take(idea)
+        return True
     view = view_of(thread, idea.number)
     try:
         sources, recipe = RESEARCHERS[idea.researcher].implement(view, idea.kind, steps_of(idea.steps))

@@ -9,6 +9,7 @@ from django.db import transaction
 
 from benchmarks.catalogue import Step
 from research.loop.memory import view_of
+from research.loop.submit import EXTERNAL
 from research.models import Experiment, Idea, MergeRequest, Project, Thread
 from research.researchers import RESEARCHERS
 from research.researchers.base import Draft, NothingToPropose
@@ -19,6 +20,8 @@ REFUSALS_IN_A_ROW = 5
 
 def step(thread: Thread) -> bool:
     """Propose one idea if too few are ready. True where a row was written."""
+    if thread.researcher == EXTERNAL:  # nobody is asked: what comes is handed in
+        return False
     if thread.ideas.ahead().count() >= AHEAD or _waits_for_its_head(thread):
         return False
     number = Idea.next_number(thread)

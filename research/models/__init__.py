@@ -18,18 +18,21 @@ from research.models.refusals import NotAllowed, NotMergeable
 from research.models.series import Chunk, Series
 from research.models.session import Call, Message, Session
 from research.models.thread import SteeringLabel, Thread
+from research.models.token import ApiToken, Claim, Submission
 from research.models.trial import Result, Trial
 from research.models.verdict import Finding, Verdict
 
 __all__ = [
     "Ablation",
     "AblationPart",
+    "ApiToken",
     "Artifact",
     "AuditEntry",
     "Branch",
     "Call",
     "Candidate",
     "Chunk",
+    "Claim",
     "Comment",
     "DataUse",
     "Diff",
@@ -55,6 +58,7 @@ __all__ = [
     "Session",
     "SignInLink",
     "SteeringLabel",
+    "Submission",
     "Thread",
     "Trial",
     "Verdict",

@@ -2,5 +2,6 @@
 
 from research.researchers.base import Researcher
 from research.researchers.catalogue import CatalogueResearcher
+from research.researchers.external import ExternalResearcher
 
-RESEARCHERS: dict[str, Researcher] = {"catalogue": CatalogueResearcher()}
+RESEARCHERS: dict[str, Researcher] = {"catalogue": CatalogueResearcher(), "external": ExternalResearcher()}
