@@ -19,12 +19,14 @@ from research.models.refusals import NotAllowed, NotMergeable
 from research.models.series import Chunk, Series
 from research.models.session import Message, Session
 from research.models.thread import SteeringLabel, Thread
+from research.models.token import ApiToken, Claim, Submission
 from research.models.trial import Result, Trial
 from research.models.verdict import Finding, Verdict
 
 __all__ = [
     "Ablation",
     "AblationPart",
+    "ApiToken",
     "Artifact",
     "AuditEntry",
     "Branch",
@@ -32,6 +34,7 @@ __all__ = [
     "Candidate",
     "Ceiling",
     "Chunk",
+    "Claim",
     "Comment",
     "Committed",
     "DataUse",
@@ -61,6 +64,7 @@ __all__ = [
     "Session",
     "SignInLink",
     "SteeringLabel",
+    "Submission",
     "Thread",
     "Trial",
     "Verdict",

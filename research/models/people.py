@@ -85,6 +85,9 @@ class Membership(models.Model):
         own = threads.filter(steered_by=user.pk).first()
         if own is not None:
             raise NotAllowed(f"you started or steered thread {own.number} last; somebody else has to {act}")
+        handed = threads.filter(ideas__submission__token__owner=user.pk).first()
+        if handed is not None:
+            raise NotAllowed(f"an agent of yours works on thread {handed.number}; somebody else has to {act}")
 
     @classmethod
     def projects_of(cls, user: AbstractUser) -> models.QuerySet[Project]:

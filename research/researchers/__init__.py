@@ -6,4 +6,5 @@ from research.researchers.catalogue import CatalogueResearcher
 RESEARCHERS: dict[str, Researcher] = {
     "catalogue": CatalogueResearcher(),
     "llm": Guest("llm", holds_sessions=True),
+    "external": Guest("external"),
 }
