@@ -34,7 +34,7 @@ def reopen_discards(thread: Thread) -> bool:
     if not rows:
         return False
     now, tags = standing_of(thread.project, thread.head), tags_of(thread.project)
-    over = [(row, why) for row in rows if row.assumes and (why := changed(row.assumes, now, tags))]
+    over = [(row, why) for row in rows if (assumed := row.assumes) and (why := changed(assumed, now, tags))]
     return any([row.reopen(_by_title(why)) for row, why in over])
 
 
