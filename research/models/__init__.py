@@ -14,6 +14,7 @@ from research.models.machine import Lease, Machine, NoiseFloor
 from research.models.merge_request import MergeRequest
 from research.models.people import Membership, Preferences, Role, SignInLink
 from research.models.project import Project
+from research.models.prompt import ProjectPrompt
 from research.models.refusals import NotAllowed, NotMergeable
 from research.models.series import Chunk, Series
 from research.models.session import Call, Message, Session
@@ -49,6 +50,7 @@ __all__ = [
     "NotMergeable",
     "Preferences",
     "Project",
+    "ProjectPrompt",
     "Result",
     "Role",
     "Series",

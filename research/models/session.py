@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from django.db import models
+from django.contrib.auth.models import User
+from django.db import models, transaction
 from django.utils import timezone
 
+from research.models.audit import AuditEntry
+from research.models.event import Event
 from research.models.idea import Idea
 from research.models.ids import new_id
+from research.models.people import Membership, Role
 from research.models.project import Project
 from research.models.thread import Thread
 
@@ -66,6 +70,38 @@ class Session(models.Model):
 
     def __str__(self) -> str:
         return f"session {self.public_id} ({self.purpose}) of {self.thread}"
+
+    def replay(self, by: User, model: str = "") -> Session:
+        """Ask the same prompt again, of the same models or of another. What comes is looked at, never acted on.
+
+        Raises ValueError with one line where this one is still open, or is being replayed already.
+        """
+        Membership.require(by, self.project, Role.MEMBER, "replay a session")
+        if self.state == self.State.OPEN:
+            raise ValueError("this session is still open; replay it when it has ended")
+        with transaction.atomic():
+            Session.objects.select_for_update().get(pk=self.pk)
+            if self.replays.open().exists():  # type: ignore[attr-defined]
+                raise ValueError("this session is being replayed already; wait for that answer")
+            again = Session.objects.create(
+                key=f"replay-{new_id()}", project=self.project, thread=self.thread, idea=self.idea,
+                purpose=self.purpose, mode=self.mode, base=self.base, prompt=self.prompt,
+                chain=[model] if model else self.chain, replay_of=self,
+            )  # fmt: skip
+            for message in self.opening():
+                message.pk, message.session, message.left_out = None, again, False
+                message.save(force_insert=True)
+            AuditEntry.record(
+                by, "replay", self.project, thread=self.thread.number, session=self.public_id, model=model
+            )
+            words = f"{self.purpose} session {self.public_id} replayed by {by}" + (f" with {model}" if model else "")
+            Event.record(Event.Kind.SESSION, words, thread=self.thread, actor=by)
+        return again
+
+    def opening(self) -> list[Message]:
+        """What it began with, before the first reply."""
+        first = self.messages.filter(role=Message.Role.ASSISTANT).first()
+        return list(self.messages.filter(number__lt=first.number) if first else self.messages.all())
 
 
 class Message(models.Model):
