@@ -16,7 +16,6 @@ from research.models import AuditEntry, Call, Event, Idea, Message, Project, Pro
 from research.views.session_text import tool_uses
 from tests.cast import World, begin, person
 from tests.session_play import (
-    CHANGED,
     EVIL,
     IDEA,
     answer_tool,
@@ -26,7 +25,6 @@ from tests.session_play import (
     due,
     implement_session,
     reply,
-    speak,
     whole_session,
 )  # fmt: skip
 
@@ -81,6 +79,7 @@ def test_a_session_is_readable_from_its_prompt_to_its_answer(client: Client, mir
         "propose 3 (1f00ba2)", "the whole system prompt", "which changes improve the loss?", "I read the file first.",
         "→ calls read", "train.py", "small", "2,000 (1,500 cached) + 120 tokens", "0.0042", "3.2 s",
         "first token after 0.4 s", "Widen the model", "A wider model learns more per token", "explore",
+        "+2.0 %", "40 s",
     ):  # fmt: skip
         assert words in text, words
     assert [f'id="m-{number}"' in page for number in range(session.messages.count())] == [True] * 10
@@ -199,7 +198,7 @@ def test_an_open_session_streams_and_says_what_it_does(client: Client, mira: Use
     call = ask(session, partial="I think that \x1b[1m<b>wider</b> layers")
     page = shown(client, path(session))
     assert 'data-live-poll="1000"' in page and "I think that &lt;b&gt;wider&lt;/b&gt; layers" in page
-    assert "at most 0.0100" in page
+    assert "at most 0.0100" in page and "The model writes." in page
     Call.objects.filter(pk=call.pk).delete()
     reply(session, "", {"check": {}, "read": {"path": "train.py"}})
     page = shown(client, path(session))
@@ -429,9 +428,3 @@ def test_a_new_project_takes_a_budget_for_models(client: Client, toy: None, db: 
     assert project.created <= timezone.now()
     for wrong in ({"max_money": "0"}, {"max_tokens": "-1"}):
         assert client.post("/projects/new/", {**fields, "name": "other", **wrong}).status_code == 422
-
-
-def test_speaking_is_in_order(thread: Thread) -> None:
-    session = begin_session(thread)
-    speak(session, "user", "more")
-    assert list(session.messages.values_list("number", flat=True)) == [0, 1, 2] and CHANGED

@@ -81,7 +81,7 @@ class Session(models.Model):
             raise ValueError("this session is still open; replay it when it has ended")
         with transaction.atomic():
             Session.objects.select_for_update().get(pk=self.pk)
-            if self.replays.open().exists():  # type: ignore[attr-defined]
+            if self.replays.open().exists():
                 raise ValueError("this session is being replayed already; wait for that answer")
             again = Session.objects.create(
                 key=f"replay-{new_id()}", project=self.project, thread=self.thread, idea=self.idea,

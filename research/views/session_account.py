@@ -71,7 +71,7 @@ def account_of(calls: QuerySet[Call]) -> Account:
 def accounts_of(sessions: Iterable[Session]) -> dict[int, Account]:
     """By the session's pk, in one query."""
     rows = list(sessions)
-    grouped = Call.objects.filter(session__in=rows).order_by().values("session").annotate(**SUMS)
+    grouped: Iterable[Any] = Call.objects.filter(session__in=rows).order_by().values("session").annotate(**SUMS)
     found = {row.pop("session"): _account(row) for row in grouped}
     return {row.pk: found.get(row.pk, Account()) for row in rows}
 

@@ -129,7 +129,9 @@ class SessionBoard:
 
     @cached_property
     def doing(self) -> str:
-        return doing(self.session) if self.is_open else ""
+        if not self.is_open:
+            return ""
+        return "the model writes" if self.asked else doing(self.session)
 
     @property
     def poll(self) -> int:
@@ -167,12 +169,12 @@ class SessionBoard:
     def beside(self) -> list[SessionBoard]:
         """The other answers to the same prompt: the session that this one replays, and replays of either."""
         first = self.session.replay_of or self.session
-        rows = [first, *first.replays.order_by("pk")]  # type: ignore[attr-defined]
+        rows = [first, *first.replays.order_by("pk")]
         return [SessionBoard(row) for row in rows if row.pk != self.session.pk]
 
     @cached_property
     def others(self) -> QuerySet[Session]:
-        return self.session.thread.sessions.only("public_id", "purpose")  # type: ignore[attr-defined, no-any-return]
+        return self.session.thread.sessions.only("public_id", "purpose")
 
     @cached_property
     def earlier(self) -> Session | None:
@@ -193,7 +195,7 @@ class SessionBoard:
 
 def asked_of(session: Session) -> CallRow | None:
     """The call that is under way, with the end of what has come."""
-    call = session.calls.filter(state=Call.State.ASKED).order_by("-number").first()  # type: ignore[attr-defined]
+    call = session.calls.filter(state=Call.State.ASKED).order_by("-number").first()
     if call is None:
         return None
     cut = "… " if len(call.partial) > STREAM else ""
@@ -211,7 +213,7 @@ def doing(session: Session) -> str:
     if session.due and session.due > timezone.now():
         seconds = (session.due - timezone.now()).total_seconds()
         return f"waits {seconds:.0f} s for the endpoint" + (f": {said(session.note)}" if session.note else "")
-    last = session.messages.order_by("-number").first()  # type: ignore[attr-defined]
+    last = session.messages.order_by("-number").first()
     if last is None:
         return "begins"
     if last.role == Message.Role.ASSISTANT and (uses := uses_of(last.tool_calls)):
@@ -223,9 +225,9 @@ def doing(session: Session) -> str:
 
 def _between(session: Session, last: Message) -> str:
     """After the answer of a tool: the next call of the same reply, or the model again."""
-    reply = session.messages.filter(role=Message.Role.ASSISTANT, number__lt=last.number).last()  # type: ignore[attr-defined]
+    reply = session.messages.filter(role=Message.Role.ASSISTANT, number__lt=last.number).last()
     answered = set(
-        session.messages.filter(role=Message.Role.TOOL, number__gt=reply.number if reply else 0).values_list(  # type: ignore[attr-defined]
+        session.messages.filter(role=Message.Role.TOOL, number__gt=reply.number if reply else 0).values_list(
             "tool_call_id", flat=True
         )
     )

@@ -6,13 +6,14 @@ Escaping is the template's. Arguments of a tool call are shown one by one, edits
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import unified_diff
 from functools import cached_property
 from typing import Any
 
 from research.logtext import said
+from research.templatetags.lab import duration, percent
 from research.views.difftext import FileDiff
 
 FOLD = 1_600  # characters: what is longer is folded to its beginning
@@ -21,6 +22,10 @@ BEGINNING, BEGINNING_LINES = 700, 10
 WHOLE = 400_000  # characters shown of one message at most
 NAME = 60
 ARGUMENTS = 20  # of one call that are shown
+
+
+# How an idea's numbers are written
+FORMS: dict[str, Callable[[Any], str]] = {"expected_effect": percent, "cost_guess": duration}
 
 
 @dataclass(frozen=True)
@@ -116,7 +121,12 @@ def _argument(name: str, value: Any) -> Argument:
 
 
 def _written(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
+    """A text as it is; a list of simple things on one line; all else as JSON."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and not any(isinstance(each, dict | list) for each in value):
+        return ", ".join(str(each) for each in value)
+    return json.dumps(value, indent=2, ensure_ascii=False)
 
 
 def _change(arguments: Mapping[str, Any]) -> FileDiff | None:
@@ -150,7 +160,8 @@ class Answer:
     @cached_property
     def rows(self) -> list[Argument]:
         shown = {key: value for key, value in self.content.items() if key not in ("title", "files", "findings")}
-        return [_argument(str(key), value) for key, value in shown.items() if value not in (None, "", [], {})]
+        words = {key: FORMS[key](value) if key in FORMS else value for key, value in shown.items()}
+        return [_argument(str(key), value) for key, value in words.items() if value not in (None, "", [], {})]
 
     @cached_property
     def findings(self) -> list[dict[str, str]]:

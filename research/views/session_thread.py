@@ -66,7 +66,7 @@ class ThreadTalk:
     @cached_property
     def shown(self) -> bool:
         """Whether this thread talks to models at all."""
-        return self.thread.researcher in ASK_MODELS or self.thread.sessions.exists()  # type: ignore[attr-defined]
+        return self.thread.researcher in ASK_MODELS or self.thread.sessions.exists()
 
     @cached_property
     def models(self) -> Configured:
@@ -75,7 +75,7 @@ class ThreadTalk:
     @cached_property
     def current(self) -> Session | None:
         """What is under way: the session whose call runs, else the oldest open one; replays last."""
-        mine = list(self.thread.sessions.open().order_by("replay_of", "pk"))  # type: ignore[attr-defined]
+        mine = list(self.thread.sessions.open().order_by("replay_of", "pk"))
         mine.sort(key=lambda session: session.replay_of_id is not None)
         asked = Call.objects.filter(session__in=mine, state=Call.State.ASKED).values_list("session", flat=True)
         busy = set(asked)
@@ -92,7 +92,7 @@ class ThreadTalk:
 
     @cached_property
     def turn(self) -> int:
-        return self.current.calls.count() if self.current else 0  # type: ignore[attr-defined]
+        return self.current.calls.count() if self.current else 0
 
     @property
     def poll(self) -> int:
@@ -101,7 +101,7 @@ class ThreadTalk:
 
     @cached_property
     def _listed(self) -> list[Session]:
-        rows = self.thread.sessions.select_related("idea", "replay_of").order_by("-pk")  # type: ignore[attr-defined]
+        rows = self.thread.sessions.select_related("idea", "replay_of").order_by("-pk")
         return list((rows.filter(pk__lt=self.before) if self.before is not None else rows)[: LISTED + 1])
 
     @cached_property
