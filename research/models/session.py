@@ -61,7 +61,7 @@ class SessionQuerySet(models.QuerySet["Session"]):
         return sum(session.stop(STEERED, why, also_ended=True) for session in mine)
 
     def go_on(self) -> int:
-        """A cap was raised, or a person said so: what a cap had stopped goes on where it was. Nothing is asked twice."""
+        """What a cap had stopped goes on where it was, since somebody raised it or said so. Nothing is asked twice."""
         stopped = self.of_the_loop().filter(state=Session.State.STOPPED, failure=CAP)
         return stopped.update(state=Session.State.OPEN, failure="", note="", ended=None, used=False)
 
