@@ -16,6 +16,10 @@ import django
 from django.core.exceptions import ImproperlyConfigured
 
 KNOWN = {"LAB_DATA", "LAB_SECRET_KEY", "LAB_DEBUG", "LAB_HOSTS", "LAB_HTTPS", "LAB_LOG_LEVEL"}
+KNOWN |= {  # models, read by research.researchers.llm.models
+    "LAB_MODELS", "LAB_LLM_MODEL", "LAB_LLM_BASE_URL", "LAB_LLM_KEY_VARIABLE", "LAB_LLM_PRICE_IN", "LAB_LLM_PRICE_OUT",
+    "LAB_LLM_CONTEXT",
+}  # fmt: skip
 if unknown := {name for name in os.environ if name.startswith("LAB_")} - KNOWN:
     raise ImproperlyConfigured(
         f"unknown setting {', '.join(sorted(unknown))}; the lab knows {', '.join(sorted(KNOWN))}"
@@ -173,5 +177,5 @@ LOGGING = {
     "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": os.environ.get("LAB_LOG_LEVEL", "INFO")},
-    "loggers": {name: {"level": "WARNING"} for name in ("huey", "optuna", "daphne")},
+    "loggers": {name: {"level": "WARNING"} for name in ("huey", "optuna", "daphne", "httpx2", "openai")},
 }

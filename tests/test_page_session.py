@@ -12,6 +12,7 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
 
+from research.loop.asking import prompt_for
 from research.models import AuditEntry, Call, Event, Idea, Message, Project, ProjectPrompt, Role, Session, Thread
 from research.views.session_text import tool_uses
 from tests.cast import World, begin, person
@@ -346,10 +347,12 @@ def test_a_project_may_have_its_own_text_and_go_back(
     assert own is not None and (own.version, own.by) == (1, mira) and own.text.endswith("Prefer <small> changes.")
     page = shown(client, address)
     assert "own text, version 1" in page and "Prefer &lt;small&gt; changes." in page and 'class="added"' in page
+    told = prompt_for(project, "propose")
+    assert told.text == own.text and str(told) == f"propose own-1 {own.digest[:8]}"
     thread.refresh_from_db()
     assert thread.steered_by == mira  # whoever tells the models what to do may not approve what comes of it
     client.post(f"{address}propose/", {"act": "reset", "base": "1"})
-    assert ProjectPrompt.of(project, "propose") is None
+    assert ProjectPrompt.of(project, "propose") is None and prompt_for(project, "propose").version == "1"
     page = shown(client, f"{address}?version=1")
     assert "back to the shipped text" in page and "Version 1 against the shipped text" in page
     acts = AuditEntry.objects.filter(action="prompt").order_by("pk").values_list("detail__version", "detail__shipped")
@@ -428,3 +431,24 @@ def test_a_new_project_takes_a_budget_for_models(client: Client, toy: None, db: 
     assert project.created <= timezone.now()
     for wrong in ({"max_money": "0"}, {"max_tokens": "-1"}):
         assert client.post("/projects/new/", {**fields, "name": "other", **wrong}).status_code == 422
+
+
+def test_a_researcher_that_needs_a_model_can_be_chosen_only_where_there_is_one(
+    client: Client, mira: User, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.force_login(person("mo", Role.MEMBER))
+    fields = {
+        "benchmark": "toy", "preset": "quick", "start": "plain", "researcher": "llm", "threads": "1", "name": "asked",
+    }  # fmt: skip
+    page = shown(client, "/projects/new/?benchmark=toy")
+    assert re.search(r'value="llm"\s+disabled>llm \(no model is configured\)', page) and "LAB_LLM_BASE_URL=" in page
+    refused = client.post("/projects/new/", fields)
+    assert refused.status_code == 422 and "llm cannot search here: no model is configured" in refused.content.decode()
+    page = client.post(f"/p/{project.name}/threads/", {"researcher": "llm"}, follow=True).content.decode()
+    assert "llm cannot search here" in page and project.threads.count() == 1
+    monkeypatch.setenv("LAB_MODELS", "/nowhere/models.toml")
+    assert "which cannot be read" in shown(client, "/projects/new/?benchmark=toy")
+    monkeypatch.delenv("LAB_MODELS")
+    monkeypatch.setenv("LAB_LLM_MODEL", "small")
+    assert client.post("/projects/new/", fields).status_code == 302
+    assert Project.objects.get(name="asked").threads.get().researcher == "llm"

@@ -16,7 +16,7 @@ from django.db.models import Q
 
 from benchmarks.catalogue import Step, allows
 from research.loop.beside import begin, bring_to, combinations
-from research.loop.memory import recipe_of, steps_of
+from research.loop.memory import labels_of, recipe_of, steps_of
 from research.loop.together import bring_together, merged
 from research.models import Branch, Experiment, Idea, Lesson, Project, Thread, Verdict
 from research.repository import Conflict, Repository
@@ -173,7 +173,7 @@ def _allowed(one: Part, other: Part) -> bool:
     refused = {str(row["technique"]) for lesson in dead for row in lesson.techniques}
     names = {step.technique for step in (*one.steps, *other.steps)}
     forbid = set(one.thread.directives.get("forbid", ()))
-    return not names & refused and all(allows(project.labels.get(name, {name}), set(), forbid) for name in names)
+    return not names & refused and all(allows(labels, set(), forbid) for labels in labels_of(project, names))
 
 
 def _affordable(project: Project) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from django.db import transaction
 
 from benchmarks.catalogue import Sources, Step
+from benchmarks.syntax import parse
 from research.loop.memory import steps_of
 from research.models import Branch, Candidate, Diff, Experiment, Idea
 from research.repository import Change, Repository
@@ -32,7 +33,7 @@ def adopt_commit(
     repository = Repository(project.repository_path)
     change = repository.diff(parent, commit)
     tree = repository.tree_of(commit)
-    if refusal := _refusal(idea, parent, tree, change):
+    if refusal := _refusal(idea, parent, commit, tree, change):
         idea.refuse(*refusal)
         return None
     with transaction.atomic():
@@ -51,7 +52,7 @@ def adopt_commit(
                 "added": change.added, "removed": change.removed,
             },
         )  # fmt: skip
-        idea.implemented()
+        idea.implemented(change.paths)
     repository.keep(candidate.ref, commit)
     return candidate
 
@@ -67,21 +68,40 @@ def _storable(patch: str) -> str:
     return patch.encode("utf-8", "backslashreplace").decode()
 
 
-def _refusal(idea: Idea, parent: str, tree: str, change: Change) -> tuple[str, Experiment | None] | None:
+def _refusal(idea: Idea, parent: str, commit: str, tree: str, change: Change) -> tuple[str, Experiment | None] | None:
     contract = idea.project.contract
     if not change.files:
         return "the change is empty: the head already says so", None
     broken = integrity.check_paths(change.paths, contract.editable, contract.protected)
     if broken:
         return "; ".join(finding.message for finding in broken), None
+    if why := _broken(idea, commit, change.paths):
+        return why, None
     twins = Candidate.objects.filter(project=idea.project, tree=tree, parent=parent).exclude(idea=idea)
     if twin := Experiment.objects.refusing_repeats().filter(candidate__in=twins).first():
         return f"exactly this code was measured on this head in {twin}", twin
     return None
 
 
+def _broken(idea: Idea, commit: str, paths: Sequence[str]) -> str:
+    """Why code of a researcher's own cannot run at all; the catalogue's edits are parsed as they are made."""
+    if idea.kind in (Idea.Kind.TECHNIQUE, Idea.Kind.RETUNE):
+        return ""
+    files = Repository(idea.project.repository_path).files(commit)
+    for path in paths:
+        if path.endswith(".py") and path in files:
+            try:
+                parse(files[path], path)
+            except (SyntaxError, ValueError) as error:
+                line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
+                return f"{path} is not valid Python{line}: {getattr(error, 'msg', error)}"
+    return ""
+
+
 def message_of(idea: Idea) -> str:
     """First line at most 72 characters: what the commit changes; then the hypothesis and who proposed it."""
     names = ", ".join(step.technique for step in steps_of(idea.steps)) or idea.kind
+    if idea.kind == Idea.Kind.CHANGE:
+        names = " ".join(idea.name.split())
     title = f"{idea.kind.capitalize()}: {names}"[:72]
     return f"{title}\n\n{idea.hypothesis}\n\nProposed-by: {idea.researcher}\nIdea: {idea.public_id}\n"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
 from django.db.models import Avg
 
-from benchmarks.catalogue import Catalogue, Sources, Step
+from benchmarks.catalogue import CHANGE, Catalogue, Sources, Step, is_change
 from benchmarks.contract import load
 from research.models import Candidate, Experiment, Idea, Lesson, MergeRequest, NoiseFloor, Project, Result, Thread
 from research.repository import Repository
@@ -24,6 +25,25 @@ def recipe_of(project: Project, commit: str) -> tuple[Step, ...]:
     """The techniques between the start and a commit of the lab's own making."""
     candidate = Candidate.objects.filter(project=project, commit=commit).first()
     return steps_of(candidate.recipe) if candidate else ()
+
+
+def change_of(idea: Idea) -> Step:
+    """The step that stands in recipes for code of a researcher's own."""
+    return Step(f"{CHANGE}{idea.public_id}", {})
+
+
+def changes(project: Project, names: Iterable[str]) -> dict[str, Idea]:
+    """Of these steps, those that are code of a researcher's own, with the ideas that they came from."""
+    wanted = {name.removeprefix(CHANGE): name for name in names if is_change(name)}
+    found = Idea.objects.filter(thread__project=project, public_id__in=wanted) if wanted else ()
+    return {wanted[idea.public_id]: idea for idea in found}
+
+
+def labels_of(project: Project, names: Iterable[str]) -> list[frozenset[str]]:
+    """What steering may call each of these steps."""
+    names = list(names)
+    own, known = changes(project, names), project.labels
+    return [own[name].labels()[0] if name in own else known.get(name, frozenset({name})) for name in names]
 
 
 def catalogue_of(project: Project) -> Catalogue:

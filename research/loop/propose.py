@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import Any
 
 from django.db import transaction
 
-from benchmarks.catalogue import Step
+from benchmarks.catalogue import CHANGE, Step
+from research.loop.asking import answering_model, ask_for_idea, begin_session, ended_without, latest
 from research.loop.memory import view_of
-from research.models import Experiment, Idea, MergeRequest, Project, Thread
+from research.models import Experiment, Idea, MergeRequest, Project, Session, Thread
+from research.models.ids import new_id
 from research.researchers import RESEARCHERS
-from research.researchers.base import Draft, NothingToPropose
+from research.researchers.base import NothingToPropose, Proposer
+from research.researchers.llm.answers import IdeaAnswer
 
 AHEAD = 1  # ideas kept ready, so that a machine never waits for a proposer
 REFUSALS_IN_A_ROW = 5
@@ -21,17 +25,53 @@ def step(thread: Thread) -> bool:
     """Propose one idea if too few are ready. True where a row was written."""
     if thread.ideas.ahead().count() >= AHEAD or _waits_for_its_head(thread):
         return False
-    number = Idea.next_number(thread)
+    researcher, number = RESEARCHERS[thread.researcher], Idea.next_number(thread)
+    if isinstance(researcher, Proposer):
+        return _at_once(thread, number, researcher)
+    return researcher.holds_sessions and _by_session(thread, number)
+
+
+def _at_once(thread: Thread, number: int, researcher: Proposer) -> bool:
     view = view_of(thread, number)
     try:
-        draft = RESEARCHERS[thread.researcher].propose(view)
+        draft = researcher.propose(view)
     except NothingToPropose as nothing:
         if not _under_way(thread.project):
             thread.finish(str(nothing))
         return False
-    idea = _save(thread, number, draft)
-    if idea is None:  # somebody steered meanwhile
-        return True
+    idea = _save(
+        thread, number, kind=draft.kind, title=draft.title, hypothesis=draft.hypothesis, tags=list(draft.tags),
+        expected_effect=draft.expected_effect, cost_guess=draft.cost_guess, files=list(draft.files),
+        steps=[step.to_json() for step in draft.steps], trusted=researcher.ships_code,
+        fingerprint=fingerprint_of(thread.head, draft.kind, draft.steps),
+    )  # fmt: skip
+    return idea is None or _unlike_others(thread, idea)  # None: somebody steered meanwhile
+
+
+def _by_session(thread: Thread, number: int) -> bool:
+    """Open the session that thinks of idea `number`, or take what it came to."""
+    session = latest(Session.Purpose.PROPOSE, f"{thread.public_id}-{number}")
+    if session is None or (session.used and session.state != Session.State.OPEN):
+        return begin_session(thread, lambda: ask_for_idea(thread, number))
+    if session.state == Session.State.OPEN:
+        return False
+    if session.state != Session.State.ENDED:
+        return ended_without(session)
+    answer = IdeaAnswer.from_json(session.answer or {})
+    with transaction.atomic():
+        public_id = new_id()
+        idea = _save(
+            thread, number, kind=Idea.Kind.CHANGE, public_id=public_id, title=answer.title, plan=answer.plan,
+            hypothesis=answer.hypothesis, expected_effect=answer.expected_effect, tags=list(answer.tags),
+            cost_guess=answer.cost_guess, steps=[Step(f"{CHANGE}{public_id}", {}).to_json()], mode=session.mode,
+            model=answering_model(session), fingerprint=fingerprint_of_words(answer.hypothesis, answer.plan),
+        )  # fmt: skip
+        session.take(idea)
+    return idea is None or _unlike_others(thread, idea)
+
+
+def _unlike_others(thread: Thread, idea: Idea) -> bool:
+    """Refuse a duplicate; a researcher that only repeats itself is told to stop. Always True: rows were written."""
     if earlier := duplicate_of(thread, idea):
         idea.refuse(f"the same change on the same head was tried in {earlier}", earlier)
         recent = thread.ideas.order_by("-number").values_list("state", flat=True)[:REFUSALS_IN_A_ROW]
@@ -45,6 +85,12 @@ def fingerprint_of(head: str, kind: str, steps: tuple[Step, ...]) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
+def fingerprint_of_words(hypothesis: str, plan: str) -> str:
+    """Of an idea that is words yet: the same sentence and plan are the same idea, on whatever head."""
+    content = " ".join(f"change {hypothesis} {plan}".lower().split())
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
 def duplicate_of(thread: Thread, idea: Idea) -> Experiment | None:
     """The experiment of any thread of the project that tests or tested exactly this on this head."""
     twins = Idea.objects.filter(thread__project=thread.project, fingerprint=idea.fingerprint)
@@ -52,18 +98,13 @@ def duplicate_of(thread: Thread, idea: Idea) -> Experiment | None:
     return Experiment.objects.refusing_repeats().filter(candidate__idea__in=twins).first()
 
 
-def _save(thread: Thread, number: int, draft: Draft) -> Idea | None:
+def _save(thread: Thread, number: int, **fields: Any) -> Idea | None:
     """Keep the idea, unless the thread was steered while it was made. The first one under new steering says so."""
     with transaction.atomic():
         fresh = Thread.objects.select_for_update().get(pk=thread.pk)
         if fresh.directives != thread.directives:
             return None
-        idea = Idea.add(
-            thread, number, kind=draft.kind, title=draft.title, hypothesis=draft.hypothesis, tags=list(draft.tags),
-            expected_effect=draft.expected_effect, cost_guess=draft.cost_guess, files=list(draft.files),
-            steps=[step.to_json() for step in draft.steps], trusted=RESEARCHERS[thread.researcher].ships_code,
-            fingerprint=fingerprint_of(thread.head, draft.kind, draft.steps),
-        )  # fmt: skip
+        idea = Idea.add(thread, number, **fields)
         fresh.obeyed(idea.name, idea.techniques)
     return idea
 

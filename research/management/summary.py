@@ -8,7 +8,7 @@ from typing import Any
 from django.db.models import Count, Q, Sum
 
 from research.loop.beside import calibrations, combinations, interactions
-from research.models import Experiment, Lease, MergeRequest, Project, Result, Verdict
+from research.models import Call, Experiment, Lease, MergeRequest, Project, Result, Verdict
 
 
 def summary(project: Project) -> dict[str, Any]:
@@ -46,8 +46,20 @@ def summary(project: Project) -> dict[str, Any]:
         "idle_max_s": round(max(gaps), 3) if gaps else None,
         "beyond_budget_median_s": _median([row["total_wall"] - row["train_wall"] for row in timed]),
         "isolation_level": min(results.values_list("isolation_level", flat=True), default=None),
+        **asked_of_models(project),
         "researchers": sorted(set(project.threads.values_list("researcher", flat=True))),
         "data_id": project.data_id,
+    }
+
+
+def asked_of_models(project: Project) -> dict[str, Any]:
+    """Sessions with models and what they cost; money None where the price of a model is not known."""
+    spent = Call.objects.filter(session__project=project).committed()
+    return {
+        "sessions": project.sessions.count(),
+        "model_calls": spent.calls,
+        "model_tokens": spent.tokens,
+        "model_money": None if spent.unpriced else float(spent.money),
     }
 
 

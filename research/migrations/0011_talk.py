@@ -9,21 +9,11 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('research', '0010_sessions'),
+        ('research', '0011_sessions_b'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
     operations = [
-        migrations.AlterField(
-            model_name='call',
-            name='first_message',
-            field=models.PositiveIntegerField(default=0, help_text='sent: all from here that are not left out'),
-        ),
-        migrations.AlterField(
-            model_name='session',
-            name='key',
-            field=models.CharField(help_text='one a purpose: a step that runs again finds it', max_length=80, unique=True),
-        ),
         migrations.CreateModel(
             name='ProjectPrompt',
             fields=[

@@ -3,6 +3,7 @@
 from research.models.ablation import Ablation, AblationPart
 from research.models.artifact import Artifact
 from research.models.audit import AuditEntry
+from research.models.call import Call, Ceiling, Committed, HoldLost, OverCap
 from research.models.candidate import Branch, Candidate, Diff
 from research.models.comment import Comment, Viewed
 from research.models.data_use import DataUse
@@ -17,7 +18,7 @@ from research.models.project import Project
 from research.models.prompt import ProjectPrompt
 from research.models.refusals import NotAllowed, NotMergeable
 from research.models.series import Chunk, Series
-from research.models.session import Call, Message, Session
+from research.models.session import Message, Session
 from research.models.thread import SteeringLabel, Thread
 from research.models.trial import Result, Trial
 from research.models.verdict import Finding, Verdict
@@ -30,14 +31,17 @@ __all__ = [
     "Branch",
     "Call",
     "Candidate",
+    "Ceiling",
     "Chunk",
     "Comment",
+    "Committed",
     "DataUse",
     "Diff",
     "Event",
     "Experiment",
     "Feed",
     "Finding",
+    "HoldLost",
     "Idea",
     "Lease",
     "Lesson",
@@ -48,6 +52,7 @@ __all__ = [
     "NoiseFloor",
     "NotAllowed",
     "NotMergeable",
+    "OverCap",
     "Preferences",
     "Project",
     "ProjectPrompt",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.db import models, transaction
 from django.db.models import Max
 from django.utils import timezone
 
+from benchmarks.catalogue import is_change
 from research.models.event import Event
 from research.models.ids import new_id
 from research.models.project import Project
@@ -72,6 +74,11 @@ class Idea(models.Model):
     def techniques(self) -> list[str]:
         return [str(step["technique"]) for step in self.steps]
 
+    def labels(self) -> list[frozenset[str]]:
+        """What steering may call each part: of a technique its name, family and files, of own code files and tags."""
+        known, own = self.project.labels, frozenset({*self.files, *self.tags})
+        return [known.get(name, frozenset({name}) | (own if is_change(name) else set())) for name in self.techniques]
+
     @classmethod
     def next_number(cls, thread: Thread) -> int:
         return (thread.ideas.aggregate(last=Max("number"))["last"] or 0) + 1
@@ -96,9 +103,14 @@ class Idea(models.Model):
             mine = Idea.objects.filter(pk=self.pk, state=self.State.PROPOSED)
             refused = mine.update(state=self.State.REFUSED, refusal=why, pointer=pointer) == 1
             if refused:
+                for session in self.sessions.open():
+                    session.stop("refused", f"the idea was refused: {why}")
                 Event.record(Event.Kind.REFUSED, f"idea {self.number} refused: {why}", thread=self.thread)
         self.refresh_from_db(fields=["state", "refusal", "pointer"])
         return refused
 
-    def implemented(self) -> None:
-        Idea.objects.filter(pk=self.pk, state=self.State.PROPOSED).update(state=self.State.IMPLEMENTED)
+    def implemented(self, files: Sequence[str]) -> None:
+        """`files`: what its commit changes; a catalogue knew that before, a model does not."""
+        fields = {} if self.files else {"files": list(files)}
+        mine = Idea.objects.filter(pk=self.pk, state=self.State.PROPOSED)
+        mine.update(state=self.State.IMPLEMENTED, **fields)

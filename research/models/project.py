@@ -171,7 +171,8 @@ class Project(models.Model):
     def set_budget(self, by: User, **limits: float | Decimal | None) -> None:
         """Set one or more of BUDGETS; None lifts a limit.
 
-        An exhausted project goes on, until the next look finds the new budget spent too.
+        An exhausted project goes on, until the next look finds the new budget spent too; so does what a cap on models
+        had stopped.
         """
         Membership.require(by, self, Role.MEMBER, "set its budget")
         if unknown := sorted(set(limits) - set(BUDGETS)):
@@ -185,6 +186,8 @@ class Project(models.Model):
             words = ", ".join(f"{_limit(name, value)}" for name, value in limits.items())
             Event.record(Event.Kind.STATE, f"budget set by {by}: {words}", project=self, actor=by)
             self._change({self.State.EXHAUSTED}, self.State.ACTIVE, "")
+            for thread in self.threads.all():
+                thread.funded("the budget was raised")
         self.refresh_from_db(fields=list(limits))
 
     def set_single_person(self, by: User, single: bool) -> None:

@@ -15,7 +15,7 @@ from django.db import models, transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from benchmarks.catalogue import allows
+from benchmarks.catalogue import allows, is_change
 from research.models.audit import AuditEntry
 from research.models.event import Event
 from research.models.ids import new_id
@@ -122,12 +122,24 @@ class Thread(models.Model):
             Thread.objects.filter(pk=self.pk).update(state=self.State.HALTED, note=traceback)
             self._tell_of(Event.Kind.HALTED, f"a step failed: {last}"[:300])
 
+    def give_up(self, why: str) -> None:
+        """Halt for a reason that a person can mend: the note says what to do. Nothing is broken in the lab."""
+        with transaction.atomic():
+            if Thread.objects.filter(pk=self.pk, state=self.State.ACTIVE).update(state=self.State.HALTED, note=why):
+                self._tell_of(Event.Kind.HALTED, why[:300])
+        self.refresh_from_db(fields=["state", "note"])
+
     def finish(self, note: str) -> None:
         self._change({self.State.ACTIVE}, self.State.FINISHED, note)
 
     def wake(self, note: str) -> None:
         """A finished thread goes on: what it stands on has changed, so there may be something to propose again."""
         self._change({self.State.FINISHED}, self.State.ACTIVE, note)
+
+    def funded(self, why: str) -> None:
+        """A cap on spend was raised: the sessions that it stopped go on, and so does a thread that ended for it."""
+        if self.sessions.go_on():
+            self.wake(why)
 
     def pause(self, by: User | None = None) -> None:
         self._act(by, "pause", {self.State.ACTIVE}, self.State.PAUSED)
@@ -158,6 +170,7 @@ class Thread(models.Model):
             text = "; ".join(words) or "everything is allowed"
             self._tell_of(Event.Kind.STEERED, f"steered by {by}: {text}" + (f" ({note})" if note else ""), by)
             self._drop_ahead("steering changed", set(focus), set(forbid))
+            self.sessions.stop_proposals("steering changed")
         self.refresh_from_db(fields=["directives", "steered_by", "state", "note"])
 
     def try_again(self, techniques: Sequence[str], why: str) -> None:
@@ -168,6 +181,7 @@ class Thread(models.Model):
             self.wake(why)
             for idea in self.ideas.ahead():
                 idea.refuse(why)
+            self.sessions.stop_proposals(why)
         self.refresh_from_db(fields=["directives", "state", "note"])
 
     def obeyed(self, title: str, techniques: Sequence[str]) -> None:
@@ -181,6 +195,8 @@ class Thread(models.Model):
             Thread.objects.filter(pk=self.pk).update(directives=rest)
             if wanted & set(techniques):
                 self._tell_of(Event.Kind.OBEYED, f"tries again with other settings, as asked: {title}")
+            elif wanted and all(is_change(name) for name in wanted):  # code of its own has no settings
+                self._tell_of(Event.Kind.OBEYED, f"was told what was sent back; its next idea: {title}")
             elif wanted:
                 self._tell_of(
                     Event.Kind.NOTE, f"no other settings of {', '.join(sorted(wanted))} to try; instead: {title}"
@@ -213,9 +229,8 @@ class Thread(models.Model):
             raise ValueError(f"{label!r} is no technique, family or file here; perhaps {', '.join(close)}")
 
     def _drop_ahead(self, why: str, focus: set[str], forbid: set[str]) -> None:
-        labels = self.project.labels
         for idea in self.ideas.ahead():
-            if not all(allows(labels.get(name, {name}), focus, forbid) for name in idea.techniques):
+            if not all(allows(labels, focus, forbid) for labels in idea.labels()):
                 idea.refuse(why)
 
     def _act(self, by: User | None, act: str, before: set[State], after: State) -> None:
@@ -229,6 +244,8 @@ class Thread(models.Model):
             fields = {"note": note} if note or after == self.State.ACTIVE else {}
             changed = Thread.objects.filter(pk=self.pk, state__in=before).update(state=after, **fields) == 1
             if changed:
+                if after == self.State.ACTIVE:
+                    self.sessions.go_on()
                 words = f"thread {self.number} is {after.value}" + (f" by {by}" if by else "")
                 self._tell_of(Event.Kind.STATE, words + (f": {note}" if note else ""), by)
         self.refresh_from_db(fields=["state", "note"])

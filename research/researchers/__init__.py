@@ -1,6 +1,9 @@
 """Who proposes. One literal table; a researcher is chosen per thread."""
 
-from research.researchers.base import Researcher
+from research.researchers.base import Guest, Researcher
 from research.researchers.catalogue import CatalogueResearcher
 
-RESEARCHERS: dict[str, Researcher] = {"catalogue": CatalogueResearcher()}
+RESEARCHERS: dict[str, Researcher] = {
+    "catalogue": CatalogueResearcher(),
+    "llm": Guest("llm", holds_sessions=True),
+}

@@ -39,6 +39,7 @@ class Arm:
 class CatalogueResearcher:
     name = "catalogue"
     ships_code = True
+    holds_sessions = False
 
     def propose(self, view: View) -> Draft:
         """The arm with the best draw that applies to the head and is no repetition."""

@@ -50,8 +50,8 @@ class Configured:
 
 def why_not(researcher: str) -> str:
     """Why a thread of this researcher could not search here; empty where it can."""
-    holds = getattr(RESEARCHERS.get(researcher), "holds_sessions", False)
-    return configured().why_not if holds else ""
+    known = RESEARCHERS.get(researcher)
+    return configured().why_not if known is not None and known.holds_sessions else ""
 
 
 def configured() -> Configured:

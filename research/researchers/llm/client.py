@@ -1,0 +1,289 @@
+"""The client of one model: the only importer of `openai` in the lab. One request, streamed, into one Reply.
+
+It never tries again by itself: each attempt is a call of its own, on the account and in the transcript. What goes
+wrong becomes one of wire.py's errors, in one line without the key. Keys are read from the environment when they are
+used, and kept nowhere.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from research.researchers.llm.tokens import count, count_text
+from research.researchers.llm.wire import (
+    BadRequest,
+    ContextFull,
+    CutOff,
+    Message,
+    ModelError,
+    ModelSpec,
+    RateLimited,
+    Refused,
+    Reply,
+    Tool,
+    ToolCall,
+    Unauthorized,
+    Unavailable,
+    Usage,
+)
+
+if TYPE_CHECKING:
+    from openai import APIStatusError, OpenAI
+
+LONGEST_REPLY = 400_000  # characters
+LONGEST_SECONDS = 1_800.0  # of one reply
+CONNECT_SECONDS = 10.0
+OVER_LENGTH = ("context_length", "maximum context", "context window", "too many tokens", "prompt is too long", "exceed")
+
+
+class Client:
+    def __init__(self, spec: ModelSpec) -> None:
+        self.spec = spec
+
+    def ask(
+        self, messages: Sequence[Message], tools: Sequence[Tool] = (), on_text: Callable[[str], None] | None = None
+    ) -> Reply:
+        """One reply. `on_text` gets all that has come so far, again and again. Raises a ModelError."""
+        import openai  # a second and 40 MB that only the process of the sessions pays
+
+        key = self._key()
+        coming = _Coming(time.monotonic())
+        request = self._request(messages, tools)
+        try:
+            with self._open(key) as client, closing(client.chat.completions.create(**request)) as stream:
+                for chunk in stream:
+                    coming.take(chunk)
+                    if on_text is not None:
+                        on_text(coming.seen)
+        except openai.APIStatusError as error:
+            raise self._of_status(error, key) from None
+        except openai.APITimeoutError:
+            seconds = f"{self.spec.timeout_seconds:g}"
+            raise Unavailable(f"{self.spec.name} sent nothing for {seconds} s", coming.seen, charged=True) from None
+        except openai.APIConnectionError as error:
+            words = _clean(str(error.__cause__ or error), key)
+            if coming.any:
+                raise CutOff(f"the line to {self.spec.name} broke: {words}", coming.seen) from None
+            raise Unavailable(f"{self.spec.name} cannot be reached: {words}") from None
+        except (openai.OpenAIError, ValueError) as error:  # ValueError: a body that is no JSON
+            words = _clean(str(error), key)
+            if coming.any:
+                raise CutOff(f"the reply of {self.spec.name} broke off: {words}", coming.seen) from None
+            raise Unavailable(f"{self.spec.name} sent what is no reply: {words}", charged=True) from None
+        return self._reply(coming, messages, tools)
+
+    def _key(self) -> str:
+        name = self.spec.key_variable
+        if not name:
+            return "none"
+        if not (key := os.environ.get(name, "").strip()):
+            raise Unauthorized(f"the environment variable {name} is not set; {self.spec.name} needs its key there")
+        return key
+
+    def _open(self, key: str) -> OpenAI:
+        import openai
+
+        timeout = openai.Timeout(self.spec.timeout_seconds, connect=min(CONNECT_SECONDS, self.spec.timeout_seconds))
+        return openai.OpenAI(api_key=key, base_url=self.spec.base_url or None, max_retries=0, timeout=timeout)
+
+    def _request(self, messages: Sequence[Message], tools: Sequence[Tool]) -> dict[str, Any]:
+        spec, extra = self.spec, dict(self.spec.extra)
+        request: dict[str, Any] = {"model": spec.model, "stream": True, "stream_options": {"include_usage": True}}
+        if "max_completion_tokens" not in extra:  # what newer models of OpenAI want in its place
+            request["max_tokens"] = spec.reply_tokens
+        if spec.tools or not tools:
+            request["messages"] = [_as_sent(message) for message in messages]
+            if tools:
+                request["tools"] = [{"type": "function", "function": _function(tool)} for tool in tools]
+        else:
+            request["messages"] = _in_words(messages, tools)
+            request["response_format"] = {
+                "type": "json_schema", "json_schema": {"name": "call", "schema": _schema(tools), "strict": False},
+            }  # fmt: skip
+        return request | ({"extra_body": extra} if extra else {})
+
+    def _reply(self, coming: _Coming, messages: Sequence[Message], tools: Sequence[Tool]) -> Reply:
+        spec, seconds = self.spec, time.monotonic() - coming.started
+        if coming.refusal or coming.finish == "content_filter":
+            why = coming.refusal or "a filter of the endpoint stopped it"
+            raise Refused(f"{spec.name} declined: {why[:200]}", coming.seen, charged=True)
+        if not coming.finish:  # openai's iterator just ends where the server closed the line
+            raise CutOff(f"the reply of {spec.name} ended before it was finished", coming.seen)
+        said = coming.message()
+        if tools and not spec.tools:
+            said = _call_in(said, len(messages))
+        usage = coming.usage or Usage(count(messages, tools), 0, count_text(coming.seen) + 8, estimated=True)
+        return Reply(said, usage, coming.finish, seconds, coming.first, coming.model)
+
+    def _of_status(self, error: APIStatusError, key: str) -> ModelError:
+        """By status and code, as endpoints use them."""
+        spec, words = self.spec, _clean(_words(error), key)
+        code, text = str(error.code or ""), words.lower()
+        line = f"{spec.name} says {error.status_code}: {words}"
+        if code == "insufficient_quota" or error.status_code in (401, 402, 403):
+            name = spec.key_variable or "no variable"
+            return Unauthorized(f"{line} (its key is read from {name})")
+        if error.status_code == 429:
+            return RateLimited(line, wait=_wait(error))
+        if error.status_code == 413 or code == "context_length_exceeded":
+            return ContextFull(line)
+        if error.status_code in (400, 422):
+            if any(sign in text for sign in OVER_LENGTH) and ("token" in text or "context" in text):
+                return ContextFull(line)
+            if code in ("content_filter", "content_policy_violation"):
+                return Refused(line)
+            return BadRequest(line)
+        if error.status_code >= 500 or error.status_code in (408, 409, 425):
+            return Unavailable(line, wait=_wait(error))
+        return BadRequest(line)
+
+
+@dataclass
+class _Coming:
+    """A reply as it arrives."""
+
+    started: float
+    text: list[str] = field(default_factory=list)
+    calls: dict[int, dict[str, str]] = field(default_factory=dict)
+    refusal: str = ""
+    finish: str = ""
+    model: str = ""
+    first: float | None = None
+    usage: Usage | None = None
+    size: int = 0
+
+    def take(self, chunk: Any) -> None:
+        """One chunk of the stream. Raises CutOff where the reply grows without end."""
+        self.model = self.model or str(getattr(chunk, "model", "") or "")
+        if usage := getattr(chunk, "usage", None):
+            details = getattr(usage, "prompt_tokens_details", None)
+            cached = getattr(details, "cached_tokens", None) or 0
+            self.usage = Usage(usage.prompt_tokens or 0, cached, usage.completion_tokens or 0)
+        for choice in getattr(chunk, "choices", None) or ():
+            self.finish = choice.finish_reason or self.finish
+            if choice.delta is not None:
+                self._take_delta(choice.delta)
+        if self.size > LONGEST_REPLY:
+            raise CutOff(f"the reply has more than {LONGEST_REPLY:,} characters", self.seen[:20_000])
+        if time.monotonic() - self.started > LONGEST_SECONDS:
+            raise CutOff(f"the reply takes longer than {LONGEST_SECONDS:g} s", self.seen)
+
+    def _take_delta(self, delta: Any) -> None:
+        piece = delta.content or ""
+        self.text.append(piece)
+        self.size += len(piece)
+        self.refusal += getattr(delta, "refusal", None) or ""
+        for part in delta.tool_calls or ():
+            call = self.calls.setdefault(part.index or 0, {"id": "", "name": "", "arguments": ""})
+            call["id"] = call["id"] or part.id or ""
+            if part.function is not None:
+                call["name"] += part.function.name or ""
+                call["arguments"] += part.function.arguments or ""
+                self.size += len(part.function.arguments or "")
+        if self.first is None and self.any:
+            self.first = time.monotonic() - self.started
+
+    @property
+    def any(self) -> bool:
+        return bool(self.size or self.calls or self.refusal)
+
+    @property
+    def seen(self) -> str:
+        """All that has come, tool calls too, for whoever watches."""
+        calls = (f"{call['name']}({call['arguments']})" for _, call in sorted(self.calls.items()))
+        return "\n".join(part for part in ("".join(self.text), *calls) if part)
+
+    def message(self) -> Message:
+        calls = tuple(
+            ToolCall((call["id"] or f"call_{at}")[:120], call["name"], call["arguments"])
+            for at, call in sorted(self.calls.items())
+        )
+        return Message("assistant", "".join(self.text), calls)
+
+
+def _as_sent(message: Message) -> dict[str, Any]:
+    sent: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.tool_calls:
+        sent["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in message.tool_calls
+        ]
+    if message.role == "tool":
+        sent["tool_call_id"] = message.tool_call_id
+    return sent
+
+
+def _function(tool: Tool) -> dict[str, Any]:
+    return {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)}
+
+
+def _in_words(messages: Sequence[Message], tools: Sequence[Tool]) -> list[dict[str, Any]]:
+    """For models without tool calls: a call is a JSON object in text, an answer is a message of the user."""
+    named = "\n".join(f"- {tool.name}: {tool.description} {json.dumps(dict(tool.parameters))}" for tool in tools)
+    how = f'\n\nYou act by one JSON object a reply: {{"tool": name, "arguments": {{...}}}}. The tools:\n{named}'
+    sent: list[dict[str, Any]] = []
+    for message in messages:
+        content = message.content
+        if message.role == "system":
+            content += how
+        if message.tool_calls:
+            call = message.tool_calls[0]
+            content = f'{{"tool": {json.dumps(call.name)}, "arguments": {call.arguments or "{}"}}}'
+        role = "user" if message.role == "tool" else message.role
+        if message.role == "tool":
+            content = f"{message.name} answers:\n{content}"
+        if sent and sent[-1]["role"] == role == "user":  # templates of small models want turns
+            sent[-1]["content"] += f"\n\n{content}"
+        else:
+            sent.append({"role": role, "content": content})
+    return sent
+
+
+def _schema(tools: Iterable[Tool]) -> dict[str, Any]:
+    """One call of one of the tools."""
+    calls = [
+        {
+            "type": "object",
+            "properties": {"tool": {"type": "string", "enum": [tool.name]}, "arguments": dict(tool.parameters)},
+            "required": ["tool", "arguments"],
+        }
+        for tool in tools
+    ]
+    return calls[0] if len(calls) == 1 else {"anyOf": calls}
+
+
+def _call_in(said: Message, turn: int) -> Message:
+    """The call that a reply in JSON stands for; text that is none stays text, and is told so."""
+    try:
+        found = json.loads(said.content)
+    except ValueError:
+        return said
+    if not isinstance(found, dict) or not isinstance(found.get("tool"), str):
+        return said
+    return Message("assistant", "", (ToolCall(f"call_{turn}", found["tool"], json.dumps(found.get("arguments"))),))
+
+
+def _words(error: APIStatusError) -> str:
+    body = error.body if isinstance(error.body, dict) else {}
+    inner = body.get("error") if isinstance(body.get("error"), dict) else body
+    return str(inner.get("message") or error.message)
+
+
+def _wait(error: APIStatusError) -> float | None:
+    """Seconds that the endpoint asks for."""
+    try:
+        return max(0.0, min(float(error.response.headers.get("retry-after", "")), 3_600.0))
+    except ValueError:
+        return None
+
+
+def _clean(text: str, key: str) -> str:
+    """One line without the key."""
+    line = " ".join(text.split())
+    return (line.replace(key, "[key]") if len(key) > 4 else line)[:300]
