@@ -12,7 +12,7 @@ from functools import cache
 
 from research.loop.desk import RowDesk
 from research.loop.memory import sources_of
-from research.models import Call, Idea, Project, Session, Thread
+from research.models import Call, Idea, Project, ProjectPrompt, Session, Thread
 from research.models.session import CAP
 from research.researchers.llm import prompts
 from research.researchers.llm.conversation import room_for_files
@@ -58,7 +58,7 @@ def latest(purpose: str, of: str) -> Session | None:
 def ask_for_idea(thread: Thread, number: int) -> Session:
     """Open the session that is to end in the thread's idea `number`."""
     specs = for_role(Purpose.PROPOSE)
-    desk = RowDesk(Session(project=thread.project, thread=thread))
+    desk = RowDesk(thread.project)
     parts = {
         "direction": "Look for the change that is most likely to gain more than the noise.",
         "results": quoted("results", desk.results(RESULTS), 8_000),
@@ -71,7 +71,7 @@ def ask_for_change(idea: Idea, feedback: str = "") -> Session:
     """Open the session that is to end in the code of an idea, on the head. `feedback`: why it is asked once more."""
     specs = for_role(Purpose.IMPLEMENT)
     thread = idea.thread
-    desk = RowDesk(Session(project=thread.project, thread=thread))
+    desk = RowDesk(thread.project)
     parts = {
         "idea": quoted("the idea", words_of(idea), 8_000),
         "lessons": quoted("lessons", desk.lessons(" ".join([idea.name, *idea.tags])), 6_000),
@@ -136,8 +136,9 @@ def words_of(idea: Idea) -> str:
 
 
 def prompt_for(project: Project, name: str) -> prompts.Prompt:
-    """The text that this project's sessions begin with."""
-    return prompts.load(name)
+    """The text that this project's sessions begin with: its own where it has one."""
+    own = ProjectPrompt.of(project, name)
+    return prompts.prompt_of(name, f"own-{own.version}", own.text) if own else prompts.load(name)
 
 
 def _open(
@@ -154,8 +155,8 @@ def _open(
     }  # fmt: skip
     system, task = prompts.opening(prompt, **parts)
     return Session.begin(
-        next_key(purpose, of), thread, purpose, [("system", system), ("user", task)], base=base, prompt=str(prompt)[:80],
-        chain=[spec.name for spec in specs], idea=idea,
+        next_key(purpose, of), thread, purpose, [("system", system), ("user", task)], base=base,
+        prompt=str(prompt)[:80], chain=[spec.name for spec in specs], idea=idea,
     )  # fmt: skip
 
 

@@ -130,7 +130,7 @@ def _said(row: Message) -> Said:
 
 def _perform(session: Session, owner: str, call: ToolCall, said: Sequence[Said]) -> bool:
     quotas = left(said, QUOTAS)
-    outcome = tools.perform(call, workspace_of(session, said), RowDesk(session), quotas, session.purpose)
+    outcome = tools.perform(call, workspace_of(session, said), RowDesk(session.project), quotas, session.purpose)
     if outcome.waiting:
         session.wait(timezone.now() + timedelta(seconds=outcome.waiting))
         return False

@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +168,7 @@ class Project(models.Model):
         before = {self.State.ACTIVE, self.State.PAUSED, self.State.EXHAUSTED}
         self._act(by, "finish", before, self.State.FINISHED, "")
 
-    def set_budget(self, by: User, **limits: float | None) -> None:
+    def set_budget(self, by: User, **limits: float | Decimal | None) -> None:
         """Set one or more of BUDGETS; None lifts a limit.
 
         An exhausted project goes on, until the next look finds the new budget spent too; so does what a cap on models
@@ -180,7 +181,8 @@ class Project(models.Model):
             raise ValueError("a budget must be above 0; leave it empty for none")
         with transaction.atomic():
             Project.objects.filter(pk=self.pk).update(**limits)
-            AuditEntry.record(by, "budget", self, **limits)
+            plain = {name: float(limit) if isinstance(limit, Decimal) else limit for name, limit in limits.items()}
+            AuditEntry.record(by, "budget", self, **plain)
             words = ", ".join(f"{_limit(name, value)}" for name, value in limits.items())
             Event.record(Event.Kind.STATE, f"budget set by {by}: {words}", project=self, actor=by)
             self._change({self.State.EXHAUSTED}, self.State.ACTIVE, "")
@@ -218,6 +220,6 @@ class Project(models.Model):
         return changed
 
 
-def _limit(name: str, value: float | None) -> str:
+def _limit(name: str, value: float | Decimal | None) -> str:
     what = name.removeprefix("max_").replace("_", " ")
-    return f"no limit of {what}" if value is None else f"{value:g} {what}"
+    return f"no limit of {what}" if value is None else f"{value:.12g} {what}"

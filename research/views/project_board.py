@@ -287,6 +287,11 @@ class ProjectBoard:
         return _hours(self.project.max_device_seconds)
 
     @property
+    def max_money(self) -> str:
+        """Without the zeros behind it."""
+        return "" if self.project.max_money is None else f"{self.project.max_money.normalize():f}"
+
+    @property
     def wall_hours(self) -> str:
         return _hours(self.project.max_wall_seconds)
 

@@ -13,6 +13,7 @@ from research.models import Membership, NotMergeable, Role, Thread
 from research.tasks import advance_thread
 from research.views.difftext import files_of
 from research.views.pages import checked, go, render_page
+from research.views.session_thread import ThreadTalk
 from research.views.thread_board import ThreadBoard
 
 
@@ -63,12 +64,14 @@ def _thread(request: HttpRequest, id: str, role: int = Role.VIEWER) -> Thread:
 def _context(request: HttpRequest, thread: Thread) -> dict[str, Any]:
     asked = request.GET
     everything, before = asked.get("all") == "1", _number(asked.get("before"))
-    older = _number(asked.get("older"))
+    older, talk_below = _number(asked.get("older")), _number(asked.get("talk"))
     board = ThreadBoard(thread, asked.get("e", ""), asked.getlist("metric"))
     return {
         "thread": thread,
         "project": thread.project,
         "board": board,
+        "talk": ThreadTalk(thread, talk_below, board),
+        "session_query": _query(part="session", talk=talk_below),
         "may_steer": Membership.role_of(request.user, thread.project) >= Role.MEMBER,  # type: ignore[arg-type]
         "listed": lambda: board.experiments(older),
         "older": older,

@@ -54,7 +54,7 @@ LOOK = (
     _tool("read_file", "Lines of a file, numbered.", ("path",), path=TEXT, first=WHOLE, last=WHOLE),
     _tool("search", "Lines of all files that hold a text or match a simple regular expression.", ("pattern",),
           pattern=TEXT),
-    _tool("lessons", "What earlier experiments taught about something, in a few words of yours.", ("query",), query=TEXT),
+    _tool("lessons", "What earlier experiments taught about something, in a few words.", ("query",), query=TEXT),
     _tool("results", "The newest verdicts of the project.", limit=WHOLE),
     _tool("log", "The end of the log of an experiment's candidate.", ("experiment",), experiment=WHOLE),
     _tool("curve", "A metric of both arms over the steps of a training.", ("experiment", "metric"), experiment=WHOLE,
