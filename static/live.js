@@ -261,7 +261,7 @@ class Region {
   get topics() { return this.element.dataset.live.split(/\s+/).filter(Boolean); }
   get held() {
     const { element } = this;
-    return "liveHold" in element.dataset && (element.matches(":hover") || element.contains(document.activeElement) || element.querySelector("[data-hold]") !== null);
+    return "liveHold" in element.dataset && (element.matches(":hover") || element.contains(pointed) || element.contains(document.activeElement) || element.querySelector("[data-hold]") !== null);
   }
 
   notice() {
@@ -329,6 +329,18 @@ class Region {
     sight.unobserve(this.element);
   }
 }
+
+// Where the pointer was moved to last: a page that shifts under a pointer at rest does not take it away from there.
+let pointed = null;
+
+function point(to) {
+  const left = pointed;
+  pointed = to;
+  for (const [element, region] of left === to ? [] : regions) if (element.contains(left)) setTimeout(() => region.offer(), 150);
+}
+
+document.addEventListener("pointermove", ({ target }) => point(target.closest("[data-live-hold]")));
+document.documentElement.addEventListener("pointerleave", () => point(null));
 
 const sight = new IntersectionObserver((entries) => {
   for (const { target, isIntersecting } of entries) {
