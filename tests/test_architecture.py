@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("recursive_web", "research", "runners", "benchmarks")
 STEPS = {path.stem for path in (ROOT / "research" / "loop").glob("*.py")} - {"__init__", "advance"}
-SHARED = {"memory", "commit", "begin", "beside", "together"}
+SHARED = {"memory", "commit", "begin", "beside", "together", "account", "decide"}
 LARGEST_FILE, LONGEST_FUNCTION = 400, 60
 
 

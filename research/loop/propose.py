@@ -8,10 +8,12 @@ import json
 from django.db import transaction
 
 from benchmarks.catalogue import Step
+from research.loop.decide import researcher_of
 from research.loop.memory import view_of
 from research.models import Experiment, Idea, MergeRequest, Project, Thread
 from research.researchers import RESEARCHERS
 from research.researchers.base import Draft, NothingToPropose
+from research.validation.yields import KIND_MODES
 
 AHEAD = 1  # ideas kept ready, so that a machine never waits for a proposer
 REFUSALS_IN_A_ROW = 5
@@ -23,13 +25,14 @@ def step(thread: Thread) -> bool:
         return False
     number = Idea.next_number(thread)
     view = view_of(thread, number)
+    name = researcher_of(thread, number, ())
     try:
-        draft = RESEARCHERS[thread.researcher].propose(view)
+        draft = RESEARCHERS[name].propose(view)
     except NothingToPropose as nothing:
         if not _under_way(thread.project):
             thread.finish(str(nothing))
         return False
-    idea = _save(thread, number, draft)
+    idea = _save(thread, number, name, draft)
     if idea is None:  # somebody steered meanwhile
         return True
     if earlier := duplicate_of(thread, idea):
@@ -52,7 +55,7 @@ def duplicate_of(thread: Thread, idea: Idea) -> Experiment | None:
     return Experiment.objects.refusing_repeats().filter(candidate__idea__in=twins).first()
 
 
-def _save(thread: Thread, number: int, draft: Draft) -> Idea | None:
+def _save(thread: Thread, number: int, researcher: str, draft: Draft) -> Idea | None:
     """Keep the idea, unless the thread was steered while it was made. The first one under new steering says so."""
     with transaction.atomic():
         fresh = Thread.objects.select_for_update().get(pk=thread.pk)
@@ -61,7 +64,8 @@ def _save(thread: Thread, number: int, draft: Draft) -> Idea | None:
         idea = Idea.add(
             thread, number, kind=draft.kind, title=draft.title, hypothesis=draft.hypothesis, tags=list(draft.tags),
             expected_effect=draft.expected_effect, cost_guess=draft.cost_guess, files=list(draft.files),
-            steps=[step.to_json() for step in draft.steps], trusted=RESEARCHERS[thread.researcher].ships_code,
+            steps=[step.to_json() for step in draft.steps], trusted=RESEARCHERS[researcher].ships_code,
+            researcher=researcher, mode=str(KIND_MODES[draft.kind]),
             fingerprint=fingerprint_of(thread.head, draft.kind, draft.steps),
         )  # fmt: skip
         fresh.obeyed(idea.name, idea.techniques)

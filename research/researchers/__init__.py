@@ -2,5 +2,6 @@
 
 from research.researchers.base import Researcher
 from research.researchers.catalogue import CatalogueResearcher
+from research.researchers.mixed import MixedResearcher
 
-RESEARCHERS: dict[str, Researcher] = {"catalogue": CatalogueResearcher()}
+RESEARCHERS: dict[str, Researcher] = {"catalogue": CatalogueResearcher(), "mixed": MixedResearcher()}
