@@ -1,4 +1,4 @@
-"""What was tried in a project, what it cost and what it brought: one record an idea, oldest first. For pages and choices.
+"""What was tried in a project, what it cost and what it brought: one record an idea, oldest first.
 
 The sums of a finished experiment never change, so the account is kept until something ends, is proposed or is paid for.
 """
@@ -76,9 +76,8 @@ def _tried(pk: int, public_id: str, key: tuple[object, ...]) -> tuple[Tried, ...
 
 
 def _one(row: Sequence[Any], seconds: float, spent: Paid, tau: float) -> Tried:
-    _, number, thread, researcher, model, mode, kind, state, expected, experiment, running, verdict, near, effect, n = (
-        row
-    )
+    _, number, thread, researcher, model, mode, kind, state, expected, *measured = row
+    experiment, running, verdict, near, effect, pairs = measured
     outcome = _outcome(state, running, verdict, near)
     return Tried(
         idea=number,
@@ -88,7 +87,7 @@ def _one(row: Sequence[Any], seconds: float, spent: Paid, tau: float) -> Tried:
         mode=mode or str(KIND_MODES.get(kind, "")),
         outcome=outcome,
         predicted=expected,
-        measured=None if effect is None or verdict is None else shrunk(effect, n or 0, tau),
+        measured=None if effect is None or verdict is None else shrunk(effect, pairs or 0, tau),
         experiment=experiment,
         device_seconds=seconds,
         money=spent[0],

@@ -44,8 +44,11 @@ def advance(thread: Thread) -> str | None:
         return None
     if decide.step(thread):
         return "decide"
-    if decide.over(thread):
-        return None
+    return None if decide.over(thread) else _begin(thread)
+
+
+def _begin(thread: Thread) -> str | None:
+    """A step towards the next experiment."""
     if measure.step(thread):
         return "measure"
     if combine.step(thread):

@@ -60,8 +60,8 @@ class Criteria:
     def progress(self, spent: Spent) -> list[Progress]:
         found = []
         if self.experiments_without_gain is not None:
-            limit = self.experiments_without_gain
-            found.append(_toward("experiments without a confirmed gain", spent.experiments, limit, "{:,.0f}"))
+            most = self.experiments_without_gain
+            found.append(_toward("experiments without a confirmed gain", spent.experiments, most, "{:,.0f}"))
         if self.money_without_gain is not None:
             found.append(_toward("money without a confirmed gain", spent.money, self.money_without_gain, "{:,.2f}"))
         if self.device_seconds_without_gain is not None:
