@@ -6,10 +6,11 @@ The sums of a finished experiment never change, so the account is kept until som
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
-from django.db.models import Count, F, Max, Min, Q, Sum
+from django.db.models import Count, DecimalField, F, Max, Min, Q, Sum
 from django.db.models.functions import Coalesce
 
 from research.models import Call, Experiment, Idea, Lesson, Project, Result, Session, Thread, Verdict
@@ -42,7 +43,7 @@ def paid(calls: Any) -> Paid:
     return float(sums["money"] or 0), sums["tokens"] or 0
 
 
-_MONEY = Sum(Coalesce("price", "reserved"))
+_MONEY = Sum(Coalesce(F("price"), Decimal(0), output_field=DecimalField()) + F("reserved"))
 _TOKENS = Sum(F("prompt_tokens") + F("completion_tokens"))
 
 

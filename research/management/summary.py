@@ -7,8 +7,11 @@ from typing import Any
 
 from django.db.models import Count, Q, Sum
 
+from research.loop.account import tried
 from research.loop.beside import calibrations, combinations, interactions
 from research.models import Experiment, Lease, MergeRequest, Project, Result, Verdict
+from research.validation.predictions import predictions
+from research.validation.yields import yields
 
 
 def summary(project: Project) -> dict[str, Any]:
@@ -47,6 +50,8 @@ def summary(project: Project) -> dict[str, Any]:
         "beyond_budget_median_s": _median([row["total_wall"] - row["train_wall"] for row in timed]),
         "isolation_level": min(results.values_list("isolation_level", flat=True), default=None),
         "researchers": sorted(set(project.threads.values_list("researcher", flat=True))),
+        "yields": [row.to_json() for row in yields(tried(project), project.price_a_second)],
+        "predictions": [row.summary() for row in predictions(tried(project))],
         "data_id": project.data_id,
     }
 

@@ -32,6 +32,7 @@ DID = {
     "comment": "commented on", "reply": "replied on", "resolve a comment": "resolved a comment on",
     "reopen a comment": "reopened a comment on", "override a finding": "overrode a finding of",
     "reinstate a finding": "reinstated a finding of", "override isolation": "switched the isolation override of",
+    "criteria": "set the limits of", "device price": "set the price of device time of",
 }  # fmt: skip
 ALONE = {"sign in", "sign out", "failed sign-in", "single person", "administer"}  # about nothing that has a page
 ABOUT = ("thread", "experiment", "request", "lesson", "machine", "user")

@@ -11,6 +11,7 @@ from django.views.decorators.http import require_POST
 
 from research.models import Membership, NotMergeable, Role, Thread
 from research.tasks import advance_thread
+from research.views.deciding_board import DecidingBoard
 from research.views.difftext import files_of
 from research.views.pages import checked, go, render_page
 from research.views.thread_board import ThreadBoard
@@ -69,6 +70,8 @@ def _context(request: HttpRequest, thread: Thread) -> dict[str, Any]:
         "thread": thread,
         "project": thread.project,
         "board": board,
+        "deciding": DecidingBoard(thread.project, thread),
+        "gain_hours": _hours(thread.criteria.get("device_seconds_without_gain")),
         "may_steer": Membership.role_of(request.user, thread.project) >= Role.MEMBER,  # type: ignore[arg-type]
         "listed": lambda: board.experiments(older),
         "older": older,
@@ -83,6 +86,10 @@ def _context(request: HttpRequest, thread: Thread) -> dict[str, Any]:
         "events_query": _query(part="events", all=asked.get("all") if everything else None, before=before),
         "asked": {name: thread.directives.get(name, "") for name in ("focus", "forbid", "note")},
     }
+
+
+def _hours(seconds: float | None) -> str:
+    return f"{seconds / 3600:.6g}" if seconds else ""
 
 
 def _labels(thread: Thread) -> list[tuple[str, list[Any]]]:
