@@ -10,10 +10,10 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
-from django.db.models import Count, DecimalField, F, Max, Min, Q, Sum
+from django.db.models import Count, DecimalField, F, Min, Sum
 from django.db.models.functions import Coalesce
 
-from research.models import Call, Experiment, Idea, Lesson, Project, Result, Session, Thread, Verdict
+from research.models import Call, Event, Experiment, Idea, Project, Result, Session, Thread
 from research.validation.predictions import shrunk
 from research.validation.records import Rule, VerdictKind
 from research.validation.yields import KIND_MODES, Outcome, Tried
@@ -30,7 +30,8 @@ FIELDS = (
 
 def tried(project: Project) -> tuple[Tried, ...]:
     """Every idea of the project, and every session that was paid for and brought none."""
-    return _tried(project.pk, project.public_id, _key(project))
+    tau = Rule.from_json(project.rule).shrink_tau
+    return _tried(project.pk, project.public_id, tau, _key(project))
 
 
 def of_thread(thread: Thread) -> list[Tried]:
@@ -48,21 +49,14 @@ _TOKENS = Sum(F("prompt_tokens") + F("completion_tokens"))
 
 
 def _key(project: Project) -> tuple[object, ...]:
-    ideas = Idea.objects.filter(thread__project=project)
-    seen = ideas.aggregate(last=Max("pk"), refused=Count("pk", filter=Q(state=Idea.State.REFUSED)))
-    ended = Verdict.objects.filter(experiment__project=project).aggregate(last=Max("pk"))["last"]
-    learned = Lesson.objects.filter(project=project).aggregate(last=Max("pk"))["last"]
-    cancelled = project.experiments.filter(state=Experiment.State.CANCELLED).count()
+    """Changes with the account: what is proposed, ends or is learned is told by an event, what is paid by its call."""
+    told = Event.objects.filter(project=project).notable().order_by("-seq").values_list("seq", flat=True).first()
     calls = Call.objects.filter(session__project=project).aggregate(n=Count("pk"), money=_MONEY, tokens=_TOKENS)
-    open_ = Session.objects.filter(project=project, state=Session.State.OPEN).count()
-    rule = repr(sorted(project.rule.items()))
-    return *seen.values(), ended, learned, cancelled, *calls.values(), open_, rule
+    return told, *calls.values()
 
 
 @lru_cache(maxsize=16)
-def _tried(pk: int, public_id: str, key: tuple[object, ...]) -> tuple[Tried, ...]:
-    project = Project.objects.get(pk=pk)
-    tau = Rule.from_json(project.rule).shrink_tau
+def _tried(pk: int, public_id: str, tau: float, key: tuple[object, ...]) -> tuple[Tried, ...]:
     results = Result.objects.filter(trial__project=pk, trial__experiment__candidate__isnull=False)
     by_idea = results.order_by().values_list("trial__experiment__candidate__idea")
     seconds = dict(by_idea.annotate(total=Sum("device_seconds")))
