@@ -114,7 +114,13 @@ def test_names_of_models_are_no_markup(client: Client, mira: User, thread: Threa
 def test_a_member_sets_limits_and_sees_how_far_they_are(client: Client, mira: User, thread: Thread) -> None:
     past(thread, "no_difference", "no_difference")
     url = f"/t/{thread.public_id}/"
-    form = {"experiments_without_gain": "8", "device_hours": "1.5", "until": "2031-02-03", "max_trials": "200"}
+    form = {
+        "experiments_without_gain": "8",
+        "device_hours": "1.5",
+        "until": "2031-02-03",
+        "max_trials": "200",
+        "max_money": "10",
+    }
     assert client.post(f"{url}criteria/", form).status_code == 302
     thread.refresh_from_db()
     assert thread.criteria == {
@@ -124,6 +130,7 @@ def test_a_member_sets_limits_and_sees_how_far_they_are(client: Client, mira: Us
     assert "Experiments without a confirmed gain 2 of 8" in text and "Trials 0 of 200" in text
     shown = client.get(url).content.decode()
     assert 'name="device_hours" value="1.5"' in shown and 'value="2031-02-03"' in shown
+    assert 'name="max_money" value="10"' in shown
     client.post(f"{url}criteria/", {})
     thread.refresh_from_db()
     assert thread.criteria == {} and thread.max_trials is None
