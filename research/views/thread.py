@@ -71,7 +71,7 @@ def _context(request: HttpRequest, thread: Thread) -> dict[str, Any]:
         "project": thread.project,
         "board": board,
         "deciding": DecidingBoard(thread.project, thread),
-        "max_money": "" if thread.max_money is None else f"{thread.max_money:.8g}",
+        "max_money": "" if thread.max_money is None else f"{float(thread.max_money):.8g}",
         "gain_hours": _hours(thread.criteria.get("device_seconds_without_gain")),
         "may_steer": Membership.role_of(request.user, thread.project) >= Role.MEMBER,  # type: ignore[arg-type]
         "listed": lambda: board.experiments(older),
