@@ -231,6 +231,8 @@ ACTS = (
     Act("thread-state", Role.MEMBER, "pause", {"act": "pause"}),
     Act("thread-state", Role.MEMBER, "resume", {"act": "resume"}),
     Act("steer", Role.MEMBER, "steer", {"focus": "alpha", "note": "please"}),
+    Act("criteria", Role.MEMBER, "criteria", {"experiments_without_gain": "900", "max_trials": "9000"}),
+    Act("device-price", Role.MEMBER, "device price", {"device_price": "2"}),
     Act("more-seeds", Role.MEMBER, "more seeds", {"pairs": "2"}),
     Act("lesson", Role.MEMBER, "retract a lesson", {"act": "retract"}),
     Act("lesson", Role.MEMBER, "restore a lesson", {"act": "restore"}),

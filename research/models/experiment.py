@@ -149,10 +149,12 @@ class Experiment(models.Model):
         """True once: for the caller that ends it. What still waits is not measured any more."""
         return self._close(self.State.ENDED)
 
-    def cancel(self) -> None:
+    def cancel(self, why: str = "") -> bool:
         with transaction.atomic():
-            if self._close(self.State.CANCELLED):
-                Event.record(Event.Kind.EXPERIMENT, f"experiment {self.number} was cancelled", experiment=self)
+            if closed := self._close(self.State.CANCELLED):
+                words = f"experiment {self.number} was cancelled" + (f": {why}" if why else "")
+                Event.record(Event.Kind.EXPERIMENT, words, experiment=self)
+        return closed
 
     def complete_pairs(self) -> tuple[PairedScore, ...]:
         """The pairs with two scores, in the order they were planned."""

@@ -34,6 +34,7 @@ DID = {
     "reopen a comment": "reopened a comment on", "override a finding": "overrode a finding of",
     "reinstate a finding": "reinstated a finding of", "override isolation": "switched the isolation override of",
     "replay": "replayed a session of", "prompt": "changed a prompt of",
+    "criteria": "set the limits of", "device price": "set the price of device time of",
 }  # fmt: skip
 ALONE = {"sign in", "sign out", "failed sign-in", "single person", "administer"}  # about nothing that has a page
 ABOUT = ("thread", "session", "experiment", "request", "lesson", "machine", "user")

@@ -15,6 +15,7 @@ from django.views.decorators.http import require_POST
 from research import tasks
 from research.loop import begin
 from research.models import NotAllowed, Project, Role
+from research.views.deciding_board import DecidingBoard
 from research.views.gain import gain_of
 from research.views.pages import go, project_for, render_page
 from research.views.project_board import ProjectBoard
@@ -39,7 +40,8 @@ def page(request: HttpRequest, name: str) -> HttpResponse | StreamingHttpRespons
     if request.GET.get("part") == "frontier" and request.GET.get("have") == board.key_text:
         return HttpResponse(status=204)  # the drawing of 10,000 attempts has not changed
     worth = WorthBoard(project, request.user)  # type: ignore[arg-type]  # the lab's users are auth.User
-    return render_page(request, "project", {"project": project, "board": board, "worth": worth})
+    boards = {"board": board, "worth": worth, "deciding": DecidingBoard(project)}
+    return render_page(request, "project", {"project": project, "may_steer": board.may_steer, **boards})
 
 
 @require_POST

@@ -9,7 +9,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('research', '0011_sessions_b'),
+        ('research', '0013_api'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
