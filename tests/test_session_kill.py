@@ -37,7 +37,9 @@ def start() -> Iterator[Callable[[ScriptedModel], subprocess.Popen[bytes]]]:
             "LAB_LLM_PRICE_IN": "1", "LAB_LLM_PRICE_OUT": "2",
         }  # fmt: skip
         code = (
-            "import django; django.setup(); from tests.cast import toy_benchmarks; from django.core.management import execute_from_command_line\n"
+            "import django; django.setup()\n"
+            "from tests.cast import toy_benchmarks\n"
+            "from django.core.management import execute_from_command_line\n"
             "with toy_benchmarks(): execute_from_command_line(['manage.py', 'sessions', '--threads', '1'])"
         )
         begun.append(subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment))
