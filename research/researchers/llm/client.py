@@ -270,8 +270,9 @@ def _call_in(said: Message, turn: int) -> Message:
 
 
 def _words(error: APIStatusError) -> str:
-    body = error.body if isinstance(error.body, dict) else {}
-    inner = body.get("error") if isinstance(body.get("error"), dict) else body
+    body: dict[str, Any] = error.body if isinstance(error.body, dict) else {}
+    wrapped = body.get("error")
+    inner = wrapped if isinstance(wrapped, dict) else body
     return str(inner.get("message") or error.message)
 
 
