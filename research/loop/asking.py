@@ -18,7 +18,7 @@ from research.models.session import CAP
 from research.researchers.llm import prompts
 from research.researchers.llm.conversation import room_for_files
 from research.researchers.llm.models import HOW, ModelsError, models_from, with_role
-from research.researchers.llm.quoting import RULE, quoted
+from research.researchers.llm.quoting import RULE, quoted, wishes
 from research.researchers.llm.wire import ModelSpec
 
 FAILURES = 3  # failed sessions in a row, until a thread waits for a person
@@ -162,7 +162,7 @@ def _open(
     parts = {
         "question": thread.project.question, "facts": facts(thread.project), "data_rule": RULE,
         "editable": ", ".join(thread.project.contract.editable), "files": _files(thread.project, base, room),
-        "directives": quoted("directives", directives(thread), 4_000), **parts,
+        "directives": wishes(directives(thread)), **parts,
     }  # fmt: skip
     system, task = prompts.opening(prompt, **parts)
     return Session.begin(
