@@ -4,6 +4,7 @@ from django.contrib.auth.views import LogoutView
 from django.urls import path
 
 from research.views import (
+    agents,
     audit,
     comments,
     compare,
@@ -39,6 +40,8 @@ urlpatterns = [
     path("p/<slug:name>/price/", deciding.price, name="device-price"),
     path("p/<slug:name>/graph/", graph.page, name="graph"),
     path("p/<slug:name>/audit/", audit.of_project, name="project-audit"),
+    path("p/<slug:name>/agents/", agents.of_project, name="agents"),
+    path("p/<slug:name>/brief/", agents.brief, name="brief"),
     path("p/<slug:name>/members/", members.of_project, name="members"),
     path("p/<slug:name>/prompts/", prompts.page, name="prompts"),
     path("p/<slug:name>/prompts/<slug:prompt>/", prompts.change, name="change-prompt"),
@@ -72,6 +75,7 @@ urlpatterns = [
     path("lessons/<int:pk>/", lessons.decide, name="lesson"),
     path("series/", series.history, name="series"),
     path("palette/", palette.search, name="palette"),
+    path("tokens/", agents.of_person, name="tokens"),
     path("settings/", people.settings, name="settings"),
     path("sign-in/", signin.SignIn.as_view(), name="sign-in"),
     path("sign-in/<str:token>/", signin.by_link, name="sign-in-link"),

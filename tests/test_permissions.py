@@ -35,7 +35,7 @@ from tests.cast import World, begin, person
 from tests.session_play import whole_session
 
 OPEN = {"sign-in", "sign-in-link", "sign-out", "healthz", "readyz"}  # for whoever comes
-PERSONAL = {"settings", "seen", "viewed", "diff-layout", "sign-in", "sign-in-link", "sign-out"}
+PERSONAL = {"settings", "tokens", "seen", "viewed", "diff-layout", "sign-in", "sign-in-link", "sign-out"}
 NOTHING = {"str": "zzzzzzzzzz", "int": 999_999}
 
 
@@ -251,6 +251,7 @@ ACTS = (
     Act("decide", Role.REVIEWER, "reject", {"act": "reject", "note": "no"}, "gamma"),
     Act("decide", Role.REVIEWER, "request changes", {"act": "return", "note": "smaller"}, "beta"),
     Act("decide", Role.REVIEWER, "roll back", {"act": "rollback", "note": "no"}, "alpha"),
+    Act("agents", Role.MEMBER, "make a token", {"act": "make", "name": "coder", "may": "propose", "days": "7"}),
     Act("members", Role.ADMIN, "member", {"act": "give", "user": "outsider", "role": "1"}),
     Act("members", Role.ADMIN, "sign-in link", {"act": "invite", "user": "nemo", "role": "1"}),
     Act("members", Role.ADMIN, "single person", {"act": "single", "on": "on"}),
