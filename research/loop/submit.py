@@ -198,7 +198,11 @@ def _save(draft: Idea, change: Change) -> Idea:
     thread = draft.thread
     said = f"{thread.head}\n{draft.hypothesis}\n{change.patch}"
     kept = ("public_id", "created", "kind", "model", "hypothesis", "title", "plan", "tags", "expected_effect", "steps")
-    return Idea.add(
+    idea = Idea.add(
         thread, Idea.next_number(thread), **{name: getattr(draft, name) for name in kept}, files=change.paths,
         fingerprint=hashlib.sha256(said.encode("utf-8", "backslashreplace")).hexdigest(),
     )  # fmt: skip
+    thread.refresh_from_db()
+    thread.obeyed(idea.name, idea.techniques)
+    thread.answered(idea)
+    return idea

@@ -19,6 +19,7 @@ from research.models.refusals import NotAllowed, NotMergeable
 from research.models.series import Chunk, Series
 from research.models.session import Message, Session
 from research.models.thread import SteeringLabel, Thread
+from research.models.technique_request import FoundTechnique
 from research.models.token import ApiToken, Claim, Submission
 from research.models.trial import Result, Trial
 from research.models.verdict import Finding, Verdict
@@ -43,6 +44,7 @@ __all__ = [
     "Experiment",
     "Feed",
     "Finding",
+    "FoundTechnique",
     "HoldLost",
     "Idea",
     "Lease",

@@ -7,4 +7,5 @@ RESEARCHERS: dict[str, Researcher] = {
     "catalogue": CatalogueResearcher(),
     "llm": Guest("llm", holds_sessions=True),
     "external": Guest("external"),
+    "imported": Guest("imported"),  # what was found elsewhere: proposes nothing
 }
