@@ -17,7 +17,7 @@ from django.test import Client
 from django.urls import URLPattern, reverse
 
 from research import urls
-from research.models import AuditEntry, Comment, Event, Finding, Lesson, Membership, MergeRequest, Project, Role, Thread
+from research.models import AuditEntry, Comment, Event, Finding, FoundTechnique, Lesson, Membership, MergeRequest, Project, Role, Thread
 from tests.cast import World, begin, person
 
 OPEN = {"sign-in", "sign-in-link", "sign-out", "healthz", "readyz"}  # for whoever comes
@@ -36,6 +36,7 @@ class Scene:
     people: dict[str, User]
     comment: Comment
     finding: Finding
+    technique: FoundTechnique
     clients: dict[str, Client] = field(default_factory=dict)
 
     @property
@@ -46,6 +47,7 @@ class Scene:
             "p": self.project.name, "t": self.thread.public_id, "e": request.verdict.experiment.public_id,
             "review": request.public_id, "lessons": Lesson.objects.get(experiment=request.verdict.experiment).pk,
             "machines": self.world.machine.public_id, "findings": self.finding.pk,
+            "techniques": self.technique.public_id,
         }  # fmt: skip
 
     @property
@@ -213,6 +215,12 @@ ACTS = (
     Act("thread-state", Role.MEMBER, "pause", {"act": "pause"}),
     Act("thread-state", Role.MEMBER, "resume", {"act": "resume"}),
     Act("steer", Role.MEMBER, "steer", {"focus": "alpha", "note": "please"}),
+    Act("ask", Role.MEMBER, "say", {"act": "say", "text": "look at the schedule"}),
+    Act("ask", Role.MEMBER, "ask to try", {"act": "try", "text": "alpha"}),
+    Act("propose-technique", Role.MEMBER, "propose a technique", {
+        "name": "large_omega", "title": "large OMEGA", "family": "train", "hypothesis": "It lowers the loss.",
+    }),
+    Act("decide-technique", Role.REVIEWER, "return a technique", {"act": "return", "reason": "which range?"}),
     Act("more-seeds", Role.MEMBER, "more seeds", {"pairs": "2"}),
     Act("lesson", Role.MEMBER, "retract a lesson", {"act": "retract"}),
     Act("lesson", Role.MEMBER, "restore a lesson", {"act": "restore"}),
