@@ -14,6 +14,7 @@ from research.loop.decide import direction_of
 from research.loop.desk import RowDesk
 from research.loop.memory import sources_of
 from research.models import Call, Idea, Project, ProjectPrompt, Session, Thread
+from research.models.asked import lines_of
 from research.models.session import CAP
 from research.researchers.llm import prompts
 from research.researchers.llm.conversation import room_for_files
@@ -191,8 +192,7 @@ def directives(thread: Thread) -> str:
     rows = [f"only: {', '.join(asked['focus'])}"] if asked.get("focus") else []
     rows += [f"leave alone: {', '.join(asked['forbid'])}"] if asked.get("forbid") else []
     rows += [f"note: {asked['note']}"] if asked.get("note") else []
-    rows += [str(said["text"]) for said in asked.get("say", ()) if isinstance(said, dict) and said.get("text")]
-    rows += [f"try this: {wish}" for wish in asked.get("try_this", ())]
+    rows += lines_of(asked)
     if asked.get("try"):
         rows.append(f"sent back, to be done differently: {', '.join(_names(thread, asked['try']))}; {thread.note}")
     return "\n".join(rows) or "nothing in particular"
