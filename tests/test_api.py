@@ -90,6 +90,8 @@ def test_an_agent_goes_from_claim_to_verdict(agent: Agent, project: Project, wor
     handed = agent.post(f"threads/{mine['id']}/submissions", body)
     assert handed["state"] == "waiting" and handed["again_in_seconds"] > 0
     assert agent.post(f"threads/{mine['id']}/submissions", body)["id"] == handed["id"], "the same key does nothing"
+    other = agent.post(f"threads/{mine['id']}/submissions", body | {"hypothesis": "Something else."}, expect=409)
+    assert "used for another change" in other["error"]
     thread = Thread.objects.get(public_id=mine["id"])
     verdict = world.until_verdict(thread)
     go(thread)

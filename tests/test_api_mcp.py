@@ -118,8 +118,12 @@ def test_the_door_is_closed_to_strangers_and_to_other_origins(web: Web, token: s
     headers = {"Accept": "application/json, text/event-stream"}
     good = headers | {"Authorization": f"Bearer {token}"}
     with httpx2.Client(base_url=f"http://{web.host}") as http:
-        for shown in (headers, headers | {"Authorization": "Bearer lab_x_y"}, headers | {"Authorization": "Basic eA=="}):
-            reply = http.post("/mcp", json=body, headers=shown)
+        for shown in (
+            headers,
+            headers | {"Authorization": "Bearer lab_x_y"},
+            headers | {"Authorization": "Basic eA=="},
+        ):
+            reply = http.post("/mcp", json=body, headers=headers | shown)
             assert reply.status_code == 401 and set(reply.json()) == {"error", "do", "pointer"}
         assert http.post("/mcp", json=body, headers=good).status_code == 200
         assert http.post("/mcp", json=body, headers=good | {"Origin": "https://evil.example"}).status_code == 403
