@@ -13,11 +13,11 @@ from typing import Any
 
 import httpx2
 import pytest
-from django.db import connection
 from mcp import Client, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 
 from research.models import ApiToken, Machine, Project, Role, Thread
+from tests.agent_play import environment
 from tests.bench.web import Web
 from tests.cast import World, go, person
 from tests.live_play import in_thread
@@ -25,11 +25,6 @@ from tests.live_play import in_thread
 pytestmark = pytest.mark.django_db(transaction=True)
 ROOT = Path(__file__).parents[1]
 TOOLS = {"projects", "brief", "begin_thread", "claim", "release", "file", "lessons", "experiment", "submit", "verdict"}
-
-
-def environment() -> dict[str, str]:
-    name = str(connection.settings_dict["NAME"])
-    return {"DJANGO_SETTINGS_MODULE": "tests.settings", "TESTS_DATABASE": name, "TESTS_TOY": "1"}
 
 
 @pytest.fixture
