@@ -91,7 +91,8 @@ def test_the_brief_is_what_an_agent_reads_with_the_labs_own_address(client: Clie
 def test_a_thread_for_agents_says_whom_it_waits_for(client: Client, mia: User, project: Project) -> None:
     thread: Thread = add_thread(project, "external", mia)
     url = f"/t/{thread.public_id}/"
-    assert "Waits for an agent from outside" in page(client, url)
+    waiting = page(client, url)
+    assert "Waits for an agent from outside" in waiting and "waiting for an agent from outside" in waiting
     token = ApiToken.of(make(client))
     assert token and Claim.take(thread, token)
     assert "has this thread until" in page(client, url)
