@@ -110,6 +110,9 @@ class Repository:
     def commit_files(self, files: Mapping[str, bytes], parent: str | None, message: str, when: datetime) -> str:
         """Commit exactly `files` on `parent`, from a throw-away worktree. The caller moves a ref to it."""
         with self.worktree(parent) as folder:
+            for found in [place for place in folder.rglob("*") if place.is_file()]:
+                if found.relative_to(folder).as_posix() not in files and found.name != ".git-index":
+                    found.unlink()
             for path, content in files.items():
                 target = folder / path
                 if not target.resolve().is_relative_to(folder.resolve()):
@@ -117,6 +120,24 @@ class Repository:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(content)
             return self.commit_worktree(folder, parent, message, when)
+
+    def patched(self, commit: str, patch: bytes) -> dict[str, bytes | None]:
+        """What a unified diff makes of a commit's files: path -> new content, None for a file that goes.
+
+        Raises GitError where it does not apply, or makes anything but plain files.
+        """
+        before = self.files(commit)
+        with self.worktree(commit) as folder:
+            place = ["--git-dir", str(self.path), "--work-tree", str(folder)]
+            _git([*place, "apply", "--whitespace=nowarn", "-"], stdin=patch, cwd=folder)
+            after = {}
+            for found in folder.rglob("*"):
+                if found.is_symlink():
+                    raise GitError(f"{found.relative_to(folder).as_posix()} is a symbolic link; send plain files")
+                if found.is_file() and found.name != ".git-index":
+                    after[found.relative_to(folder).as_posix()] = found.read_bytes()
+        changed: dict[str, bytes | None] = {path: text for path, text in after.items() if before.get(path) != text}
+        return changed | dict.fromkeys(before.keys() - after.keys())
 
     def commit_worktree(self, folder: Path, parent: str | None, message: str, when: datetime) -> str:
         """Commit all that stands in a worktree of this repository; symbolic links and submodules are refused."""

@@ -10,9 +10,10 @@ import os
 from collections.abc import Callable
 from functools import cache
 
+from research.loop.decide import direction_of
 from research.loop.desk import RowDesk
 from research.loop.memory import sources_of
-from research.models import Call, Idea, Project, Session, Thread
+from research.models import Call, Idea, Project, ProjectPrompt, Session, Thread
 from research.models.session import CAP
 from research.researchers.llm import prompts
 from research.researchers.llm.conversation import room_for_files
@@ -34,6 +35,14 @@ class NoModel(Exception):
 def models() -> tuple[ModelSpec, ...]:
     """The configured models. Raises ModelsError where they cannot be read."""
     return models_from(os.environ)
+
+
+def known_models() -> tuple[ModelSpec, ...]:
+    """The configured models; none where they cannot be read, which whoever asks one is told."""
+    try:
+        return models()
+    except ModelsError:
+        return ()
 
 
 def for_role(purpose: str) -> tuple[ModelSpec, ...]:
@@ -58,13 +67,15 @@ def latest(purpose: str, of: str) -> Session | None:
 def ask_for_idea(thread: Thread, number: int) -> Session:
     """Open the session that is to end in the thread's idea `number`."""
     specs = for_role(Purpose.PROPOSE)
-    desk = RowDesk(thread.project)
+    desk, direction = RowDesk(thread.project), direction_of(thread, number, specs)
+    chain = {name: at for at, name in enumerate(direction.model_chain)}
+    specs = tuple(sorted(specs, key=lambda spec: chain[spec.name]))
     parts = {
-        "direction": "Look for the change that is most likely to gain more than the noise.",
+        "direction": direction.words,
         "results": quoted("results", desk.results(RESULTS), 8_000),
         "lessons": quoted("lessons", desk.lessons(""), 8_000),
     }
-    return _open(thread, Purpose.PROPOSE, f"{thread.public_id}-{number}", specs, parts)
+    return _open(thread, Purpose.PROPOSE, f"{thread.public_id}-{number}", specs, parts, mode=direction.mode)
 
 
 def ask_for_change(idea: Idea, feedback: str = "") -> Session:
@@ -136,13 +147,14 @@ def words_of(idea: Idea) -> str:
 
 
 def prompt_for(project: Project, name: str) -> prompts.Prompt:
-    """The text that this project's sessions begin with."""
-    return prompts.load(name)
+    """The text that this project's sessions begin with: its own where it has one."""
+    own = ProjectPrompt.of(project, name)
+    return prompts.prompt_of(name, f"own-{own.version}", own.text) if own else prompts.load(name)
 
 
 def _open(
     thread: Thread, purpose: Purpose, of: str, specs: tuple[ModelSpec, ...], parts: dict[str, str],
-    idea: Idea | None = None, base: str = "",
+    idea: Idea | None = None, base: str = "", mode: str = "",
 ) -> Session:  # fmt: skip
     base = base or thread.head
     prompt = prompt_for(thread.project, purpose)
@@ -155,7 +167,7 @@ def _open(
     system, task = prompts.opening(prompt, **parts)
     return Session.begin(
         next_key(purpose, of), thread, purpose, [("system", system), ("user", task)], base=base,
-        prompt=str(prompt)[:80], chain=[spec.name for spec in specs], idea=idea,
+        prompt=str(prompt)[:80], chain=[spec.name for spec in specs], idea=idea, mode=mode,
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from django.db import transaction
 from benchmarks.catalogue import Sources, Step
 from benchmarks.syntax import parse
 from research.loop.memory import steps_of
+from research.loop.repeats import refusal_of_code
 from research.models import Branch, Candidate, Diff, Experiment, Idea
 from research.repository import Change, Repository
 from research.validation import integrity
@@ -77,10 +78,7 @@ def _refusal(idea: Idea, parent: str, commit: str, tree: str, change: Change) ->
         return "; ".join(finding.message for finding in broken), None
     if why := _broken(idea, commit, change.paths):
         return why, None
-    twins = Candidate.objects.filter(project=idea.project, tree=tree, parent=parent).exclude(idea=idea)
-    if twin := Experiment.objects.refusing_repeats().filter(candidate__in=twins).first():
-        return f"exactly this code was measured on this head in {twin}", twin
-    return None
+    return refusal_of_code(idea, parent, tree, change.patch)
 
 
 def _broken(idea: Idea, commit: str, paths: Sequence[str]) -> str:
