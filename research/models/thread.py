@@ -151,6 +151,7 @@ class Thread(models.Model):
         """A cap on spend was raised: the sessions that it stopped go on, and so does a thread that ended for it."""
         if self.sessions.go_on():
             self.wake(why)
+
     def turn(self, plateaus: int, gains: int, why: str) -> None:
         """Tell of a plateau, and remember which: so many in a row, after so many gains."""
         direction = self.direction | {"plateaus": plateaus, "gains": gains, "why": why}
