@@ -268,6 +268,63 @@ class Repository:
         return parts[0].strip(), []
 
 
+@dataclass(frozen=True)
+class Blob:
+    """A file of a commit elsewhere: its mode, kind and size, before anything of it is read."""
+
+    mode: str
+    kind: str
+    name: str
+    size: int
+
+
+class Foreign:
+    """A repository of somebody else, only looked at: no checkout, no hooks, no fetch, none of its remotes is asked.
+
+    Its own configuration is read by git, so all that could run a program or reach a network by it is switched off.
+    """
+
+    SAFE = {
+        "GIT_NO_LAZY_FETCH": "1",
+        "GIT_ALLOW_PROTOCOL": "none",
+        "GIT_OPTIONAL_LOCKS": "0",
+        "GIT_NO_REPLACE_OBJECTS": "1",
+    }
+    FIXED = ("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "protocol.allow=never")
+
+    def __init__(self, path: Path) -> None:
+        folder = path / ".git"
+        self.path = folder if folder.is_dir() and not folder.is_symlink() else path
+        if not (self.path / "HEAD").is_file() or not (self.path / "objects").is_dir():
+            raise GitError(f"{path} is no git repository")
+
+    def commits(self, branch: str, most: int) -> list[str]:
+        """The newest `most` commits of a branch, newest first."""
+        name = branch or "HEAD"
+        if name.startswith("-") or ".." in name:
+            raise GitError(f"{name!r} is no branch")
+        return self._git("rev-list", f"--max-count={most}", "--end-of-options", name, "--").split()
+
+    def files(self, commit: str) -> dict[str, Blob]:
+        """What lies in a commit, unread."""
+        found = {}
+        for line in self._git("ls-tree", "-r", "-l", "-z", commit).split("\0"):
+            about, _, path = line.partition("\t")
+            if path:
+                mode, kind, name, size = about.split()
+                found[path] = Blob(mode, kind, name, int(size) if size.isdigit() else 0)
+        return found
+
+    def read(self, blob: Blob) -> bytes:
+        return self._run("cat-file", "blob", blob.name)
+
+    def _git(self, *args: str) -> str:
+        return self._run(*args).decode("utf-8", errors="surrogateescape")
+
+    def _run(self, *args: str) -> bytes:
+        return _run(["git", "--git-dir", str(self.path), *self.FIXED, *args], env=self.SAFE)
+
+
 def _environment(extra: Mapping[str, str]) -> dict[str, str]:
     """Git sees neither the user's configuration nor an enclosing repository."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}

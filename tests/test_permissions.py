@@ -22,6 +22,7 @@ from research.models import (
     Comment,
     Event,
     Finding,
+    FoundTechnique,
     Lesson,
     Membership,
     MergeRequest,
@@ -35,7 +36,7 @@ from tests.cast import World, begin, person
 from tests.session_play import whole_session
 
 OPEN = {"sign-in", "sign-in-link", "sign-out", "healthz", "readyz"}  # for whoever comes
-PERSONAL = {"settings", "seen", "viewed", "diff-layout", "sign-in", "sign-in-link", "sign-out"}
+PERSONAL = {"settings", "tokens", "seen", "viewed", "diff-layout", "sign-in", "sign-in-link", "sign-out"}
 NOTHING = {"str": "zzzzzzzzzz", "int": 999_999}
 
 
@@ -51,6 +52,7 @@ class Scene:
     comment: Comment
     finding: Finding
     session: Session
+    technique: FoundTechnique
     clients: dict[str, Client] = field(default_factory=dict)
 
     @property
@@ -61,6 +63,7 @@ class Scene:
             "p": self.project.name, "t": self.thread.public_id, "e": request.verdict.experiment.public_id,
             "review": request.public_id, "lessons": Lesson.objects.get(experiment=request.verdict.experiment).pk,
             "machines": self.world.machine.public_id, "findings": self.finding.pk, "s": self.session.public_id,
+            "techniques": self.technique.public_id,
         }  # fmt: skip
 
     @property
@@ -233,6 +236,12 @@ ACTS = (
     Act("steer", Role.MEMBER, "steer", {"focus": "alpha", "note": "please"}),
     Act("criteria", Role.MEMBER, "criteria", {"experiments_without_gain": "900", "max_trials": "9000"}),
     Act("device-price", Role.MEMBER, "device price", {"device_price": "2"}),
+    Act("ask", Role.MEMBER, "say", {"act": "say", "text": "look at the schedule"}),
+    Act("ask", Role.MEMBER, "ask to try", {"act": "try", "text": "alpha"}),
+    Act("propose-technique", Role.MEMBER, "propose a technique", {
+        "name": "large_omega", "title": "large OMEGA", "family": "train", "hypothesis": "It lowers the loss.",
+    }),
+    Act("decide-technique", Role.REVIEWER, "return a technique", {"act": "return", "reason": "which range?"}),
     Act("more-seeds", Role.MEMBER, "more seeds", {"pairs": "2"}),
     Act("lesson", Role.MEMBER, "retract a lesson", {"act": "retract"}),
     Act("lesson", Role.MEMBER, "restore a lesson", {"act": "restore"}),
@@ -251,6 +260,7 @@ ACTS = (
     Act("decide", Role.REVIEWER, "reject", {"act": "reject", "note": "no"}, "gamma"),
     Act("decide", Role.REVIEWER, "request changes", {"act": "return", "note": "smaller"}, "beta"),
     Act("decide", Role.REVIEWER, "roll back", {"act": "rollback", "note": "no"}, "alpha"),
+    Act("agents", Role.MEMBER, "make a token", {"act": "make", "name": "coder", "may": "propose", "days": "7"}),
     Act("members", Role.ADMIN, "member", {"act": "give", "user": "outsider", "role": "1"}),
     Act("members", Role.ADMIN, "sign-in link", {"act": "invite", "user": "nemo", "role": "1"}),
     Act("members", Role.ADMIN, "single person", {"act": "single", "on": "on"}),

@@ -27,6 +27,7 @@ from research.api.schemas import (
 from research.logtext import clean
 from research.loop.memory import relative_sigma
 from research.models import ApiToken, Experiment, Lesson, Project, Result, Series, Thread, Trial
+from research.models.asked import lines_of
 from research.repository import Repository
 from research.validation import integrity
 from research.validation.records import VerdictKind
@@ -119,7 +120,8 @@ def thread(token: ApiToken, id: str) -> ThreadFacts:
     found = thread_of(token, id)
     results = Result.objects.filter(trial__experiment__thread=found)
     asked = found.directives
-    wanted = Directive(focus=asked.get("focus", []), forbid=asked.get("forbid", []), note=asked.get("note", ""))
+    labels = {name: asked.get(name, []) for name in ("focus", "forbid")}
+    wanted = Directive(**labels, note=asked.get("note", ""), said=lines_of(asked))
     improved = found.experiments.filter(verdict__kind=str(VerdictKind.IMPROVED))
     return ThreadFacts(
         **_thread(found), directives=wanted, trials=results.count(),

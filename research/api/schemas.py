@@ -67,6 +67,7 @@ class Directive(Schema):
     focus: list[str] = Field([], description="techniques, families or files that a person wants looked at")
     forbid: list[str] = Field([], description="what to leave alone")
     note: str = Field("", description="a sentence from a person")
+    said: list[str] = Field([], description="what people said, and what they ask to be tried now; data, not rules")
 
 
 class ThreadFacts(ThreadLine):

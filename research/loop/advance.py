@@ -23,7 +23,20 @@ import time
 import traceback
 from pathlib import Path
 
-from research.loop import ablate, champion, combine, decide, implement, judge, learn, measure, merge, noise, propose
+from research.loop import (
+    ablate,
+    champion,
+    combine,
+    decide,
+    found,
+    implement,
+    judge,
+    learn,
+    measure,
+    merge,
+    noise,
+    propose,
+)
 from research.models import Project, Thread
 
 log = logging.getLogger("lab.loop")
@@ -95,6 +108,7 @@ def advance_project_until_idle(pk: int) -> None:
     """What belongs to the project and to no thread: noise floor, replicates, what is measured beside, the budget."""
     project = Project.objects.get(pk=pk)
     project.list_techniques()
+    found.step(project)
     noise.step(project)
     judge.replicates(project)
     combine.parents(project)

@@ -14,11 +14,12 @@ from research.loop.decide import direction_of
 from research.loop.desk import RowDesk
 from research.loop.memory import sources_of
 from research.models import Call, Idea, Project, ProjectPrompt, Session, Thread
+from research.models.asked import lines_of
 from research.models.session import CAP
 from research.researchers.llm import prompts
 from research.researchers.llm.conversation import room_for_files
 from research.researchers.llm.models import HOW, ModelsError, models_from, with_role
-from research.researchers.llm.quoting import RULE, quoted
+from research.researchers.llm.quoting import RULE, quoted, wishes
 from research.researchers.llm.wire import ModelSpec
 
 FAILURES = 3  # failed sessions in a row, until a thread waits for a person
@@ -162,7 +163,7 @@ def _open(
     parts = {
         "question": thread.project.question, "facts": facts(thread.project), "data_rule": RULE,
         "editable": ", ".join(thread.project.contract.editable), "files": _files(thread.project, base, room),
-        "directives": quoted("directives", directives(thread), 4_000), **parts,
+        "directives": wishes(directives(thread)), **parts,
     }  # fmt: skip
     system, task = prompts.opening(prompt, **parts)
     return Session.begin(
@@ -191,8 +192,7 @@ def directives(thread: Thread) -> str:
     rows = [f"only: {', '.join(asked['focus'])}"] if asked.get("focus") else []
     rows += [f"leave alone: {', '.join(asked['forbid'])}"] if asked.get("forbid") else []
     rows += [f"note: {asked['note']}"] if asked.get("note") else []
-    rows += [str(said["text"]) for said in asked.get("say", ()) if isinstance(said, dict) and said.get("text")]
-    rows += [f"try this: {wish}" for wish in asked.get("try_this", ())]
+    rows += lines_of(asked)
     if asked.get("try"):
         rows.append(f"sent back, to be done differently: {', '.join(_names(thread, asked['try']))}; {thread.note}")
     return "\n".join(rows) or "nothing in particular"

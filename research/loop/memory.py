@@ -10,7 +10,19 @@ from django.db.models import Avg, Q
 
 from benchmarks.catalogue import CHANGE, Catalogue, Sources, Step, is_change
 from benchmarks.contract import load
-from research.models import Candidate, Experiment, Idea, Lesson, MergeRequest, NoiseFloor, Project, Result, Thread
+from benchmarks.found import with_found
+from research.models import (
+    Candidate,
+    Experiment,
+    FoundTechnique,
+    Idea,
+    Lesson,
+    MergeRequest,
+    NoiseFloor,
+    Project,
+    Result,
+    Thread,
+)
 from research.repository import Repository
 from research.researchers.base import Attempt, Directives, LessonView, View
 from research.validation.lessons import Standing, changed
@@ -48,7 +60,10 @@ def labels_of(project: Project, names: Iterable[str]) -> list[frozenset[str]]:
 
 
 def catalogue_of(project: Project) -> Catalogue:
-    return load(project.benchmark).load_catalogue().CATALOGUE  # type: ignore[no-any-return]
+    """What ships with the lab, and what was found in it and approved."""
+    shipped: Catalogue = load(project.benchmark).load_catalogue().CATALOGUE
+    rows = FoundTechnique.objects.in_catalogue(project).select_related("experiment__candidate__idea")
+    return with_found(shipped, [row.technique for row in rows])
 
 
 @lru_cache(maxsize=32)

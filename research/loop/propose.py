@@ -13,7 +13,7 @@ from research.loop.asking import answering_model, ask_for_idea, begin_session, e
 from research.loop.decide import LLM, MIXED, researcher_of
 from research.loop.memory import view_of
 from research.loop.repeats import refusal_of, reopen_discards
-from research.models import Experiment, Idea, MergeRequest, Project, Session, Thread
+from research.models import Experiment, FoundTechnique, Idea, MergeRequest, Project, Session, Thread
 from research.models.ids import new_id
 from research.researchers import RESEARCHERS
 from research.researchers.base import NothingToPropose, Proposer
@@ -49,11 +49,12 @@ def _at_once(thread: Thread, number: int, researcher: Proposer) -> bool:
         if not _under_way(thread.project):
             thread.finish(str(nothing))
         return False
+    names = [step.technique for step in draft.steps]
     idea = _save(
         thread, number, kind=draft.kind, title=draft.title, hypothesis=draft.hypothesis, tags=list(draft.tags),
         expected_effect=draft.expected_effect, cost_guess=draft.cost_guess, files=list(draft.files),
-        steps=[step.to_json() for step in draft.steps], trusted=researcher.ships_code, researcher=researcher.name,
-        mode=str(KIND_MODES[draft.kind]),
+        steps=[step.to_json() for step in draft.steps], researcher=researcher.name, mode=str(KIND_MODES[draft.kind]),
+        trusted=researcher.ships_code and not FoundTechnique.objects.any_of(thread.project.benchmark, names),
         fingerprint=fingerprint_of(thread.head, draft.kind, draft.steps),
     )  # fmt: skip
     return idea is None or _unlike_others(thread, idea)  # None: somebody steered meanwhile
@@ -115,6 +116,7 @@ def _save(thread: Thread, number: int, **fields: Any) -> Idea | None:
             return None
         idea = Idea.add(thread, number, **fields)
         fresh.obeyed(idea.name, idea.techniques)
+        fresh.answered(idea)
     return idea
 
 

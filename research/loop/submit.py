@@ -208,5 +208,9 @@ KEPT = (
 
 
 def _save(draft: Idea) -> Idea:
-    number = Idea.next_number(draft.thread)
-    return Idea.add(draft.thread, number, **{name: getattr(draft, name) for name in KEPT})
+    thread = draft.thread
+    idea = Idea.add(thread, Idea.next_number(thread), **{name: getattr(draft, name) for name in KEPT})
+    thread.refresh_from_db()
+    thread.obeyed(idea.name, idea.techniques)
+    thread.answered(idea)
+    return idea

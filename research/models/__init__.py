@@ -19,6 +19,7 @@ from research.models.prompt import ProjectPrompt
 from research.models.refusals import NotAllowed, NotMergeable
 from research.models.series import Chunk, Series
 from research.models.session import Message, Session
+from research.models.technique_request import FoundTechnique
 from research.models.thread import SteeringLabel, Thread
 from research.models.token import ApiToken, Claim, Submission
 from research.models.trial import Result, Trial
@@ -44,6 +45,7 @@ __all__ = [
     "Experiment",
     "Feed",
     "Finding",
+    "FoundTechnique",
     "HoldLost",
     "Idea",
     "Lease",

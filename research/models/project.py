@@ -18,6 +18,7 @@ from django.utils import timezone
 
 from benchmarks.contract import Benchmark, Preset, load
 from benchmarks.data import parts_of
+from benchmarks.found import files_of
 from research.models.audit import AuditEntry
 from research.models.event import Event
 from research.models.ids import new_id
@@ -127,7 +128,12 @@ class Project(models.Model):
         """Store what the catalogue holds, where it changed. Only the control worker tries techniques: it parses."""
         version = self.contract.catalogue_version(self.start)
         if self.techniques.get("version") != version:
-            self.techniques = {"version": version, "by_name": self.contract.describe_techniques(self.start)}
+            found = {
+                row.name: {"title": row.title, "family": row.family, "files": files_of(row.patch)}
+                for row in self.found_techniques.model.objects.in_catalogue(self)
+            }
+            by_name = {**found, **self.contract.describe_techniques(self.start)}
+            self.techniques = {"version": version, "by_name": by_name}
             self.save(update_fields=["techniques"])
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from benchmarks.catalogue import allows, is_change
+from research.models import asked
 from research.models.audit import AuditEntry
 from research.models.event import Event
 from research.models.ids import new_id
@@ -26,7 +28,9 @@ from research.validation.criteria import Criteria
 
 if TYPE_CHECKING:
     from research.models.candidate import Candidate
+    from research.models.idea import Idea
 
+FREE_LABEL = re.compile(r"\w[\w./ -]{0,59}")  # what steering may name where there is no catalogue
 # How long one control thread may hold a research thread between two signs of life.
 # A step of git takes far less; the holds of a process that died are let go by the next sweep of its host.
 ADVANCE_HOLD = timedelta(seconds=60)
@@ -202,8 +206,10 @@ class Thread(models.Model):
         if both := set(focus) & set(forbid):
             raise ValueError(f"{', '.join(sorted(both))}: in focus and forbidden at once; choose one")
         with transaction.atomic():
-            pending = Thread.objects.select_for_update().get(pk=self.pk).directives.get("try", [])
-            directives = {"focus": focus, "forbid": forbid, "note": note, "try": pending, "fresh": True}
+            before = Thread.objects.select_for_update().get(pk=self.pk).directives
+            kept = {name: before[name] for name in (asked.SAY, asked.TRY) if name in before}
+            pending = before.get("try", [])
+            directives = {"focus": focus, "forbid": forbid, "note": note, "try": pending, "fresh": True, **kept}
             Thread.objects.filter(pk=self.pk).update(directives=directives, steered_by=by, direction=afresh())
             self.wake("there is new steering")
             AuditEntry.record(by, "steer", self.project, thread=self.number, focus=focus, forbid=forbid, note=note)
@@ -224,6 +230,94 @@ class Thread(models.Model):
                 idea.refuse(why)
             self.sessions.stop_proposals(why)
         self.refresh_from_db(fields=["directives", "state", "note"])
+
+    def say(self, by: User, text: str) -> None:
+        """A sentence that the researcher is shown as a person's directive, until it is withdrawn. Raises ValueError."""
+        self._ask(by, asked.SAY, text, "say")
+
+    def try_this(self, by: User, text: str) -> None:
+        """A technique or a change in words, to be tried once. Raises ValueError."""
+        self._ask(by, asked.TRY, text, "ask to try")
+
+    def withdraw(self, by: User, id: str) -> None:
+        """Take back what was said or asked. Raises ValueError where it is not there."""
+        Membership.require(by, self.project, Role.MEMBER, "steer it")
+        with transaction.atomic():
+            directives = Thread.objects.select_for_update().get(pk=self.pk).directives
+            gone = [old for name in (asked.SAY, asked.TRY) for old in directives.get(name, ()) if old["id"] == id]
+            if not gone:
+                raise ValueError("it is no longer there")
+            for name in (asked.SAY, asked.TRY):
+                if name in directives:
+                    directives[name] = [old for old in directives[name] if old["id"] != id]
+            if gone[0]["text"] in directives.get("try", ()):
+                directives["try"] = [name for name in directives["try"] if name != gone[0]["text"]]
+            Thread.objects.filter(pk=self.pk).update(directives=directives, steered_by=by)
+            AuditEntry.record(by, "withdraw", self.project, thread=self.number, text=gone[0]["text"])
+            self._tell_of(Event.Kind.STEERED, f"{by} takes back: {gone[0]['text']}", by)
+            if gone[0]["state"] == asked.ASKED or gone[0] in directives.get(asked.SAY, ()):
+                self.sessions.stop_proposals("steering changed")
+        self.refresh_from_db(fields=["directives", "steered_by"])
+
+    def raise_budget(self, by: User, max_trials: int | None = None, max_money: Decimal | None = None) -> None:
+        """Let it spend more; None leaves a limit as it is. A thread that ended for want of it goes on. Raises ValueError."""
+        Membership.require(by, self.project, Role.MEMBER, "raise its budget")
+        asked_for = {"max_trials": max_trials, "max_money": max_money}
+        limits = {name: value for name, value in asked_for.items() if value is not None}
+        if not limits:
+            raise ValueError("say how many trials or how much money it may spend")
+        with transaction.atomic():
+            fresh = Thread.objects.select_for_update().get(pk=self.pk)
+            for name, value in limits.items():
+                old = getattr(fresh, name)
+                if old is None:
+                    raise ValueError(f"this thread has no limit of {name.removeprefix('max_')}")
+                if not value > old:
+                    raise ValueError(f"{value} is no more than the {old} that it may spend already")
+            Thread.objects.filter(pk=self.pk).update(**limits)
+            plain = {name: value if isinstance(value, int) else str(value) for name, value in limits.items()}
+            AuditEntry.record(by, "raise a budget", self.project, thread=self.number, **plain)
+            words = ", ".join(f"{value} {name.removeprefix('max_')}" for name, value in plain.items())
+            self._tell_of(Event.Kind.STATE, f"{by} lets thread {self.number} spend {words}", by)
+            self.sessions.go_on()
+            self.wake("its budget was raised")
+        self.refresh_from_db()
+
+    def _ask(self, by: User, kind: str, text: str, act: str) -> None:
+        Membership.require(by, self.project, Role.MEMBER, "steer it")
+        new = asked.entry(by, text)
+        with transaction.atomic():
+            directives = Thread.objects.select_for_update().get(pk=self.pk).directives
+            directives[kind] = asked.added(directives.get(kind, ()), new)
+            if kind == asked.TRY and new["text"] in self.project.labels:
+                directives["try"] = sorted({*directives.get("try", ()), new["text"]})
+            Thread.objects.filter(pk=self.pk).update(directives=directives, steered_by=by)
+            AuditEntry.record(by, act, self.project, thread=self.number, text=new["text"])
+            words = "says" if kind == asked.SAY else "asks to try"
+            self._tell_of(Event.Kind.STEERED, f"{by} {words}: {new['text']}", by)
+            self.wake("there is new steering")
+            self.sessions.stop_proposals("steering changed")
+        self.refresh_from_db(fields=["directives", "steered_by", "state", "note"])
+
+    def answered(self, idea: Idea) -> None:
+        """An idea was made under what people said: it acknowledges that, and takes one wish or says why it cannot."""
+        directives = dict(self.directives)
+        with transaction.atomic():
+            if asked.SAY in directives:
+                directives[asked.SAY], fresh = asked.seen(directives[asked.SAY], idea.number)
+                for said in fresh:
+                    words = f"idea {idea.number} was made after {said['by']} said: {said['text']}"
+                    self._tell_of(Event.Kind.OBEYED, words[:300])
+            if wish := asked.next_wish(directives.get(asked.TRY, ())):
+                taken = asked.takes(wish, idea.techniques, idea.tags)
+                first = (idea.plan or "it was not among what can be proposed on this head").strip().splitlines()[0]
+                why_not = "" if taken else f"instead, idea {idea.number}: {idea.name}. {first}"
+                directives[asked.TRY] = asked.answered(directives[asked.TRY], wish, idea.number, why_not)
+                words = f"idea {idea.number} is what {wish['by']} asked for" if taken else f"not tried: {why_not}"
+                self._tell_of(Event.Kind.OBEYED, f"{words} ({wish['text']})"[:300])
+            if directives != self.directives:
+                Thread.objects.filter(pk=self.pk).update(directives=directives)
+        self.directives = directives
 
     def obeyed(self, title: str, techniques: Sequence[str]) -> None:
         """An idea was proposed: it acknowledges what a person asked for, once."""
@@ -263,6 +357,10 @@ class Thread(models.Model):
 
     def _known(self, label: str) -> None:
         known = set().union(*self.project.labels.values())
+        if self.researcher != "catalogue":  # it has no catalogue: any file that may be changed, any tag
+            if FREE_LABEL.fullmatch(label):
+                return
+            raise ValueError(f"{label[:40]!r} is neither a file nor a tag of up to 60 letters")
         if not known:
             raise ValueError("the techniques are being listed; try again in a few seconds")
         if label not in known:

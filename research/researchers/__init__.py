@@ -9,4 +9,5 @@ RESEARCHERS: dict[str, Researcher] = {
     "llm": Guest("llm", holds_sessions=True),
     "mixed": MixedResearcher(),
     "external": Guest("external"),
+    "imported": Guest("imported"),  # what was found elsewhere: proposes nothing
 }

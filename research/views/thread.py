@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from decimal import Decimal, InvalidOperation
 from typing import Any
 from urllib.parse import urlencode
 
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, QueryDict
 from django.urls import reverse
 from django.views.decorators.http import require_POST
 
@@ -39,6 +40,41 @@ def steer(request: HttpRequest, id: str) -> HttpResponse:
         return response
     advance_thread(thread.pk)
     return go(request, reverse("thread", args=[id]), said="Steering given; the next idea follows it")
+
+
+@require_POST
+def ask(request: HttpRequest, id: str) -> HttpResponse:
+    """Say a sentence, ask for one try, take either back, or raise the budget."""
+    thread, sent = _thread(request, id, Role.MEMBER), request.POST
+    by, text = request.user, sent.get("text", "")
+    acts = {
+        "say": (lambda: thread.say(by, text), "Said; the next idea is made under it"),  # type: ignore[arg-type]
+        "try": (lambda: thread.try_this(by, text), "Asked for; the next idea takes it or says why not"),  # type: ignore[arg-type]
+        "withdraw": (lambda: thread.withdraw(by, sent.get("id", "")), "Taken back"),  # type: ignore[arg-type]
+        "budget": (lambda: thread.raise_budget(by, *_limits(sent)), "The budget is raised"),  # type: ignore[arg-type]
+    }
+    if sent.get("act") not in acts:
+        raise Http404("say, try, withdraw or budget")
+    act, said = acts[sent["act"]]
+    url = reverse("thread", args=[id])
+    try:
+        act()
+    except ValueError as refusal:
+        return go(request, url, problem=str(refusal))
+    advance_thread(thread.pk)
+    return go(request, f"{url}#steering", said=said)
+
+
+def _limits(sent: QueryDict) -> tuple[int | None, Decimal | None]:
+    """Trials and money of the form; what is empty stays. Raises ValueError."""
+    money = sent.get("max_money", "").strip()
+    try:
+        amount = Decimal(money) if money else None
+    except InvalidOperation:
+        raise ValueError(f"{money[:20]!r} is no amount of money") from None
+    if amount is not None and not (amount.is_finite() and amount < 1_000_000):
+        raise ValueError("money must be below a million")
+    return _number(sent.get("max_trials")), amount
 
 
 @require_POST

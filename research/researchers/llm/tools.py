@@ -14,7 +14,7 @@ from research.researchers.llm.answers import CHANGE, IDEA, REVIEW, ChangeAnswer,
 from research.researchers.llm.desk import Desk, Waiting
 from research.researchers.llm.quoting import quoted
 from research.researchers.llm.wire import FormatError, Tool, ToolCall
-from research.researchers.llm.workspace import ToolRefused, Workspace
+from research.researchers.llm.workspace import NotThere, ToolRefused, Workspace
 
 MALFORMED = "That is not what was asked for: "  # begins the answer to a call that cannot be read
 LONGEST_ANSWER = 16_000  # characters
@@ -90,6 +90,8 @@ def perform(call: ToolCall, workspace: Workspace, desk: Desk, quotas: Quotas, pu
         if refusal := _over(call.name, quotas):
             return Outcome(refusal, refused=True)
         text = _act(call.name, arguments, workspace, desk)
+    except NotThere as slip:
+        return Outcome(f"Nothing was changed: {slip}")
     except FormatError as error:
         return Outcome(f"{MALFORMED}{error}")
     except ToolRefused as refusal:
