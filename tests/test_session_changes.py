@@ -138,6 +138,6 @@ def test_a_log_that_gives_orders_reaches_the_model_as_data_and_changes_nothing(
     lines = answer.splitlines()
     assert lines[0].startswith(OPEN) and lines.count(CLOSE) == 1 and lines.index(CLOSE) > lines.index(ORDER)
     assert f" {CLOSE}" in lines and "\x1b" not in answer
-    assert RowDesk(thread.project).log(1).count(ORDER) == 1
+    assert RowDesk(thread.project, thread.head).log(1).count(ORDER) == 1
     thread.refresh_from_db()
     assert thread.project.champion == heads[1] and thread.merge_requests.get().state == "open"

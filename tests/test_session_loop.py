@@ -15,8 +15,8 @@ from tests.llm_play import (
     asked,
     begin_llm,
     calls,
+    careful,
     purpose_of,
-    script,
     spec_of,
     talk,
     turns_of,
@@ -42,7 +42,7 @@ def world(quick: object, project: Project) -> World:
 def test_a_change_in_no_catalogue_goes_from_prompt_to_head(
     thread: Thread, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with ScriptedModel(script=script) as model, asked(monkeypatch, spec := spec_of(model)):
+    with ScriptedModel(script=careful) as model, asked(monkeypatch, spec := spec_of(model)):
         verdict = until_verdict(world, thread, spec)
     assert verdict.kind == "improved"
     thread.refresh_from_db()
@@ -58,6 +58,8 @@ def test_a_change_in_no_catalogue_goes_from_prompt_to_head(
     assert [message.role for message in first.messages.all()] == ["system", "user", "assistant", "tool"] + [
         "assistant", "tool",
     ]  # fmt: skip
+    checked = Message.objects.get(session__purpose="implement", session__idea=idea, name="check")
+    assert "it runs" in checked.content and "score" not in checked.content
     call = Call.objects.order_by("pk").first()
     assert call is not None and (call.prompt_tokens, call.completion_tokens) == (1000, 50)
     assert float(call.price or 0) == pytest.approx(0.0011) and call.reserved == 0

@@ -68,13 +68,13 @@ def latest(purpose: str, of: str) -> Session | None:
 def ask_for_idea(thread: Thread, number: int) -> Session:
     """Open the session that is to end in the thread's idea `number`."""
     specs = for_role(Purpose.PROPOSE)
-    desk, direction = RowDesk(thread.project), direction_of(thread, number, specs)
+    desk, direction = RowDesk(thread.project, thread.head), direction_of(thread, number, specs)
     chain = {name: at for at, name in enumerate(direction.model_chain)}
     specs = tuple(sorted(specs, key=lambda spec: chain[spec.name]))
     parts = {
         "direction": direction.words,
         "results": quoted("results", desk.results(RESULTS), 8_000),
-        "lessons": quoted("lessons", desk.lessons(""), 8_000),
+        "lessons": quoted("lessons", desk.lessons(direction.words), 9_000),
     }
     return _open(thread, Purpose.PROPOSE, f"{thread.public_id}-{number}", specs, parts, mode=direction.mode)
 
@@ -83,10 +83,10 @@ def ask_for_change(idea: Idea, feedback: str = "") -> Session:
     """Open the session that is to end in the code of an idea, on the head. `feedback`: why it is asked once more."""
     specs = for_role(Purpose.IMPLEMENT)
     thread = idea.thread
-    desk = RowDesk(thread.project)
+    desk = RowDesk(thread.project, thread.head)
     parts = {
         "idea": quoted("the idea", words_of(idea), 8_000),
-        "lessons": quoted("lessons", desk.lessons(" ".join([idea.name, *idea.tags])), 6_000),
+        "lessons": quoted("lessons", desk.lessons(" ".join([idea.name, *idea.tags])), 9_000),
         "feedback": f"{feedback}\n" if feedback else "",
     }
     return _open(thread, Purpose.IMPLEMENT, idea.public_id, specs, parts, idea)

@@ -130,7 +130,8 @@ def _said(row: Message) -> Said:
 
 def _perform(session: Session, owner: str, call: ToolCall, said: Sequence[Said]) -> bool:
     quotas = left(said, QUOTAS)
-    outcome = tools.perform(call, workspace_of(session, said), RowDesk(session.project), quotas, session.purpose)
+    desk = RowDesk(session.project, session.base, session.public_id, session.created)
+    outcome = tools.perform(call, workspace_of(session, said), desk, quotas, session.purpose)
     if outcome.waiting:
         session.wait(timezone.now() + timedelta(seconds=outcome.waiting))
         return False

@@ -6,35 +6,34 @@ of metrics were written by untrusted code: they are cleaned here, and quoted as 
 
 from __future__ import annotations
 
+import hashlib
 import math
+from datetime import datetime, timedelta
 
 from django.db import models
+from django.utils import timezone
 
-from benchmarks.syntax import parse
+from benchmarks.catalogue import Sources
 from research.logtext import tail
+from research.loop.check import CheckRefused, CheckResult, begin_check, check_result, commit_to_check, refuse_unparsed
+from research.loop.recall import lessons_text, recall
 from research.models import Experiment, Project, Series, Trial, Verdict
+from research.researchers.llm.desk import Waiting
 
-LESSONS, RESULTS, LOG_LINES, POINTS = 12, 30, 80, 24
+RESULTS, LOG_LINES, POINTS = 30, 80, 24
+PATIENCE = timedelta(minutes=10)  # for a machine that is free to check
 LINE = 400  # characters of one line of a list
 
 
 class RowDesk:
-    """The desk of a project's sessions. It answers for this project and for no other."""
+    """The desk of one session, or of its opening. It answers for one project and for no other."""
 
-    def __init__(self, project: Project) -> None:
-        self.project = project
+    def __init__(self, project: Project, base: str, key: str = "", when: datetime | None = None) -> None:
+        self.project, self.base, self.key, self.when = project, base, key, when or project.created
 
     def lessons(self, query: str) -> str:
-        """The newest lessons that hold any of these words; the newest of all where none is given."""
-        words = query.lower().split()[:12]
-        found = []
-        for lesson in self.project.lessons.filter(retracted=False).order_by("-pk").select_related("experiment")[:500]:
-            if not words or any(word in lesson.text.lower() for word in words):
-                where = f"experiment {lesson.experiment.number}" if lesson.experiment else "a person"
-                found.append(f"- {where}, {lesson.get_kind_display().lower()}: {lesson.text}"[:LINE])
-            if len(found) == LESSONS:
-                break
-        return "\n".join(found) or "no lesson says anything about that"
+        """What matters of all that was learned, for these words and the code in hand."""
+        return lessons_text(recall(self.project, query, self.base), self.project)
 
     def results(self, limit: int) -> str:
         """The newest verdicts of the project: what was tried, and what came of it."""
@@ -72,20 +71,38 @@ class RowDesk:
                 found.append(f"{arm}, {mine.trial.name}: {_points(mine)}")
         return "\n".join(found)
 
-    def check(self, sources: dict[str, str]) -> str:
-        """Whether every changed file is valid Python."""
-        for path, text in sorted(sources.items()):
-            if path.endswith(".py"):
-                try:
-                    parse(text, path)
-                except (SyntaxError, ValueError) as error:
-                    line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
-                    return f"{path}{line}: {getattr(error, 'msg', error)}"
-        return "every file is valid Python; nothing was run"
+    def check(self, sources: Sources) -> str | Waiting:
+        """Whether the changed files run at all: parsed here, then run for a moment in the sandbox of a machine."""
+        if not sources:
+            return "nothing is changed yet"
+        content = "".join(f"{path}\0{text}\0" for path, text in sorted(sources.items()))
+        key = f"{self.key}-{hashlib.sha256(content.encode()).hexdigest()[:10]}"
+        try:
+            refuse_unparsed(sources)
+            if not self.project.contract.check:
+                return "every file is valid Python; this benchmark has no short run to try it with"
+            experiment = Experiment.every.filter(key=f"check-{key}").first() or begin_check(
+                self.project, key, commit_to_check(self.project, key, self.base, sources, self.when)
+            )
+        except CheckRefused as refused:
+            return str(refused)
+        result = check_result(experiment)
+        if result is not None:
+            return _outcome(result)
+        if timezone.now() - experiment.created < PATIENCE:
+            return Waiting()
+        experiment.cancel()
+        return "every file is valid Python; no machine was free to run it for a moment"
 
     def _trials(self, number: int, both: bool = False) -> models.QuerySet[Trial]:
         trials = Trial.objects.filter(experiment__project=self.project, experiment__number=number).order_by("pk")
         return trials if both else trials.filter(arm=Trial.Arm.CANDIDATE)
+
+
+def _outcome(result: CheckResult) -> str:
+    curve = ", ".join(f"{step}: {value:.4g}" for step, value in result.curve)
+    head = "it runs" if result.ok else f"it does not run: {result.failure}: {result.message}"
+    return "\n".join([head, f"{result.steps} steps; training loss by step: {curve or 'none'}", result.log_tail]).strip()
 
 
 def result_line(verdict: Verdict) -> str:
