@@ -15,7 +15,7 @@ from research.loop.memory import sources_of
 from research.models import Call, Idea, Project, Session, Thread
 from research.models.session import CAP
 from research.researchers.llm import prompts
-from research.researchers.llm.conversation import room_for_files
+from research.researchers.llm.conversation import room_for_files, room_for_words
 from research.researchers.llm.models import HOW, ModelsError, models_from, with_role
 from research.researchers.llm.quoting import RULE, quoted, wishes
 from research.researchers.llm.wire import ModelSpec
@@ -59,10 +59,11 @@ def ask_for_idea(thread: Thread, number: int) -> Session:
     """Open the session that is to end in the thread's idea `number`."""
     specs = for_role(Purpose.PROPOSE)
     desk = RowDesk(thread.project)
+    words = min(room_for_words(spec, 8_000) for spec in specs)
     parts = {
         "direction": "Look for the change that is most likely to gain more than the noise.",
-        "results": quoted("results", desk.results(RESULTS), 8_000),
-        "lessons": quoted("lessons", desk.lessons(""), 8_000),
+        "results": quoted("results", desk.results(RESULTS), words),
+        "lessons": quoted("lessons", desk.lessons(""), words),
     }
     return _open(thread, Purpose.PROPOSE, f"{thread.public_id}-{number}", specs, parts)
 
@@ -72,9 +73,10 @@ def ask_for_change(idea: Idea, feedback: str = "") -> Session:
     specs = for_role(Purpose.IMPLEMENT)
     thread = idea.thread
     desk = RowDesk(thread.project)
+    words = min(room_for_words(spec, 6_000) for spec in specs)
     parts = {
         "idea": quoted("the idea", words_of(idea), 8_000),
-        "lessons": quoted("lessons", desk.lessons(" ".join([idea.name, *idea.tags])), 6_000),
+        "lessons": quoted("lessons", desk.lessons(" ".join([idea.name, *idea.tags])), words),
         "feedback": f"{feedback}\n" if feedback else "",
     }
     return _open(thread, Purpose.IMPLEMENT, idea.public_id, specs, parts, idea)

@@ -332,12 +332,20 @@ def _schema(tools: Iterable[Tool]) -> dict[str, Any]:
     calls = [
         {
             "type": "object",
-            "properties": {"tool": {"type": "string", "enum": [tool.name]}, "arguments": dict(tool.parameters)},
+            "properties": {"tool": {"type": "string", "enum": [tool.name]}, "arguments": _short(dict(tool.parameters))},
             "required": ["tool", "arguments"],
         }
         for tool in tools
     ]
     return calls[0] if len(calls) == 1 else {"anyOf": calls}
+
+
+def _short(schema: Any) -> Any:
+    """A schema whose texts have an end: llama.cpp breaks off at a grammar with more than 1,000 repeats."""
+    if not isinstance(schema, dict):
+        return schema
+    held = {name: _short(value) for name, value in schema.items()}
+    return held | ({"maxLength": min(held.get("maxLength", 900), 900)} if held.get("type") == "string" else {})
 
 
 def _call_in(said: Message, turn: int) -> Message:
