@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlparse
 import django
 from django.core.exceptions import ImproperlyConfigured
 
-KNOWN = {"LAB_DATA", "LAB_SECRET_KEY", "LAB_DEBUG", "LAB_HOSTS", "LAB_HTTPS", "LAB_LOG_LEVEL"}
+KNOWN = {"LAB_DATA", "LAB_SECRET_KEY", "LAB_DEBUG", "LAB_HOSTS", "LAB_HTTPS", "LAB_LOG_LEVEL", "LAB_TOKEN"}
 KNOWN |= {  # models, read by research.researchers.llm.models
     "LAB_MODELS", "LAB_LLM_MODEL", "LAB_LLM_BASE_URL", "LAB_LLM_KEY_VARIABLE", "LAB_LLM_PRICE_IN", "LAB_LLM_PRICE_OUT",
     "LAB_LLM_CONTEXT",

@@ -72,6 +72,7 @@ function copyEvidence() {
 // ---- theme and live ----------------------------------------------------------------------------------------------
 
 const THEMES = ["system", "light", "dark"];
+let stored = Promise.resolve(); // one after the other: the last choice is the one that stays
 
 function nextTheme() {
   const root = document.documentElement;
@@ -83,7 +84,7 @@ function nextTheme() {
   if (!settings) return;
   const headers = JSON.parse(document.body.getAttribute("hx-headers") || "{}");
   const body = new URLSearchParams({ act: "theme", theme });
-  fetch(settings.href, { method: "POST", body, headers, keepalive: true }).then(
+  stored = stored.then(() => fetch(settings.href, { method: "POST", body, headers, keepalive: true })).then(
     (reply) => reply.ok || say("The theme could not be stored; it holds for this page", "warning"),
     () => say("No connection: the theme holds for this page", "warning"),
   );

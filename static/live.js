@@ -6,6 +6,7 @@ import { parseFrame, points } from "./curves.js";
 
 const PING = 4000, LATE = 5000, LOST = 30000, ANSWER = 12000, LASTS = 3000; // ms
 const POLL = 10000; // without websockets
+const LOOK = 250; // between two looks for regions that ask by themselves
 const now = () => performance.now();
 const jitter = (ms) => ms * (0.5 + Math.random() / 2);
 
@@ -38,6 +39,7 @@ class Live extends EventTarget {
     });
     setInterval(() => this.#tick(), 1000);
     setInterval(() => this.polling && this.#poll(), POLL);
+    setInterval(() => { for (const region of regions.values()) region.look(); }, LOOK);
   }
 
   // The socket
@@ -247,6 +249,7 @@ class Region {
   news = 0; // notices since its content was fetched
   visible = false;
   #last = -Infinity;
+  #born = now();
   #timer = 0;
   tries = 0;
   #pill = null;
@@ -261,12 +264,18 @@ class Region {
   get topics() { return this.element.dataset.live.split(/\s+/).filter(Boolean); }
   get held() {
     const { element } = this;
-    return "liveHold" in element.dataset && (element.matches(":hover") || element.contains(document.activeElement) || element.querySelector("[data-hold]") !== null);
+    return "liveHold" in element.dataset && (element.matches(":hover") || element.contains(pointed) || element.contains(document.activeElement) || element.querySelector("[data-hold]") !== null);
   }
 
   notice() {
     this.news++;
     this.offer();
+  }
+
+  // What moves without an event (a reply that streams in) says how often to ask, in ms: data-live-poll. Only while seen.
+  look() {
+    const every = Number(this.element.dataset.livePoll);
+    if (every && this.visible && !document.hidden && !lab.live.paused && now() - Math.max(this.#last, this.#born) >= every) this.notice();
   }
 
   // Fetch now, or as soon as it is seen, let go of, and due.
@@ -329,6 +338,18 @@ class Region {
     sight.unobserve(this.element);
   }
 }
+
+// Where the pointer was moved to last: a page that shifts under a pointer at rest does not take it away from there.
+let pointed = null;
+
+function point(to) {
+  const left = pointed;
+  pointed = to;
+  for (const [element, region] of left === to ? [] : regions) if (element.contains(left)) setTimeout(() => region.offer(), 150);
+}
+
+document.addEventListener("pointermove", ({ target }) => point(target.closest("[data-live-hold]")));
+document.documentElement.addEventListener("pointerleave", () => point(null));
 
 const sight = new IntersectionObserver((entries) => {
   for (const { target, isIntersecting } of entries) {

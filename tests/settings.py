@@ -15,3 +15,7 @@ from recursive_web.settings import *  # noqa: E402, F403
 
 if database := os.environ.get("TESTS_DATABASE"):  # a child process that works on the database of a running test
     DATABASES["default"]["NAME"] = database  # noqa: F405
+if os.environ.get("TESTS_TOY"):  # a child process that meets projects on the toy benchmark
+    from benchmarks import contract
+
+    contract.FOLDER = Path(__file__).parent / "benchmarks"

@@ -15,6 +15,7 @@ from pytest_django import DjangoAssertNumQueries
 
 from research.models import AuditEntry, Project, Role, SignInLink, Thread
 from research.views.audit_board import A_PAGE
+from research.views.signin import FAILURES_A_NAME, WINDOW
 from tests.cast import World, begin, person
 
 PAGE = "/p/question/audit/"
@@ -200,6 +201,29 @@ def test_who_comes_and_goes_and_who_fails_is_written_down(client: Client, db: No
         ("mia", "sign in", here),
         ("mia", "sign out", here),
     ]
+
+
+def test_passwords_cannot_be_tried_out(client: Client, db: None) -> None:
+    mia = User.objects.create_user("mia", password="a long enough one")
+    right = {"username": "mia", "password": "a long enough one"}
+    for _ in range(FAILURES_A_NAME):
+        assert client.post("/sign-in/", {"username": "mia", "password": "wrong"}).status_code == 200
+    refused = client.post("/sign-in/", right)
+    assert refused.status_code == 429 and refused["Retry-After"] == "600"
+    assert "Wait ten minutes" in refused.content.decode()
+    assert client.post("/sign-in/", {"username": "ben", "password": "wrong"}).status_code == 200, "others may try"
+    assert AuditEntry.objects.filter(action="failed sign-in").count() == FAILURES_A_NAME + 1, "what waits costs no row"
+    link = client.get(f"/sign-in/{SignInLink.make(mia)}/", headers={"Sec-Fetch-Mode": "navigate"})
+    assert link.status_code == 302, "a link still works"
+    client.logout()
+    AuditEntry.objects.update(at=timezone.now() - WINDOW)
+    assert client.post("/sign-in/", right).status_code == 302
+
+
+def test_the_admin_has_no_door_of_its_own(client: Client, db: None) -> None:
+    assert client.get("/admin/login/?next=/admin/auth/")["Location"] == "/sign-in/?next=/admin/auth/"
+    client.force_login(person("vera", Role.ADMIN))
+    assert client.get("/admin/", follow=True).status_code == 403, "an admin of the lab is not staff of its database"
 
 
 def test_a_link_is_written_down_when_it_is_made_used_and_used_again(client: Client, member: User) -> None:

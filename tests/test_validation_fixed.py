@@ -13,11 +13,11 @@ import scipy.stats
 from research.validation import rules, stats, tails
 from research.validation.fixed import mean_above_zero
 from research.validation.named import RULES, RuleError, Setting, named_rule
+from research.validation.outcomes import MorePairs, Verdict, WaitForNoise
 from research.validation.records import (
     Direction,
     Evidence,
     Finding,
-    MorePairs,
     NoiseFloor,
     PairedScore,
     Procedure,
@@ -25,10 +25,8 @@ from research.validation.records import (
     Scale,
     Severity,
     Stage,
-    Verdict,
     VerdictKind,
-    WaitForNoise,
-)  # fmt: skip
+)
 
 SETTING = Setting(Direction.LOWER)
 TEN = named_rule("ten_seeds", SETTING)

@@ -87,6 +87,6 @@ def test_looking_up_the_records_costs_no_numpy() -> None:
 
 
 def test_the_floor_of_the_evidence_shrinks_what_a_look_expects() -> None:
-    quiet = looks(promising([1.0, 1.2, 0.8, 1.1]), RULE)[0]
-    loud = looks(promising([1.0, 1.2, 0.8, 1.1], noise=replace(FLOOR, sigma_pair=0.1)), RULE)[0]
+    loud = looks(promising([1.0, 1.2, 0.8, 1.1], noise=replace(FLOOR, sigma_pair=1.0)), RULE)[0]
+    quiet = looks(promising([1.0, 1.2, 0.8, 1.1], noise=replace(FLOOR, sigma_pair=0.1)), RULE)[0]
     assert 0 < loud.shrunk < quiet.shrunk < quiet.mean

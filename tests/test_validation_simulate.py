@@ -13,7 +13,8 @@ from django.core.management.base import CommandError
 from online_fdr.e_values.sequential import ELond
 
 from research.validation import simulate, stats
-from research.validation.records import Direction, Evidence, MorePairs, NoiseFloor, PairedScore, Rule, Stage, Verdict
+from research.validation.outcomes import MorePairs, Verdict
+from research.validation.records import Direction, Evidence, NoiseFloor, PairedScore, Rule, Stage
 from research.validation.rules import decide
 
 RULE = Rule(direction=Direction.HIGHER, futility_from=4)

@@ -123,11 +123,25 @@ def test_pairs_that_bound_nothing_have_no_interval(gains, interval):
 
 def test_shrinkage_pulls_toward_zero_and_less_with_more_pairs():
     few, many = [0.5, 1.5, 0.5, 1.5], [0.5, 1.5] * 20
-    assert 0 < stats.shrink(few, 1.0, 1.0) < stats.shrink(many, 1.0, 1.0) < 1
-    assert stats.shrink(few, 1.0, 1.0) == pytest.approx(1 / (1 + 1 / 4))
-    assert stats.shrink([0.0, 2.0, -4.0, 6.0], 0.1, 1.0) < 0.01, "an unsteady candidate does not hide"
-    assert stats.shrink(few, 0.0, 1.0) > 0, "a floor of zero falls back on the pairs' own sd"
-    assert stats.shrink([0.0, 0.0], 0.0, 1.0) == 0
+    assert 0 < stats.shrink(few, 1.0, RULE) < stats.shrink(many, 1.0, RULE) < 1
+    assert stats.shrink(few, 1.0, RULE) == pytest.approx(1 / (1 + 1 / 4), rel=0.05), "mostly the narrow normal"
+    assert stats.shrink([0.0, 2.0, -4.0, 6.0], 0.1, RULE) < 0.05, "an unsteady candidate does not hide"
+    assert stats.shrink(few, 0.0, RULE) > 0, "a floor of zero falls back on the pairs' own sd"
+    assert stats.shrink([0.0, 0.0], 0.0, RULE) == 0
+
+
+def test_a_gain_far_beyond_the_noise_is_kept():
+    """Of an unsteady gain of many sigma, one normal alone would keep a tenth."""
+    gains = np.array([35.0, 49.0, 38.0, 46.0])
+    narrow = 1 / (1 + gains.var(ddof=1) / len(gains))
+    assert narrow < 0.12 and stats.shrinkage(gains, 1.0, RULE) > 0.7
+
+
+@given(GAINS, st.floats(0, 1e3))
+def test_shrinkage_keeps_a_share_whatever_the_sign(gains, sigma):
+    kept = stats.shrinkage(gains, sigma, RULE)
+    assert 0 <= kept <= 1
+    assert kept == pytest.approx(stats.shrinkage([-gain for gain in gains], sigma, RULE))
 
 
 def test_the_detectable_effect_is_confirmed_with_its_power():

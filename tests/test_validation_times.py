@@ -13,19 +13,9 @@ from hypothesis import strategies as st
 
 from research.validation import simulate, stats
 from research.validation.effects import relative_gain
+from research.validation.outcomes import MorePairs, Verdict
 from research.validation.reading import weigh
-from research.validation.records import (
-    Direction,
-    Evidence,
-    MorePairs,
-    NoiseFloor,
-    PairedScore,
-    Rule,
-    Scale,
-    Stage,
-    Verdict,
-    VerdictKind,
-)  # fmt: skip
+from research.validation.records import Direction, Evidence, NoiseFloor, PairedScore, Rule, Scale, Stage, VerdictKind
 from research.validation.rules import decide, pool
 
 LINEAR = Rule(direction=Direction.LOWER, censored_share=0.25)

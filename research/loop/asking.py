@@ -10,9 +10,11 @@ import os
 from collections.abc import Callable
 from functools import cache
 
+from research.loop.decide import direction_of
 from research.loop.desk import RowDesk
 from research.loop.memory import sources_of
-from research.models import Call, Idea, Project, Session, Thread
+from research.models import Call, Idea, Project, ProjectPrompt, Session, Thread
+from research.models.asked import lines_of
 from research.models.session import CAP
 from research.researchers.llm import prompts
 from research.researchers.llm.conversation import room_for_files, room_for_words
@@ -34,6 +36,14 @@ class NoModel(Exception):
 def models() -> tuple[ModelSpec, ...]:
     """The configured models. Raises ModelsError where they cannot be read."""
     return models_from(os.environ)
+
+
+def known_models() -> tuple[ModelSpec, ...]:
+    """The configured models; none where they cannot be read, which whoever asks one is told."""
+    try:
+        return models()
+    except ModelsError:
+        return ()
 
 
 def for_role(purpose: str) -> tuple[ModelSpec, ...]:
@@ -58,14 +68,16 @@ def latest(purpose: str, of: str) -> Session | None:
 def ask_for_idea(thread: Thread, number: int) -> Session:
     """Open the session that is to end in the thread's idea `number`."""
     specs = for_role(Purpose.PROPOSE)
-    desk = RowDesk(thread.project)
+    desk, direction = RowDesk(thread.project), direction_of(thread, number, specs)
+    chain = {name: at for at, name in enumerate(direction.model_chain)}
+    specs = tuple(sorted(specs, key=lambda spec: chain[spec.name]))
     words = min(room_for_words(spec, 8_000) for spec in specs)
     parts = {
-        "direction": "Look for the change that is most likely to gain more than the noise.",
+        "direction": direction.words,
         "results": quoted("results", desk.results(RESULTS), words),
         "lessons": quoted("lessons", desk.lessons(""), words),
     }
-    return _open(thread, Purpose.PROPOSE, f"{thread.public_id}-{number}", specs, parts)
+    return _open(thread, Purpose.PROPOSE, f"{thread.public_id}-{number}", specs, parts, mode=direction.mode)
 
 
 def ask_for_change(idea: Idea, feedback: str = "") -> Session:
@@ -138,13 +150,14 @@ def words_of(idea: Idea) -> str:
 
 
 def prompt_for(project: Project, name: str) -> prompts.Prompt:
-    """The text that this project's sessions begin with."""
-    return prompts.load(name)
+    """The text that this project's sessions begin with: its own where it has one."""
+    own = ProjectPrompt.of(project, name)
+    return prompts.prompt_of(name, f"own-{own.version}", own.text) if own else prompts.load(name)
 
 
 def _open(
     thread: Thread, purpose: Purpose, of: str, specs: tuple[ModelSpec, ...], parts: dict[str, str],
-    idea: Idea | None = None, base: str = "",
+    idea: Idea | None = None, base: str = "", mode: str = "",
 ) -> Session:  # fmt: skip
     base = base or thread.head
     prompt = prompt_for(thread.project, purpose)
@@ -157,7 +170,7 @@ def _open(
     system, task = prompts.opening(prompt, **parts)
     return Session.begin(
         next_key(purpose, of), thread, purpose, [("system", system), ("user", task)], base=base,
-        prompt=str(prompt)[:80], chain=[spec.name for spec in specs], idea=idea,
+        prompt=str(prompt)[:80], chain=[spec.name for spec in specs], idea=idea, mode=mode,
     )  # fmt: skip
 
 
@@ -181,8 +194,7 @@ def directives(thread: Thread) -> str:
     rows = [f"only: {', '.join(asked['focus'])}"] if asked.get("focus") else []
     rows += [f"leave alone: {', '.join(asked['forbid'])}"] if asked.get("forbid") else []
     rows += [f"note: {asked['note']}"] if asked.get("note") else []
-    rows += [str(said["text"]) for said in asked.get("say", ()) if isinstance(said, dict) and said.get("text")]
-    rows += [f"try this: {wish}" for wish in asked.get("try_this", ())]
+    rows += lines_of(asked)
     if asked.get("try"):
         rows.append(f"sent back, to be done differently: {', '.join(_names(thread, asked['try']))}; {thread.note}")
     return "\n".join(rows) or "nothing in particular"

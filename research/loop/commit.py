@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from django.db import transaction
 
-from benchmarks.catalogue import Sources, Step
+from benchmarks.catalogue import Sources, Step, allows
 from benchmarks.syntax import parse
 from research.loop.memory import steps_of
-from research.models import Branch, Candidate, Diff, Experiment, Idea
+from research.loop.repeats import refusal_of_code
+from research.models import Branch, Candidate, Diff, Experiment, FoundTechnique, Idea
 from research.repository import Change, Repository
 from research.validation import integrity
 
@@ -42,7 +43,7 @@ def adopt_commit(
             defaults={
                 "project": project, "thread": idea.thread, "parent": parent, "commit": commit, "tree": tree,
                 "recipe": [step.to_json() for step in recipe], "branches": [list(branch) for branch in branches],
-                "trusted": _ships_with_the_lab(idea, repository, commit),
+                "trusted": _ships_with_the_lab(idea, repository, commit, recipe),
             },
         )  # fmt: skip
         Diff.objects.get_or_create(
@@ -57,8 +58,10 @@ def adopt_commit(
     return candidate
 
 
-def _ships_with_the_lab(idea: Idea, repository: Repository, commit: str) -> bool:
+def _ships_with_the_lab(idea: Idea, repository: Repository, commit: str, recipe: Sequence[Step]) -> bool:
     """Neither the idea nor anything that the commit stands on brought code from outside."""
+    if FoundTechnique.objects.any_of(idea.project.benchmark, (step.technique for step in recipe)):
+        return False
     outside = set(Candidate.objects.filter(project=idea.project, trusted=False).values_list("commit", flat=True))
     return idea.trusted and not (outside and outside & set(repository.since(idea.project.start_commit, commit)))
 
@@ -75,12 +78,24 @@ def _refusal(idea: Idea, parent: str, commit: str, tree: str, change: Change) ->
     broken = integrity.check_paths(change.paths, contract.editable, contract.protected)
     if broken:
         return "; ".join(finding.message for finding in broken), None
+    if why := _steered_away(idea, change.paths):
+        return why, None
     if why := _broken(idea, commit, change.paths):
         return why, None
-    twins = Candidate.objects.filter(project=idea.project, tree=tree, parent=parent).exclude(idea=idea)
-    if twin := Experiment.objects.refusing_repeats().filter(candidate__in=twins).first():
-        return f"exactly this code was measured on this head in {twin}", twin
-    return None
+    return refusal_of_code(idea, parent, tree, change.patch)
+
+
+def _steered_away(idea: Idea, paths: Sequence[str]) -> str:
+    """What a person forbade is refused, not only asked for; of a catalogue's techniques that was looked at before."""
+    thread = idea.thread
+    focus, forbid = (set(thread.directives.get(name, ())) for name in ("focus", "forbid"))
+    labels = {*paths, *idea.tags}
+    if idea.kind != Idea.Kind.CHANGE or allows(labels, focus, forbid):
+        return ""
+    by = f" by {thread.steered_by}" if thread.steered_by else ""
+    if hit := sorted(labels & forbid):
+        return f"steering{by} forbids {', '.join(hit)}"
+    return f"steering{by} keeps to {', '.join(sorted(focus))}; this changes {', '.join(sorted(labels))}"
 
 
 def _broken(idea: Idea, commit: str, paths: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ from benchmarks.edits import DoesNotApply
 from research.loop.asking import ask_for_change, ask_for_review, begin_session, ended_without, latest
 from research.loop.commit import adopt_commit, commit_candidate, message_of
 from research.loop.memory import recipe_of, steps_of, view_of
+from research.loop.submit import take
 from research.models import Idea, Session, Thread
 from research.repository import Conflict, Repository
 from research.researchers import RESEARCHERS
@@ -27,10 +28,18 @@ def step(thread: Thread) -> bool:
     if idea is None:
         return False
     busy = thread.experiments.running().exists() or thread.waiting_candidate is not None
+    if hasattr(idea, "submission"):
+        return not busy and _handed_in(idea)
     researcher = RESEARCHERS.get(idea.researcher)
     if isinstance(researcher, Proposer):
         return not busy and _at_once(thread, idea, researcher)
     return researcher is not None and researcher.holds_sessions and _by_session(thread, idea, busy)
+
+
+def _handed_in(idea: Idea) -> bool:
+    """Its code is there already. Always True: rows were written."""
+    take(idea)
+    return True
 
 
 def _at_once(thread: Thread, idea: Idea, researcher: Proposer) -> bool:

@@ -97,7 +97,7 @@ def mark_stale(thread: Thread) -> bool:
 def reopen(thread: Thread) -> bool:
     """Stale requests that were measured against just the commit where `main` stands again, after a rollback."""
     stale = thread.merge_requests.filter(state=MergeRequest.State.STALE, base=thread.project.champion)
-    dead = Lesson.objects.filter(project=thread.project, kind=Lesson.Kind.REJECTED, retracted=False)
+    dead = thread.project.lessons.dead_ends()
     turned_down = {str(step["technique"]) for lesson in dead for step in lesson.techniques} if stale else set()
     free = [request for request in stale if not turned_down & set(request.candidate.idea.techniques)]
     return any([request.reopen() for request in free])

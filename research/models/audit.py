@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from django.conf import settings
@@ -21,11 +22,16 @@ if TYPE_CHECKING:
     from research.models.project import Project
 
 POLICY, CONSOLE, NOBODY = "policy", "console", "nobody"  # who acted where no person did
+FAILED = "failed sign-in"
 
 
 class AuditEntryQuerySet(models.QuerySet["AuditEntry"]):
     def newest_hash(self) -> str:
         return self.order_by("-pk").values_list("hash", flat=True).first() or ""
+
+    def failures(self, since: datetime) -> AuditEntryQuerySet:
+        """Sign-ins that failed; their `detail` holds the `user` and the `address`."""
+        return self.filter(action=FAILED, at__gt=since)
 
     def first_broken(self) -> AuditEntry | None:
         """The first row that is not as it was written, or whose neighbour before it is gone; None: all fit."""

@@ -12,7 +12,7 @@ from django.contrib.auth.signals import user_logged_in, user_logged_out, user_lo
 from django.db.models.signals import post_save
 from django.http import HttpRequest
 
-from research.models.audit import NOBODY, AuditEntry
+from research.models.audit import FAILED, NOBODY, AuditEntry
 from research.models.event import Event
 
 DID = {ADDITION: "added", CHANGE: "changed", DELETION: "deleted"}
@@ -42,7 +42,7 @@ def _failed(sender: object, credentials: dict[str, Any], request: HttpRequest | 
     name = str(credentials.get("username", ""))
     known = get_user_model().objects.filter(username=name[:150]).exists()
     tried = name if known else "an unknown name"
-    AuditEntry.of_nobody(NOBODY, "failed sign-in", None, user=tried, **_from(request))
+    AuditEntry.of_nobody(NOBODY, FAILED, None, user=tried, **_from(request))
 
 
 def _administered(sender: object, instance: LogEntry, created: bool, **_: object) -> None:

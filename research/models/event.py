@@ -70,6 +70,7 @@ class Event(models.Model):
         MACHINE = "machine"
         MEMBER = "member"  # a role was given or taken: open sockets are looked at again
         SESSION = "session"  # a conversation with a model began or ended
+        TECHNIQUE = "technique"  # a change was proposed as a technique, or that was decided
         NOTE = "note"
 
     seq = models.BigIntegerField(primary_key=True)

@@ -63,6 +63,7 @@ class View:
     elsewhere: Mapping[str, str] = field(default_factory=dict)  # technique -> thread that has it confirmed
     sent_back: Sequence[tuple[Step, ...]] = ()  # changes that a person wanted different: never again just so
     labels: Mapping[str, frozenset[str]] = field(default_factory=dict)  # what steering calls each technique
+    discards: Sequence[tuple[Step, ...]] = ()  # settled against, and what that assumed holds for this head
 
     def allows(self, technique: Technique) -> bool:
         """Whether steering allows it, and no person has rejected it."""

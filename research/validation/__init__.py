@@ -2,7 +2,8 @@
 
 Everything here is pure: no Django, no torch, no files, no clock, no randomness without a fixed seed.
 
-    records    what goes in and comes out: Rule, PairedScore, NoiseFloor, Finding, Evidence, Verdict
+    records    what goes in: Rule, PairedScore, NoiseFloor, Finding, Evidence
+    outcomes   what comes out: Verdict, MorePairs, WaitForNoise, Pooled
     wire       their JSON
     named      the rules that a project can choose, by name
     stats      the arithmetic: e-values, intervals, shrinkage, campaign bars (needs numpy)

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from research.validation import tails
+from research.validation.outcomes import MorePairs, Verdict
 from research.validation.reading import Reading, concluded, count_words, read
-from research.validation.records import Evidence, MorePairs, NoiseFloor, Procedure, Rule, Stage, Verdict, VerdictKind
+from research.validation.records import Evidence, NoiseFloor, Procedure, Rule, Stage, VerdictKind
 
 IDENTICAL = 1e-9  # spread in relation to size below which numbers are one number and rounding
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from research.validation import rules
-from research.validation.records import Evidence, Rule, Stage, Verdict, VerdictKind
+from research.validation.outcomes import Verdict
+from research.validation.records import Evidence, Rule, Stage, VerdictKind
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from research.validation.records import Evidence, NoiseFloor, PairedScore, Rule, Stage, Verdict, VerdictKind
+from research.validation.outcomes import Verdict
+from research.validation.records import Evidence, NoiseFloor, PairedScore, Rule, Stage, VerdictKind
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def read(evidence: Evidence, rule: Rule, noise: NoiseFloor) -> Reading:
     from research.validation import stats
 
     weight = weigh(evidence.of(Stage.CONFIRM), rule)
-    kept = stats.shrinkage(weight.gains, noise.sigma_pair, rule.shrink_tau)
+    kept = stats.shrinkage(weight.gains, noise.sigma_pair, rule)
     return Reading(weight, weight.gain * kept, evidence.level(rule, Stage.CONFIRM))
 
 

@@ -20,22 +20,19 @@ original. Neither changes the original verdict.
 from collections.abc import Sequence
 
 from research.validation.fixed import decide_fixed, settle_fixed
+from research.validation.outcomes import MorePairs, Pooled, Verdict, WaitForNoise
 from research.validation.reading import Reading, concluded, count_words, read, weigh
 from research.validation.records import (
     Direction,
     Evidence,
     Finding,
-    MorePairs,
     NoiseFloor,
     PairedScore,
-    Pooled,
     Procedure,
     Rule,
     Severity,
     Stage,
-    Verdict,
     VerdictKind,
-    WaitForNoise,
 )
 
 __all__ = [

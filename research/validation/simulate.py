@@ -174,8 +174,8 @@ def funnel(draws: Draws, rule: Rule, bars: Bars) -> Merges:
     count = np.array(rule.looks)[look]
     sums = np.cumsum(pairs, axis=-1)
     mean = np.take_along_axis(sums, count[..., None] - 1, axis=-1)[..., 0] / count
-    prior = (rule.shrink_tau * sigma[:, None]) ** 2
-    shrunk = mean * prior / (prior + sigma[:, None] ** 2 / count)
+    unit = sigma[:, None] ** 2
+    shrunk = mean * stats.mixture_shrinkage(mean, unit, unit / count, rule)
     return Merges(merged, trials + np.where(confirmed, 2 * count, 0), mean, shrunk)
 
 

@@ -31,6 +31,7 @@ IDENTICAL = 1e-9
 # Trapezoid nodes in units of the integrand's width. Its left tail is the long one (exponential for 2 pairs).
 NODES: Array = np.arange(-28.0, 10.0, 0.35)
 BETS = (0.2, 0.4, 0.6, 0.8, 1.0)  # of the sign e-value: from cautious to all
+LARGEST_MEAN = 1e6  # in sd: what is further out is as good as certain
 GAMMA_POWER, GAMMA_SHIFT = 1.4, 2
 GAMMA_TOTAL = 1.7267  # of (t + 2)^-1.4 over all t from 1, rounded up so that the shares sum to just under 1
 
@@ -166,24 +167,38 @@ def pairs_needed(
     return next((count for count in counts if _log_e(u, count, effects) >= math.log(bar)), None)
 
 
-def shrink(differences: ArrayLike, sigma_pair: float, tau: float) -> float:
-    """The gain to expect from these pairs: mean * T^2 / (T^2 + s^2 / n), T = tau sigma_pair.
+def shrink(differences: ArrayLike, sigma_pair: float, rule: Rule) -> float:
+    """The gain to expect from these pairs: their mean times what `shrinkage` keeps of it."""
+    return float(np.mean(np.asarray(differences, dtype=float))) * shrinkage(differences, sigma_pair, rule)
 
-    T is the sd of real gains around zero. s is the sd of the pairs or the noise floor's sigma_pair, whichever
-    is larger: an early stop picks runs whose own sd came out small by luck, and a candidate that made
-    training less steady must not hide behind the floor. On a floor of zero (a deterministic benchmark) T
-    falls back on s.
+
+def shrinkage(differences: ArrayLike, sigma_pair: float, rule: Rule) -> float:
+    """The share of the mean gain that is kept: its posterior mean under the rule's prior of real gains, over the mean.
+
+    The mean's own error is from the sd of the pairs or the noise floor's sigma_pair, whichever is larger: an early stop
+    picks runs whose own sd came out small by luck, and a candidate that made training less steady must not hide behind
+    the floor. On a floor of zero (a deterministic benchmark) the pairs' own sd is the unit of the prior.
     """
-    return float(np.mean(np.asarray(differences, dtype=float))) * shrinkage(differences, sigma_pair, tau)
-
-
-def shrinkage(differences: ArrayLike, sigma_pair: float, tau: float) -> float:
-    """The share of the mean gain that `shrink` keeps."""
     data = np.asarray(differences, dtype=float)
     sd = max(sigma_pair, float(data.std(ddof=1)) if len(data) > 1 else 0.0)
-    prior = (tau * (sigma_pair or sd)) ** 2
-    noise = sd**2 / len(data)
-    return prior / (prior + noise) if prior + noise > 0 else 1.0
+    if sd == 0:
+        return 1.0
+    mean = np.clip(data.mean() / sd, -LARGEST_MEAN, LARGEST_MEAN)
+    return float(mixture_shrinkage(mean, ((sigma_pair or sd) / sd) ** 2, 1 / len(data), rule))
+
+
+def mixture_shrinkage(mean: ArrayLike, unit: ArrayLike, error: ArrayLike, rule: Rule) -> Array:
+    """`shrinkage` of means with these variances (`error`); `unit` is the variance of a pair. Shapes broadcast.
+
+    The prior is two normals around zero (adaptive shrinkage, Stephens 2017): most real gains are small against the
+    noise, some are large. One normal alone takes most of an unsteady gain of ten sigma for luck.
+    """
+    shares = np.array([1 - rule.large_share, rule.large_share])
+    real = np.asarray(unit)[..., None] * np.array([rule.shrink_tau, rule.large_tau]) ** 2
+    seen = np.maximum(real + np.asarray(error)[..., None], np.finfo(float).tiny)
+    log_weight = np.log(shares) - 0.5 * (np.log(seen) + np.asarray(mean)[..., None] ** 2 / seen)
+    weight = np.exp(log_weight - log_weight.max(axis=-1, keepdims=True))
+    return np.asarray((weight * real / seen).sum(axis=-1) / weight.sum(axis=-1))
 
 
 def minimum_detectable_effect(rule: Rule, power: float = 0.8) -> float:

@@ -16,7 +16,8 @@ from research.drawing.strip import Pair as Dot
 from research.logtext import tail
 from research.loop.memory import noise_floor
 from research.models import Experiment, Finding, Idea, Lease, NoiseFloor, Result, Trial, Verdict
-from research.validation.records import Direction, Pooled, Rule
+from research.validation.outcomes import Pooled
+from research.validation.records import Direction, Rule
 from research.views.curves import Curves, curves_of
 from research.views.datawords import DataUsed, data_used
 from research.views.now import Now, measuring

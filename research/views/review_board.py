@@ -13,7 +13,7 @@ from django.utils.safestring import SafeString, mark_safe
 from research.drawing import strip
 from research.models import Experiment, Finding, Membership, MergeRequest, NotMergeable, Result, Role
 from research.templatetags.lab import MINUS, NO_NUMBER, evalue, percent
-from research.validation.records import Pooled
+from research.validation.outcomes import Pooled
 from research.views.findings import FindingRow, finding_rows
 from research.views.gain import Gain, gain_of
 from research.views.pairs import direction_of, pairs_of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -91,8 +92,9 @@ def test_the_theme_changes_at_once_and_is_there_next_time(
     page = signed_in(reviewer)
     page.goto("/lessons/")
     light = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    page.keyboard.press("t")
-    with page.expect_response(lambda reply: reply.request.method == "POST" and reply.status == 204):
+    is_dark = re.compile("theme=dark")
+    with page.expect_response(lambda reply: is_dark.search(reply.request.post_data or "") and reply.status == 204):
+        page.keyboard.press("t")
         page.keyboard.press("t")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") != light
     page.reload()

@@ -237,13 +237,13 @@ def test_a_fragment_that_comes_again_keeps_its_charts(signed_in: Callable[..., P
     player.lease()
     player.append([falling(step) for step in range(300)])
     page, trial = signed_in(rosa), player.ids[0]
-    page.goto(address(spec(line(player, 0, label="after EVENTS events")), **{"x.chart-1": "50..100"}))
+    page.goto(address(spec(line(player, 0, label="after NOTES notes")), **{"x.chart-1": "50..100"}))
     until(page, lambda: points(page, trial) == 300)
     page.evaluate("document.querySelector('canvas').mine = true")
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url) if "/series/" in request.url else None)
     Event.record(Event.Kind.NOTE, "a note", project=player.project)
-    expect(page.locator(".chart-label")).to_have_text("after 1 events")
+    expect(page.locator(".chart-label")).to_have_text("after 1 notes")
     assert page.evaluate("document.querySelector('canvas').mine")
     assert page.evaluate("lab.charts.get('chart-1').range()") == [50, 100]
     assert not asked

@@ -74,8 +74,13 @@ def test_nothing_moves_under_the_pointer(page: Page, project: Project) -> None:
     page.wait_for_timeout(1_200)
     expect(page.locator("#held li")).to_have_count(1)
     expect(page.locator("#plain li")).to_have_count(2)
+    page.evaluate("document.querySelector('#held').style.marginTop = '300px'")  # the page shifts, not the person
+    note(project, "while the pointer rests where it was")
+    expect(pill).to_have_text("2 new")
+    page.wait_for_timeout(300)
+    expect(page.locator("#held li")).to_have_count(1)
     page.mouse.move(640, 790)
-    expect(page.locator("#held li")).to_have_count(2)
+    expect(page.locator("#held li")).to_have_count(3)
     expect(pill).to_have_count(0)
 
 

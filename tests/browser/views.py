@@ -11,8 +11,9 @@ from research.models import Event, Project
 
 
 def charts(request: HttpRequest) -> HttpResponse:
-    """`?charts=` is a JSON list of specs; each gets the id `chart-N`. EVENTS in it is the number of events so far."""
-    text = request.GET.get("charts", "[]").replace("EVENTS", str(Event.objects.count()))
+    """`?charts=` is a JSON list of specs; each gets the id `chart-N`. NOTES in it is the number of notes so far."""
+    notes = Event.objects.filter(kind=Event.Kind.NOTE)
+    text = request.GET.get("charts", "[]").replace("NOTES", str(notes.count()))
     page = "charts_part.html" if request.GET.get("part") else "charts.html"
     specs = [json.dumps(spec) for spec in json.loads(text)]
     return render(request, page, {"specs": specs, "seq": Event.objects.head()})

@@ -8,6 +8,7 @@ fresh paired seeds.
 from __future__ import annotations
 
 import json
+import re
 import signal
 import threading
 from collections.abc import Callable
@@ -58,6 +59,7 @@ class Command(BaseCommand):
         parser.add_argument("--auto-approve", action="store_true", help="merge confirmed gains without a person")
         parser.add_argument("--audit-every", type=int, default=10, help="merges between champion-against-start audits")
         parser.add_argument("--ablate", action="store_true", help="at the end, beyond --minutes: each change left out")
+        parser.add_argument("--no-memory", action="store_true", help="to compare: no lessons, repetitions not refused")
         parser.add_argument("--data", help="the data folder (default: $LAB_DATA or ./data)")
         parser.add_argument("--json", action="store_true", help="print only the JSON object on stdout")
 
@@ -104,7 +106,9 @@ class Command(BaseCommand):
             base += f"-{options['rule']}"
         if options["target"] is not None:
             base += f"-{options['target']:g}".replace(".", "_")
-        earlier = Project.objects.filter(name__startswith=f"{base}-n")
+        if options["no_memory"]:
+            base += "-no-memory"
+        earlier = Project.objects.filter(name__regex=rf"^{re.escape(base)}-n[0-9]+$")
         unfinished = earlier.exclude(state=Project.State.FINISHED).order_by("-pk").first()
         budget = Budget(options["max_trials"], options["max_device_seconds"], options["minutes"] * 60)
         project = begin_project(
@@ -117,9 +121,9 @@ class Command(BaseCommand):
         project.max_wall_seconds = budget.wall_seconds
         project.audit_every = options["audit_every"]
         project.max_money, project.max_tokens = options["max_money"], options["max_tokens"]
-        project.save(
-            update_fields=["auto_approve", "max_wall_seconds", "audit_every", "max_money", "max_tokens"]
-        )  # fmt: skip
+        project.memory = not options["no_memory"]
+        kept = ["auto_approve", "max_wall_seconds", "audit_every", "max_money", "max_tokens", "memory"]
+        project.save(update_fields=kept)
         project.resume()
         return project
 

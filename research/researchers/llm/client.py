@@ -341,11 +341,11 @@ def _schema(tools: Iterable[Tool]) -> dict[str, Any]:
 
 
 def _short(schema: Any) -> Any:
-    """A schema whose texts have an end: llama.cpp breaks off at a grammar with more than 1,000 repeats."""
+    """A schema whose bounded texts end sooner: llama.cpp breaks off at a grammar with more than 1,000 repeats."""
     if not isinstance(schema, dict):
         return schema
-    held = {name: _short(value) for name, value in schema.items()}
-    return held | ({"maxLength": min(held.get("maxLength", 900), 900)} if held.get("type") == "string" else {})
+    longest = {"maxLength": min(schema["maxLength"], 900)} if "maxLength" in schema else {}
+    return {name: _short(value) for name, value in schema.items()} | longest
 
 
 def _call_in(said: Message, turn: int) -> Message:
@@ -360,9 +360,10 @@ def _call_in(said: Message, turn: int) -> Message:
 
 
 def _words(error: APIStatusError) -> str:
-    body = error.body if isinstance(error.body, dict) else {}
-    inner = body.get("error")
-    return str((inner if isinstance(inner, dict) else body).get("message") or error.message)
+    body: dict[str, Any] = error.body if isinstance(error.body, dict) else {}
+    wrapped = body.get("error")
+    inner = wrapped if isinstance(wrapped, dict) else body
+    return str(inner.get("message") or error.message)
 
 
 def _is_over_length(code: str, text: str) -> bool:
