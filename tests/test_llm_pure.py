@@ -16,6 +16,7 @@ from research.researchers.llm import prompts
 from research.researchers.llm.answers import ChangeAnswer, IdeaAnswer, ReviewAnswer
 from research.researchers.llm.conversation import Ask, Give, Perform, Tell, fit, left, next_step
 from research.researchers.llm.desk import Waiting
+from research.researchers.llm.held import offered
 from research.researchers.llm.models import ModelsError, models_from, with_role
 from research.researchers.llm.quoting import CLOSE, OPEN, RULE, quoted, wishes
 from research.researchers.llm.tokens import count, count_text
@@ -319,3 +320,13 @@ def test_a_prompt_of_a_project_must_keep_its_places() -> None:
     ):
         with pytest.raises(prompts.PromptError):
             prompts.check(prompts.prompt_of("propose", "own", text))
+
+
+def test_a_model_held_to_a_schema_is_led_to_an_end() -> None:
+    def names(*messages: Message) -> list[str]:
+        return [tool.name for tool in offered(messages, tools_for("implement"))]
+
+    looks = [reply("list_files"), reply("list_files")]
+    assert "list_files" in names(*looks[:1]) and "list_files" not in names(*looks)
+    assert names(*looks * 6) == ["replace", "write_file", "finish_change"]
+    assert names(*[reply("finish_change")] * 3)[-1] == "finish_change"
