@@ -16,7 +16,7 @@ from research.researchers.llm import prompts
 from research.researchers.llm.answers import ChangeAnswer, IdeaAnswer, ReviewAnswer
 from research.researchers.llm.conversation import Ask, Give, Perform, Tell, fit, left, next_step
 from research.researchers.llm.desk import Waiting
-from research.researchers.llm.held import offered
+from research.researchers.llm.held import call_in, offered
 from research.researchers.llm.models import ModelsError, models_from, with_role
 from research.researchers.llm.quoting import CLOSE, OPEN, RULE, quoted, wishes
 from research.researchers.llm.tokens import count, count_text
@@ -320,6 +320,12 @@ def test_a_prompt_of_a_project_must_keep_its_places() -> None:
     ):
         with pytest.raises(prompts.PromptError):
             prompts.check(prompts.prompt_of("propose", "own", text))
+
+
+def test_a_line_break_inside_a_text_of_json_is_read() -> None:
+    """Grammars of llama.cpp allow it."""
+    said = call_in(Message("assistant", '{"tool": "search", "arguments": {"pattern": "a\nb"}}'), 3)
+    assert said.tool_calls[0].parsed() == {"pattern": "a\nb"}
 
 
 def test_a_model_held_to_a_schema_is_led_to_an_end() -> None:

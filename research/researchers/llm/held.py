@@ -91,7 +91,7 @@ def _short(schema: Any) -> Any:
 def call_in(said: Message, turn: int) -> Message:
     """The call that a reply in JSON stands for; text that is none stays text, and is told so."""
     try:
-        found = json.loads(said.content.strip().removeprefix("```json").removesuffix("```"))
+        found = json.loads(said.content.strip().removeprefix("```json").removesuffix("```"), strict=False)
     except (ValueError, RecursionError):
         return said
     if not isinstance(found, dict) or not isinstance(found.get("tool"), str):
