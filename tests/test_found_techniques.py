@@ -117,7 +117,7 @@ def test_a_tunable_sets_the_constant_of_the_change(gained: Experiment, member: U
     assert row.technique.excludes == (f"change-{gained.candidate.idea.public_id}",)  # type: ignore[union-attr]
     text = module_of(row.technique, row.patch)
     ast.parse(text)
-    assert "TECHNIQUES = [" in text and "Tunable('alpha', 2.0, 1.5, 9.0" in text
+    assert "TECHNIQUES = [" in text and "Tunable('alpha', 2.0, 1.5, 9.0, False" in text
 
 
 @pytest.mark.django_db
@@ -167,7 +167,9 @@ def test_what_makes_no_technique_is_refused_in_one_line(
 
 
 @pytest.mark.django_db
-def test_what_the_catalogue_knows_or_nobody_confirmed_becomes_none(world: World, project: Project, member: User) -> None:
+def test_what_the_catalogue_knows_or_nobody_confirmed_becomes_none(
+    world: World, project: Project, member: User
+) -> None:
     request = world.gain(project.threads.get(), "alpha")
     with pytest.raises(NotMergeable, match="of a researcher's own"):
         proposed(member, request.verdict.experiment)

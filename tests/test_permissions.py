@@ -17,7 +17,20 @@ from django.test import Client
 from django.urls import URLPattern, reverse
 
 from research import urls
-from research.models import AuditEntry, Comment, Event, Finding, FoundTechnique, Lesson, Membership, MergeRequest, Project, Role, Thread
+from research.models import (
+    AuditEntry,
+    Comment,
+    Event,
+    Finding,
+    FoundTechnique,
+    Idea,
+    Lesson,
+    Membership,
+    MergeRequest,
+    Project,
+    Role,
+    Thread,
+)
 from tests.cast import World, begin, person
 
 OPEN = {"sign-in", "sign-in-link", "sign-out", "healthz", "readyz"}  # for whoever comes
@@ -93,8 +106,14 @@ def scene(toy: None, world: World) -> Scene:
     finding = Finding.objects.create(
         experiment=first.verdict.experiment, kind="look", severity="review", message="a secret finding"
     )
+    Idea.objects.filter(candidate__experiment=first.verdict.experiment).update(kind=Idea.Kind.CHANGE)
+    technique = FoundTechnique.objects.create(
+        project=project, experiment=first.verdict.experiment, benchmark="toy", name="a_secret", family="train",
+        title="a secret technique", hypothesis="It lowers the loss.", source="here", patch=first.candidate.diff.patch,
+        prior_gain=0.0, prior_sd=0.01, state=FoundTechnique.State.RETURNED,
+    )  # fmt: skip
     AuditEntry.objects.all().delete()
-    return Scene(project, thread, world, requests, people, comment, finding)
+    return Scene(project, thread, world, requests, people, comment, finding, technique)
 
 
 def patterns() -> list[URLPattern]:
@@ -217,10 +236,6 @@ ACTS = (
     Act("steer", Role.MEMBER, "steer", {"focus": "alpha", "note": "please"}),
     Act("ask", Role.MEMBER, "say", {"act": "say", "text": "look at the schedule"}),
     Act("ask", Role.MEMBER, "ask to try", {"act": "try", "text": "alpha"}),
-    Act("propose-technique", Role.MEMBER, "propose a technique", {
-        "name": "large_omega", "title": "large OMEGA", "family": "train", "hypothesis": "It lowers the loss.",
-    }),
-    Act("decide-technique", Role.REVIEWER, "return a technique", {"act": "return", "reason": "which range?"}),
     Act("more-seeds", Role.MEMBER, "more seeds", {"pairs": "2"}),
     Act("lesson", Role.MEMBER, "retract a lesson", {"act": "retract"}),
     Act("lesson", Role.MEMBER, "restore a lesson", {"act": "restore"}),
@@ -231,6 +246,10 @@ ACTS = (
     Act("finding", Role.REVIEWER, "override a finding", {"act": "override", "reason": "seen"}),
     Act("finding", Role.REVIEWER, "reinstate a finding", {"act": "reinstate", "reason": "again"}),
     Act("finding", Role.REVIEWER, "override a finding", {"act": "override", "reason": "seen"}),
+    Act("propose-technique", Role.MEMBER, "propose a technique", {
+        "name": "large_omega", "title": "large OMEGA", "family": "train", "hypothesis": "It lowers the loss.",
+    }),
+    Act("decide-technique", Role.REVIEWER, "return a technique", {"act": "return", "reason": "which range?"}),
     Act("decide", Role.MEMBER, "more seeds", {"act": "more", "pairs": "2"}, "beta"),
     Act("decide", Role.REVIEWER, "merge", {"act": "approve", "commit": "COMMIT"}, "alpha"),
     Act("ablate", Role.MEMBER, "ablate", {"pairs": "2"}),

@@ -1,4 +1,4 @@
-"""A person steers by words: said, acknowledged, tried once or answered; what is forbidden is refused, not only asked."""
+"""A person steers by words: said, acknowledged, tried once or answered; what is forbidden is refused."""
 
 from __future__ import annotations
 

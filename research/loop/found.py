@@ -12,8 +12,7 @@ def step(project: Project) -> bool:
     for row in FoundTechnique.objects.waiting().filter(project=project).select_related("experiment__candidate__idea"):
         if row.fit.get("at") != project.champion:
             start, champion = (
-                dict(sources_of(project.repository_path, commit))
-                for commit in (project.start_commit, project.champion)
+                dict(sources_of(project.repository_path, commit)) for commit in (project.start_commit, project.champion)
             )
             row.tried(fit(catalogue_of(project), row.technique, start, champion), project.champion)
             return True

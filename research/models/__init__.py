@@ -18,8 +18,8 @@ from research.models.project import Project
 from research.models.refusals import NotAllowed, NotMergeable
 from research.models.series import Chunk, Series
 from research.models.session import Message, Session
-from research.models.thread import SteeringLabel, Thread
 from research.models.technique_request import FoundTechnique
+from research.models.thread import SteeringLabel, Thread
 from research.models.token import ApiToken, Claim, Submission
 from research.models.trial import Result, Trial
 from research.models.verdict import Finding, Verdict

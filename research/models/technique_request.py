@@ -1,4 +1,4 @@
-"""FoundTechnique: a confirmed change of a researcher's own, asked to become a technique; approved, it is one in this lab.
+"""FoundTechnique: a confirmed change of a researcher's own, asked to become a technique; approved, it is one here.
 
 Only a second person approves. What it applies is code from outside: candidates that use it are not trusted.
 """
@@ -67,10 +67,14 @@ class FoundTechnique(models.Model):
     hypothesis = models.TextField()
     source = models.CharField(max_length=300, help_text="experiment, researcher and model")
     patch = models.TextField(help_text="what it does, as a diff")
-    tunables = models.JSONField(default=list, blank=True, help_text='[{"name", "default", "low", "high", "log", "integer"}]')
+    tunables = models.JSONField(
+        default=list, blank=True, help_text='[{"name", "default", "low", "high", "log", "integer"}]'
+    )
     prior_gain = models.FloatField(help_text="the measured effect, shrunk; relative")
     prior_sd = models.FloatField()
-    fit = models.JSONField(default=dict, blank=True, help_text="where it applies, as benchmarks.found.Fit; and the champion")
+    fit = models.JSONField(
+        default=dict, blank=True, help_text="where it applies, as benchmarks.found.Fit; and the champion"
+    )
     state = models.CharField(max_length=12, choices=State, default=State.PROPOSED)
     reason = models.TextField(blank=True, help_text="of the newest decision")
     proposed_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="+")
@@ -95,7 +99,10 @@ class FoundTechnique(models.Model):
         )  # fmt: skip
 
     @classmethod
-    def propose(cls, by: User, experiment: Experiment, taken: Iterable[str], said: Mapping[str, str], tunables: list[dict[str, Any]]) -> FoundTechnique:  # fmt: skip
+    def propose(
+        cls, by: User, experiment: Experiment, taken: Iterable[str], said: Mapping[str, str],
+        tunables: list[dict[str, Any]],
+    ) -> FoundTechnique:  # fmt: skip
         """Ask for what an experiment confirmed to become a technique; again, where changes were asked for.
 
         `taken`: names that ship with the lab. `said`: name, title, family, hypothesis. Raises NotMergeable.
@@ -115,8 +122,16 @@ class FoundTechnique(models.Model):
             known = cls.objects.select_for_update().filter(experiment=experiment).first()
             if known and known.state != cls.State.RETURNED:
                 raise NotMergeable(f"it was proposed already, as {known.name}: it is {known.state}")
-            row = known or cls(project=experiment.project, experiment=experiment, benchmark=experiment.project.benchmark)
-            for name, value in {**fields, "patch": patch, "tunables": knobs, "prior_gain": gain, "prior_sd": sd}.items():
+            row = known or cls(
+                project=experiment.project, experiment=experiment, benchmark=experiment.project.benchmark
+            )
+            for name, value in {
+                **fields,
+                "patch": patch,
+                "tunables": knobs,
+                "prior_gain": gain,
+                "prior_sd": sd,
+            }.items():
                 setattr(row, name, value)
             row.state, row.proposed_by, row.fit, row.reason = cls.State.PROPOSED, by, {}, ""
             try:
@@ -164,7 +179,9 @@ class FoundTechnique(models.Model):
         threads = Thread.objects.filter(experiments=self.experiment)
         Membership.require_second_person(by, self.project, threads, act)
 
-    def _become(self, by: User, before: set[State], after: State, act: str, words: str, reason: str | None = None) -> None:  # fmt: skip
+    def _become(
+        self, by: User, before: set[State], after: State, act: str, words: str, reason: str | None = None
+    ) -> None:
         """`reason`: None where none is needed."""
         if reason is not None and not reason.strip():
             raise NotMergeable("say why: the reason stays beside it")

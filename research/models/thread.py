@@ -220,7 +220,7 @@ class Thread(models.Model):
         self.refresh_from_db(fields=["directives", "steered_by"])
 
     def raise_budget(self, by: User, max_trials: int | None = None, max_money: Decimal | None = None) -> None:
-        """Let it spend more; None leaves a limit as it is. A thread that ended for want of it goes on. Raises ValueError."""
+        """Let it spend more; None leaves a limit as it is. A finished thread goes on. Raises ValueError."""
         Membership.require(by, self.project, Role.MEMBER, "raise its budget")
         asked_for = {"max_trials": max_trials, "max_money": max_money}
         limits = {name: value for name, value in asked_for.items() if value is not None}

@@ -27,7 +27,9 @@ class Command(BaseCommand):
         parser.add_argument("--benchmark", default="nanochat", help="of a new project")
         parser.add_argument("--preset", default="cpu", help="of a new project")
         parser.add_argument("--start", default="vanilla", help="of a new project")
-        parser.add_argument("--list", action="store_true", help="say what would be taken over; the project must be there")
+        parser.add_argument(
+            "--list", action="store_true", help="say what would be taken over; the project must be there"
+        )
 
     def handle(self, **options: Any) -> None:
         try:
@@ -45,12 +47,15 @@ class Command(BaseCommand):
         if project is None and options["list"]:
             raise CommandError(f"there is no project {options['project']}; without --list it would be made")
         project = project or begin_project(
-            options["project"], options["benchmark"], options["preset"], options["start"], [], Budget(), auto_approve=False
+            options["project"], options["benchmark"], options["preset"], options["start"], [], Budget(),
+            auto_approve=False,
         )  # fmt: skip
         made = plan(rows, foreign, options["branch"], project)
         for line in lines_of(made):
             self.stdout.write(line)
         if options["list"]:
             return
-        thread = take_over(project, None, made, foreign, f"{options['repo'].resolve().name} {options['branch']}".strip())
+        thread = take_over(
+            project, None, made, foreign, f"{options['repo'].resolve().name} {options['branch']}".strip()
+        )
         self.stdout.write(f"{len(made.rows)} rows are in {thread}; {len(made.missing)} had no commit in the branch")
