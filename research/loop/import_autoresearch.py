@@ -1,8 +1,8 @@
 """Take over what was found with the public autoresearch program: its results.tsv and the branch beside it.
 
 Their numbers are claims: they stand in the text of ideas and lessons, never as a result. What they kept last is
-measured here like any other candidate. Of their commits only plain, small, editable files are read; nothing of theirs is run,
-checked out or fetched.
+measured here like any other candidate. Of their commits only plain, small, editable files are read; nothing of theirs
+is run, checked out or fetched.
 """
 
 from __future__ import annotations
