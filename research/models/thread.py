@@ -214,7 +214,7 @@ class Thread(models.Model):
                 directives["try"] = [name for name in directives["try"] if name != gone[0]["text"]]
             Thread.objects.filter(pk=self.pk).update(directives=directives, steered_by=by)
             AuditEntry.record(by, "withdraw", self.project, thread=self.number, text=gone[0]["text"])
-            self._tell_of(Event.Kind.STEERED, f"{by} takes back: {gone[0]['text']}", by)
+            self._tell_of(Event.Kind.SAID, f"{by} takes back: {gone[0]['text']}", by)
             if gone[0]["state"] == asked.ASKED or gone[0] in directives.get(asked.SAY, ()):
                 self.sessions.stop_proposals("steering changed")
         self.refresh_from_db(fields=["directives", "steered_by"])
@@ -254,7 +254,7 @@ class Thread(models.Model):
             Thread.objects.filter(pk=self.pk).update(directives=directives, steered_by=by)
             AuditEntry.record(by, act, self.project, thread=self.number, text=new["text"])
             words = "says" if kind == asked.SAY else "asks to try"
-            self._tell_of(Event.Kind.STEERED, f"{by} {words}: {new['text']}", by)
+            self._tell_of(Event.Kind.SAID, f"{by} {words}: {new['text']}", by)
             self.wake("there is new steering")
             self.sessions.stop_proposals("steering changed")
         self.refresh_from_db(fields=["directives", "steered_by", "state", "note"])

@@ -62,7 +62,7 @@ def look(page: Page, axe: Callable[..., Any], url: str, name: str) -> None:
 def test_a_word_is_said_by_keyboard(signed_in: Callable[..., Page], thread: Thread, world: World) -> None:
     page = signed_in(User.objects.create_superuser("mira"))
     page.goto(reverse("thread", args=[thread.public_id]))
-    page.keyboard.press("s")
+    page.keyboard.press("w")
     page.keyboard.type("look at the schedule")
     page.get_by_role("button", name="Say it").click()
     page.locator("#words", has_text="look at the schedule").wait_for()
