@@ -177,5 +177,5 @@ LOGGING = {
     "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": os.environ.get("LAB_LOG_LEVEL", "INFO")},
-    "loggers": {name: {"level": "WARNING"} for name in ("huey", "optuna", "daphne")},
+    "loggers": {name: {"level": "WARNING"} for name in ("huey", "optuna", "daphne", "httpx2", "openai")},
 }

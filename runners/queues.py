@@ -1,7 +1,8 @@
 """Huey instances: the doorbells. A message carries one id and means "look at this row"; losing it costs seconds.
 
-One queue for the control worker, one for the process of the sessions, one for each machine. Messages are signed JSON, never pickles: whoever can write to
-the queue can at most ring. Embedded: SQLite files beside the database; scaled: Redis (`REDIS_URL`).
+One queue for the control worker, one for the process of the sessions, one for each machine. Messages are signed JSON,
+never pickles: whoever can write to the queue can at most ring. Embedded: SQLite files beside the database; scaled:
+Redis (`REDIS_URL`).
 """
 
 from __future__ import annotations

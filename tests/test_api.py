@@ -188,10 +188,10 @@ def test_what_was_measured_already_is_pointed_to(agent: Agent, project: Project,
     path, thread = f"threads/{mine['id']}/submissions", Thread.objects.get(public_id=mine["id"])
     agent.post(path, change(mine["head"]))
     waits = agent.post(path, change(mine["head"], key="again"), expect=409)
-    assert "waits for its turn" in waits["error"]
+    assert "waits for its turn already" in waits["error"]
     go(thread)
     running = agent.post(path, change(mine["head"], key="again"), expect=409)
-    assert "exactly this code" in running["error"] and running["pointer"].startswith("/e/")
+    assert "tried in experiment 1" in running["error"] and running["pointer"].startswith("/e/")
     empty = change(
         mine["head"], key="no", files={"train.py": agent.get("projects/question/file", path="train.py")["text"]}
     )

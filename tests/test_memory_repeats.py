@@ -25,6 +25,7 @@ class Coder:
 
     name: str = "coder"
     ships_code: bool = False
+    holds_sessions: bool = False
     told: list[tuple[str, str, float, str]] = field(default_factory=list)
     made: dict[str, tuple[str, float]] = field(default_factory=dict)
 

@@ -10,15 +10,16 @@ import os
 from collections.abc import Callable
 from functools import cache
 
+from research.loop.decide import direction_of
 from research.loop.desk import RowDesk
 from research.loop.memory import sources_of
-from research.models import Call, Idea, Project, Session, Thread
+from research.models import Call, Idea, Project, ProjectPrompt, Session, Thread
 from research.models.asked import lines_of
 from research.models.session import CAP
 from research.researchers.llm import prompts
 from research.researchers.llm.conversation import room_for_files
 from research.researchers.llm.models import HOW, ModelsError, models_from, with_role
-from research.researchers.llm.quoting import RULE, quoted
+from research.researchers.llm.quoting import RULE, quoted, wishes
 from research.researchers.llm.wire import ModelSpec
 
 FAILURES = 3  # failed sessions in a row, until a thread waits for a person
@@ -35,6 +36,14 @@ class NoModel(Exception):
 def models() -> tuple[ModelSpec, ...]:
     """The configured models. Raises ModelsError where they cannot be read."""
     return models_from(os.environ)
+
+
+def known_models() -> tuple[ModelSpec, ...]:
+    """The configured models; none where they cannot be read, which whoever asks one is told."""
+    try:
+        return models()
+    except ModelsError:
+        return ()
 
 
 def for_role(purpose: str) -> tuple[ModelSpec, ...]:
@@ -59,20 +68,22 @@ def latest(purpose: str, of: str) -> Session | None:
 def ask_for_idea(thread: Thread, number: int) -> Session:
     """Open the session that is to end in the thread's idea `number`."""
     specs = for_role(Purpose.PROPOSE)
-    desk = RowDesk(Session(project=thread.project, thread=thread))
+    desk, direction = RowDesk(thread.project), direction_of(thread, number, specs)
+    chain = {name: at for at, name in enumerate(direction.model_chain)}
+    specs = tuple(sorted(specs, key=lambda spec: chain[spec.name]))
     parts = {
-        "direction": "Look for the change that is most likely to gain more than the noise.",
+        "direction": direction.words,
         "results": quoted("results", desk.results(RESULTS), 8_000),
         "lessons": quoted("lessons", desk.lessons(""), 8_000),
     }
-    return _open(thread, Purpose.PROPOSE, f"{thread.public_id}-{number}", specs, parts)
+    return _open(thread, Purpose.PROPOSE, f"{thread.public_id}-{number}", specs, parts, mode=direction.mode)
 
 
 def ask_for_change(idea: Idea, feedback: str = "") -> Session:
     """Open the session that is to end in the code of an idea, on the head. `feedback`: why it is asked once more."""
     specs = for_role(Purpose.IMPLEMENT)
     thread = idea.thread
-    desk = RowDesk(Session(project=thread.project, thread=thread))
+    desk = RowDesk(thread.project)
     parts = {
         "idea": quoted("the idea", words_of(idea), 8_000),
         "lessons": quoted("lessons", desk.lessons(" ".join([idea.name, *idea.tags])), 6_000),
@@ -137,13 +148,14 @@ def words_of(idea: Idea) -> str:
 
 
 def prompt_for(project: Project, name: str) -> prompts.Prompt:
-    """The text that this project's sessions begin with."""
-    return prompts.load(name)
+    """The text that this project's sessions begin with: its own where it has one."""
+    own = ProjectPrompt.of(project, name)
+    return prompts.prompt_of(name, f"own-{own.version}", own.text) if own else prompts.load(name)
 
 
 def _open(
     thread: Thread, purpose: Purpose, of: str, specs: tuple[ModelSpec, ...], parts: dict[str, str],
-    idea: Idea | None = None, base: str = "",
+    idea: Idea | None = None, base: str = "", mode: str = "",
 ) -> Session:  # fmt: skip
     base = base or thread.head
     prompt = prompt_for(thread.project, purpose)
@@ -151,12 +163,12 @@ def _open(
     parts = {
         "question": thread.project.question, "facts": facts(thread.project), "data_rule": RULE,
         "editable": ", ".join(thread.project.contract.editable), "files": _files(thread.project, base, room),
-        "directives": quoted("directives", directives(thread), 4_000), **parts,
+        "directives": wishes(directives(thread)), **parts,
     }  # fmt: skip
     system, task = prompts.opening(prompt, **parts)
     return Session.begin(
-        next_key(purpose, of), thread, purpose, [("system", system), ("user", task)], base=base, prompt=str(prompt)[:80],
-        chain=[spec.name for spec in specs], idea=idea,
+        next_key(purpose, of), thread, purpose, [("system", system), ("user", task)], base=base,
+        prompt=str(prompt)[:80], chain=[spec.name for spec in specs], idea=idea, mode=mode,
     )  # fmt: skip
 
 

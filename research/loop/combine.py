@@ -179,7 +179,8 @@ def _allowed(one: Part, other: Part) -> bool:
 def _affordable(project: Project) -> bool:
     """Combinations of threads and their parts have not had more than their share of the trials."""
     mine = Q(experiment__purpose=Experiment.Purpose.PARENT) | Q(experiment__candidate__in=combinations(project))
-    return project.trials.filter(mine).count() <= SHARE * project.trials.count()
+    trials = project.trials.comparing()
+    return trials.filter(mine).count() <= SHARE * trials.count()
 
 
 def _fingerprint(one: Part, other: Part) -> str:

@@ -35,7 +35,7 @@ from research.models.session import CAP
 from research.researchers.llm import tools
 from research.researchers.llm.client import Client
 from research.researchers.llm.conversation import Ask, Fitted, Give, Perform, Tell, fit, left, next_step
-from research.researchers.llm.wire import ContextFull, ModelError, ModelSpec, ToolCall
+from research.researchers.llm.wire import ContextFull, ModelError, ModelSpec, Tool, ToolCall
 from research.researchers.llm.wire import Message as Said
 from research.researchers.llm.workspace import Workspace
 
@@ -130,7 +130,7 @@ def _said(row: Message) -> Said:
 
 def _perform(session: Session, owner: str, call: ToolCall, said: Sequence[Said]) -> bool:
     quotas = left(said, QUOTAS)
-    outcome = tools.perform(call, workspace_of(session, said), RowDesk(session), quotas, session.purpose)
+    outcome = tools.perform(call, workspace_of(session, said), RowDesk(session.project), quotas, session.purpose)
     if outcome.waiting:
         session.wait(timezone.now() + timedelta(seconds=outcome.waiting))
         return False
@@ -213,7 +213,7 @@ def _ask(session: Session, owner: str, rows: Sequence[Message], models: Mapping[
     return call.settle(owner, reply, spec.price(reply.usage))
 
 
-def _fitted(session: Session, rows: Sequence[Message], offered: Sequence[tools.Tool], choice: Choice) -> Fitted:
+def _fitted(session: Session, rows: Sequence[Message], offered: Sequence[Tool], choice: Choice) -> Fitted:
     """What is sent; what no longer fits is marked as left out."""
     kept = [row for row in rows if not row.left_out]
     smaller = int(choice.spec.context_tokens * 0.75**choice.shrink)

@@ -12,17 +12,17 @@ from django.db import models
 
 from benchmarks.syntax import parse
 from research.logtext import tail
-from research.models import Experiment, Series, Session, Trial, Verdict
+from research.models import Experiment, Project, Series, Trial, Verdict
 
 LESSONS, RESULTS, LOG_LINES, POINTS = 12, 30, 80, 24
 LINE = 400  # characters of one line of a list
 
 
 class RowDesk:
-    """The desk of one session. It answers for the session's project and for no other."""
+    """The desk of a project's sessions. It answers for this project and for no other."""
 
-    def __init__(self, session: Session) -> None:
-        self.session, self.project = session, session.project
+    def __init__(self, project: Project) -> None:
+        self.project = project
 
     def lessons(self, query: str) -> str:
         """The newest lessons that hold any of these words; the newest of all where none is given."""
@@ -63,7 +63,8 @@ class RowDesk:
         series = Series.objects.newest().filter(trial__in=self._trials(experiment_number, both=True))
         names = sorted(set(series.values_list("metric", flat=True)))
         if metric not in names:
-            return f"experiment {experiment_number} has no curve {metric[:80]!r}; it has {', '.join(names)[:LINE] or 'none'}"
+            known = ", ".join(names)[:LINE] or "none"
+            return f"experiment {experiment_number} has no curve {metric[:80]!r}; it has {known}"
         found = []
         for arm in (Trial.Arm.BASELINE, Trial.Arm.CANDIDATE):
             mine = series.filter(metric=metric, trial__arm=arm).select_related("trial").order_by("-trial").first()

@@ -16,6 +16,7 @@ from research.repository import Conflict, Repository
 from research.researchers import RESEARCHERS
 from research.researchers.base import Proposer
 from research.researchers.llm.answers import ChangeAnswer, ReviewAnswer
+from research.researchers.llm.quoting import quoted
 
 CHANGES = 4  # sessions that may try to write one idea, those for a review and for a head that moved among them
 BLAMELESS = ("unauthorized", "bad_request", "unavailable", "rate_limited", "broken", "no_model")  # not the idea's fault
@@ -103,7 +104,8 @@ def _is_sent_back(review: Session) -> bool:
 def _feedback(review: Session) -> str:
     said = ReviewAnswer.from_json(review.answer or {})
     rows = (f"- {finding['severity']}, {finding['path'] or 'anywhere'}: {finding['text']}" for finding in said.findings)
-    return "A first version of this change was sent back by a reviewer. What the reviewer said:\n" + "\n".join(rows)
+    words = quoted("the review", "\n".join(rows), 6_000)
+    return f"A first version of this change was sent back by a reviewer. Weigh what it found:\n{words}"
 
 
 def _once_more(idea: Idea, why: str) -> bool:

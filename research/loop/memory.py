@@ -140,7 +140,7 @@ def held_discards(project: Project, head: str) -> list[Lesson]:
     """What was settled against a change and still holds at this head: see `validation.lessons.changed`."""
     now, tags = standing_of(project, head), tags_of(project)
     rows = project.lessons.discards().select_related("experiment").order_by("pk")
-    return [row for row in rows if row.assumes and not changed(row.assumes, now, tags)]
+    return [row for row in rows if (assumed := row.assumes) and not changed(assumed, now, tags)]
 
 
 def _copy(sources: dict[str, str]) -> Sources:

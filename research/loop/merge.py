@@ -247,5 +247,5 @@ def _combination_idea(thread: Thread, champion: str, steps: tuple[Step, ...]) ->
         hypothesis=f"The gains of {thread} ({names}) add to those of main.",
         expected_effect=max((lesson.effect or 0 for lesson in gains), default=0.0) / 2,
         steps=[step.to_json() for step in steps],
-        trusted=_is_ours(steps) or Candidate.all_trusted(thread.project, {thread.head}),  # no recipe: the code of the head
+        trusted=_is_ours(steps) or Candidate.all_trusted(thread.project, {thread.head}),  # else the head's own code
     )  # fmt: skip

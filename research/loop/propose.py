@@ -9,7 +9,8 @@ from typing import Any
 from django.db import transaction
 
 from benchmarks.catalogue import CHANGE, Step
-from research.loop.asking import answering_model, ask_for_idea, begin_session, ended_without, latest
+from research.loop.asking import answering_model, ask_for_idea, begin_session, ended_without, known_models, latest
+from research.loop.decide import LLM, MIXED, researcher_of
 from research.loop.memory import view_of
 from research.loop.repeats import refusal_of, reopen_discards
 from research.models import Experiment, FoundTechnique, Idea, MergeRequest, Project, Session, Thread
@@ -17,6 +18,7 @@ from research.models.ids import new_id
 from research.researchers import RESEARCHERS
 from research.researchers.base import NothingToPropose, Proposer
 from research.researchers.llm.answers import IdeaAnswer
+from research.validation.yields import KIND_MODES
 
 AHEAD = 1  # ideas kept ready, so that a machine never waits for a proposer
 REFUSALS_IN_A_ROW = 5
@@ -27,7 +29,11 @@ def step(thread: Thread) -> bool:
     if thread.ideas.ahead().count() >= AHEAD or _waits_for_its_head(thread):
         return False
     reopen_discards(thread)
-    researcher, number = RESEARCHERS[thread.researcher], Idea.next_number(thread)
+    number = Idea.next_number(thread)
+    session = _session_of(thread, number)
+    if session is not None and not session.used:  # begun, whatever would be chosen now
+        return _by_session(thread, number)
+    researcher = RESEARCHERS[researcher_of(thread, number, known_models())]
     if isinstance(researcher, Proposer):
         return _at_once(thread, number, researcher)
     return researcher.holds_sessions and _by_session(thread, number)
@@ -38,6 +44,8 @@ def _at_once(thread: Thread, number: int, researcher: Proposer) -> bool:
     try:
         draft = researcher.propose(view)
     except NothingToPropose as nothing:
+        if thread.researcher == MIXED and known_models():
+            return _by_session(thread, number)
         if not _under_way(thread.project):
             thread.finish(str(nothing))
         return False
@@ -46,15 +54,19 @@ def _at_once(thread: Thread, number: int, researcher: Proposer) -> bool:
     idea = _save(
         thread, number, kind=draft.kind, title=draft.title, hypothesis=draft.hypothesis, tags=list(draft.tags),
         expected_effect=draft.expected_effect, cost_guess=draft.cost_guess, files=list(draft.files),
-        steps=[step.to_json() for step in draft.steps], trusted=trusted,
-        fingerprint=fingerprint_of(thread.head, draft.kind, draft.steps),
+        steps=[step.to_json() for step in draft.steps], researcher=researcher.name, mode=str(KIND_MODES[draft.kind]),
+        trusted=trusted, fingerprint=fingerprint_of(thread.head, draft.kind, draft.steps),
     )  # fmt: skip
     return idea is None or _unlike_others(thread, idea)  # None: somebody steered meanwhile
 
 
+def _session_of(thread: Thread, number: int) -> Session | None:
+    return latest(Session.Purpose.PROPOSE, f"{thread.public_id}-{number}")
+
+
 def _by_session(thread: Thread, number: int) -> bool:
     """Open the session that thinks of idea `number`, or take what it came to."""
-    session = latest(Session.Purpose.PROPOSE, f"{thread.public_id}-{number}")
+    session = _session_of(thread, number)
     if session is None or (session.used and session.state != Session.State.OPEN):
         return begin_session(thread, lambda: ask_for_idea(thread, number))
     if session.state == Session.State.OPEN:
@@ -68,7 +80,8 @@ def _by_session(thread: Thread, number: int) -> bool:
             thread, number, kind=Idea.Kind.CHANGE, public_id=public_id, title=answer.title, plan=answer.plan,
             hypothesis=answer.hypothesis, expected_effect=answer.expected_effect, tags=list(answer.tags),
             cost_guess=answer.cost_guess, steps=[Step(f"{CHANGE}{public_id}", {}).to_json()], mode=session.mode,
-            model=answering_model(session), fingerprint=fingerprint_of_words(answer.hypothesis, answer.plan),
+            model=answering_model(session), researcher=LLM,
+            fingerprint=fingerprint_of_words(answer.hypothesis, answer.plan),
         )  # fmt: skip
         session.take(idea)
     return idea is None or _unlike_others(thread, idea)

@@ -34,7 +34,7 @@ def reopen_discards(thread: Thread) -> bool:
     if not rows:
         return False
     now, tags = standing_of(thread.project, thread.head), tags_of(thread.project)
-    over = [(row, why) for row in rows if row.assumes and (why := changed(row.assumes, now, tags))]
+    over = [(row, why) for row in rows if (assumed := row.assumes) and (why := changed(assumed, now, tags))]
     return any([row.reopen(_by_title(why)) for row, why in over])
 
 
@@ -67,7 +67,7 @@ def refusal_of_code(idea: Idea, parent: str, tree: str, patch: str) -> Refusal |
         return dead
     if not project.memory and idea.kind not in NOT_PROPOSED_AGAIN:
         return None
-    others = Candidate.objects.filter(project=project, parent=parent).exclude(idea=idea)
+    others = Candidate.objects.filter(project=project, parent=parent).exclude(idea=idea.pk)
     settled = Experiment.objects.refusing_repeats()
     if twin := settled.filter(candidate__in=others.filter(tree=tree)).first():
         return Refusal(f"exactly this code was measured on this head in {twin}", twin)

@@ -16,6 +16,7 @@ from benchmarks.catalogue import CHANGE
 from benchmarks.syntax import parse
 from research.loop.commit import adopt_commit, message_of
 from research.loop.memory import recipe_of, steps_of
+from research.loop.repeats import refusal_of, refusal_of_code
 from research.models import ApiToken, AuditEntry, Candidate, Experiment, Idea, Project, Submission, Thread
 from research.repository import Change, Conflict, Repository
 from research.validation import integrity
@@ -72,11 +73,13 @@ def submit(thread: Thread, token: ApiToken, handed: Handed) -> Idea:
     change = repository.diff(base, commit)
     if not change.files:
         raise Invalid("the change is empty: the base already says so", "change something")
-    _is_new(thread, repository, commit)
+    draft.files = change.paths
+    draft.fingerprint = _fingerprint(thread, draft, change)
+    _is_new(draft, repository, commit, change)
     with transaction.atomic():
         Thread.objects.select_for_update().get(pk=thread.pk)
         _has_room(thread)
-        idea = _save(draft, change)
+        idea = _save(draft)
         submission = Submission.objects.create(idea=idea, token=token, key=handed.key, base=base, commit=commit)
         AuditEntry.record(token.owner, "submit", thread.project, thread=thread.number, token=token.name, commit=commit)
     repository.keep(submission.ref, commit)
@@ -172,12 +175,11 @@ def _no_file_is_a_folder(files: Mapping[str, bytes]) -> None:
                 raise Invalid(f"{'/'.join(parts[:end])} is a file, so nothing can lie below it", "choose other paths")
 
 
-def _is_new(thread: Thread, repository: Repository, commit: str) -> None:
-    """Exactly this code on this head: settled, being measured, or waiting for its turn."""
-    tree = repository.tree_of(commit)
-    twins = Candidate.objects.filter(project=thread.project, tree=tree, parent=thread.head)
-    if twin := Experiment.objects.refusing_repeats().filter(candidate__in=twins).first():
-        raise NotNow(f"exactly this code was measured on this head in {twin}", "try something else", twin)
+def _is_new(draft: Idea, repository: Repository, commit: str, change: Change) -> None:
+    """No repetition of what was measured, is being measured, or waits for its turn."""
+    thread, tree = draft.thread, repository.tree_of(commit)
+    if refusal := refusal_of(draft) or refusal_of_code(draft, thread.head, tree, change.patch):
+        raise NotNow(refusal.why, "read what came of it, and try something else", refusal.pointer)
     waiting = Submission.objects.filter(idea__thread=thread, idea__state=Idea.State.PROPOSED)
     if any(repository.tree_of(other.commit) == tree for other in waiting):
         raise NotNow("exactly this code waits for its turn already", "wait for its verdict")
@@ -194,14 +196,20 @@ def _draft(thread: Thread, token: ApiToken, handed: Handed) -> Idea:
     return idea
 
 
-def _save(draft: Idea, change: Change) -> Idea:
-    thread = draft.thread
+def _fingerprint(thread: Thread, draft: Idea, change: Change) -> str:
     said = f"{thread.head}\n{draft.hypothesis}\n{change.patch}"
-    kept = ("public_id", "created", "kind", "model", "hypothesis", "title", "plan", "tags", "expected_effect", "steps")
-    idea = Idea.add(
-        thread, Idea.next_number(thread), **{name: getattr(draft, name) for name in kept}, files=change.paths,
-        fingerprint=hashlib.sha256(said.encode("utf-8", "backslashreplace")).hexdigest(),
-    )  # fmt: skip
+    return hashlib.sha256(said.encode("utf-8", "backslashreplace")).hexdigest()
+
+
+KEPT = (
+    "public_id", "created", "kind", "model", "hypothesis", "title", "plan", "tags", "expected_effect", "steps", "files",
+    "fingerprint",
+)  # fmt: skip
+
+
+def _save(draft: Idea) -> Idea:
+    thread = draft.thread
+    idea = Idea.add(thread, Idea.next_number(thread), **{name: getattr(draft, name) for name in KEPT})
     thread.refresh_from_db()
     thread.obeyed(idea.name, idea.techniques)
     thread.answered(idea)

@@ -7,9 +7,12 @@ from typing import Any
 
 from django.db.models import Count, Q, Sum
 
+from research.loop.account import tried
 from research.loop.beside import calibrations, combinations, interactions
 from research.management.waste import waste
 from research.models import Call, Experiment, Lease, MergeRequest, Project, Result, Verdict
+from research.validation.predictions import predictions
+from research.validation.yields import yields
 
 
 def summary(project: Project) -> dict[str, Any]:
@@ -51,6 +54,8 @@ def summary(project: Project) -> dict[str, Any]:
         "isolation_level": min(results.values_list("isolation_level", flat=True), default=None),
         **asked_of_models(project),
         "researchers": sorted(set(project.threads.values_list("researcher", flat=True))),
+        "yields": [row.to_json() for row in yields(tried(project), project.price_a_second)],
+        "predictions": [row.summary() for row in predictions(tried(project))],
         "data_id": project.data_id,
     }
 

@@ -15,6 +15,7 @@ from research.models.machine import Lease, Machine, NoiseFloor
 from research.models.merge_request import MergeRequest
 from research.models.people import Membership, Preferences, Role, SignInLink
 from research.models.project import Project
+from research.models.prompt import ProjectPrompt
 from research.models.refusals import NotAllowed, NotMergeable
 from research.models.series import Chunk, Series
 from research.models.session import Message, Session
@@ -60,6 +61,7 @@ __all__ = [
     "OverCap",
     "Preferences",
     "Project",
+    "ProjectPrompt",
     "Result",
     "Role",
     "Series",

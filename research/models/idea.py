@@ -14,6 +14,7 @@ from research.models.event import Event
 from research.models.ids import new_id
 from research.models.project import Project
 from research.models.thread import Thread
+from research.validation.criteria import Criteria
 
 
 class IdeaQuerySet(models.QuerySet["Idea"]):
@@ -50,6 +51,7 @@ class Idea(models.Model):
     mode = models.CharField(max_length=12, blank=True, help_text="exploit, explore, combine, ablate or revisit")
     plan = models.TextField(blank=True, help_text="how it is to be done, for whoever implements it")
     model = models.CharField(max_length=80, blank=True, help_text="the model or agent that proposed it")
+    criteria = models.JSONField(default=dict, blank=True, help_text="when it is given up")
     fingerprint = models.CharField(max_length=64, db_index=True)
     trusted = models.BooleanField(default=False, help_text="what it adds is code that ships with the lab")
     state = models.CharField(max_length=12, choices=State, default=State.PROPOSED)
@@ -87,8 +89,10 @@ class Idea(models.Model):
     def add(cls, thread: Thread, number: int, **fields: Any) -> Idea:
         """Save a new idea of a thread. A combination adds no code of its own: what goes into it decides."""
         fields.setdefault("trusted", fields["kind"] == cls.Kind.COMBINATION)
+        fields.setdefault("researcher", thread.researcher)
+        fields["criteria"] = Criteria.from_json(fields.get("criteria", {})).to_json()
         with transaction.atomic():
-            idea = cls.objects.create(thread=thread, number=number, researcher=thread.researcher, **fields)
+            idea = cls.objects.create(thread=thread, number=number, **fields)
             Event.record(Event.Kind.IDEA, f"idea {number}: {idea.name}", thread=thread)
         return idea
 

@@ -11,13 +11,16 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from django.contrib.auth.models import User
 from django.db import models, transaction
 from django.db.models import Max, Q
 from django.utils import timezone
 
+from research.models.audit import AuditEntry
 from research.models.event import Event
 from research.models.idea import Idea
 from research.models.ids import new_id
+from research.models.people import Membership, Role
 from research.models.project import Project
 from research.models.thread import Thread
 
@@ -61,7 +64,7 @@ class SessionQuerySet(models.QuerySet["Session"]):
         return sum(session.stop(STEERED, why, also_ended=True) for session in mine)
 
     def go_on(self) -> int:
-        """A cap was raised, or a person said so: what a cap had stopped goes on where it was. Nothing is asked twice."""
+        """What a cap had stopped goes on where it was, since somebody raised it or said so. Nothing is asked twice."""
         stopped = self.of_the_loop().filter(state=Session.State.STOPPED, failure=CAP)
         return stopped.update(state=Session.State.OPEN, failure="", note="", ended=None, used=False)
 
@@ -205,6 +208,34 @@ class Session(models.Model):
     def _tell(self, words: str) -> None:
         what = "replay" if self.replay_of_id else "session"
         Event.record(Event.Kind.SESSION, f"{what} to {self.purpose} {words}"[:300], thread=self.thread)
+
+    def replay(self, by: User, model: str = "") -> Session:
+        """Ask the same prompt again, of the same models or of another. What comes is looked at, never acted on.
+
+        Raises ValueError with one line where this one is still open, or is being replayed already.
+        """
+        Membership.require(by, self.project, Role.MEMBER, "replay a session")
+        if self.state == self.State.OPEN:
+            raise ValueError("this session is still open; replay it when it has ended")
+        with transaction.atomic():
+            Session.objects.select_for_update().get(pk=self.pk)
+            if self.replays.open().exists():
+                raise ValueError("this session is being replayed already; wait for that answer")
+            again = Session.begin(
+                f"replay-{new_id()}", self.thread, self.purpose, self.opening(), idea=self.idea, mode=self.mode,
+                base=self.base, prompt=self.prompt, chain=[model] if model else self.chain, replay_of=self,
+            )  # fmt: skip
+            about = {"thread": self.thread.number, "session": self.public_id, "model": model}
+            AuditEntry.record(by, "replay", self.project, **about)
+            words = f"{self.purpose} session {self.public_id} replayed by {by}" + (f" with {model}" if model else "")
+            Event.record(Event.Kind.SESSION, words, thread=self.thread, actor=by)
+        return again
+
+    def opening(self) -> list[tuple[str, str]]:
+        """What it began with, before the first reply: (role, content)."""
+        first = self.messages.filter(role=Message.Role.ASSISTANT).first()
+        rows = self.messages.filter(number__lt=first.number) if first else self.messages.all()
+        return list(rows.values_list("role", "content"))
 
 
 class Message(models.Model):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.contrib.auth.models import User
@@ -24,6 +24,7 @@ from research.models.event import Event
 from research.models.ids import new_id
 from research.models.people import Membership, Role
 from research.models.project import Project
+from research.validation.criteria import Criteria
 
 if TYPE_CHECKING:
     from research.models.candidate import Candidate
@@ -42,6 +43,11 @@ class SteeringLabel:
     label: str
     kind: str  # family, file or technique
     count: int
+
+
+def afresh() -> dict[str, str]:
+    """The direction of a thread that somebody sets going: what was in vain before no longer counts against it."""
+    return {"since": timezone.now().isoformat()}
 
 
 class ThreadQuerySet(models.QuerySet["Thread"]):
@@ -77,6 +83,10 @@ class Thread(models.Model):
     max_trials = models.PositiveIntegerField(null=True, blank=True)
     max_money = models.DecimalField(max_digits=14, decimal_places=8, null=True, blank=True)
     criteria = models.JSONField(default=dict, blank=True, help_text="when this line of inquiry is given up")
+    direction = models.JSONField(
+        default=dict, blank=True,
+        help_text="since: when a person last set it going; plateaus, gains, why: the last plateau that was told",
+    )  # fmt: skip
     held_by = models.CharField(max_length=40, blank=True)
     held_until = models.DateTimeField(null=True, blank=True)
     created = models.DateTimeField(default=timezone.now)
@@ -146,6 +156,36 @@ class Thread(models.Model):
         if self.sessions.go_on():
             self.wake(why)
 
+    def turn(self, plateaus: int, gains: int, why: str) -> None:
+        """Tell of a plateau, and remember which: so many in a row, after so many gains."""
+        direction = self.direction | {"plateaus": plateaus, "gains": gains, "why": why}
+        with transaction.atomic():
+            Thread.objects.filter(pk=self.pk).update(direction=direction, note=why)
+            self._tell_of(Event.Kind.NOTE, why)
+        self.refresh_from_db(fields=["direction", "note"])
+
+    def set_criteria(
+        self, by: User, criteria: Mapping[str, object], max_trials: int | None, max_money: Decimal | None
+    ) -> None:
+        """When it is given up, and what it may spend at most. What is left out is not limited. A finished thread goes
+        on, until the next look finds it over. Raises ValueError with one line where a limit means nothing.
+        """
+        Membership.require(by, self.project, Role.MEMBER, "say when it is given up")
+        kept = Criteria.from_json(criteria).to_json()
+        if any(limit is not None and not limit > 0 for limit in (max_trials, max_money)):
+            raise ValueError("a limit must be above 0; leave it empty for none")
+        caps = {"max_trials": max_trials, "max_money": None if max_money is None else str(max_money)}
+        with transaction.atomic():
+            mine = Thread.objects.filter(pk=self.pk)
+            mine.update(criteria=kept, max_trials=max_trials, max_money=max_money)
+            AuditEntry.record(by, "criteria", self.project, thread=self.number, **kept, **caps)
+            limits = {name: value for name, value in {**kept, **caps}.items() if value is not None}
+            words = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in limits.items()) or "no limit"
+            self._tell_of(Event.Kind.STATE, f"limits of thread {self.number} set by {by}: {words}", by)
+            self.wake("its limits were changed")
+            self.funded("its limits were changed")
+        self.refresh_from_db(fields=["criteria", "max_trials", "max_money", "state", "note", "direction"])
+
     def pause(self, by: User | None = None) -> None:
         self._act(by, "pause", {self.State.ACTIVE}, self.State.PAUSED)
 
@@ -170,7 +210,7 @@ class Thread(models.Model):
             kept = {name: before[name] for name in (asked.SAY, asked.TRY) if name in before}
             pending = before.get("try", [])
             directives = {"focus": focus, "forbid": forbid, "note": note, "try": pending, "fresh": True, **kept}
-            Thread.objects.filter(pk=self.pk).update(directives=directives, steered_by=by)
+            Thread.objects.filter(pk=self.pk).update(directives=directives, steered_by=by, direction=afresh())
             self.wake("there is new steering")
             AuditEntry.record(by, "steer", self.project, thread=self.number, focus=focus, forbid=forbid, note=note)
             words = [f"{name} {', '.join(labels)}" for name, labels in (("focus", focus), ("forbid", forbid)) if labels]
@@ -178,7 +218,7 @@ class Thread(models.Model):
             self._tell_of(Event.Kind.STEERED, f"steered by {by}: {text}" + (f" ({note})" if note else ""), by)
             self._drop_ahead("steering changed", set(focus), set(forbid))
             self.sessions.stop_proposals("steering changed")
-        self.refresh_from_db(fields=["directives", "steered_by", "state", "note"])
+        self.refresh_from_db(fields=["directives", "steered_by", "state", "note", "direction"])
 
     def try_again(self, techniques: Sequence[str], why: str) -> None:
         """Ask for one of these once more, with other settings; an idea made ahead waits no longer."""
@@ -340,14 +380,16 @@ class Thread(models.Model):
 
     def _change(self, before: set[State], after: State, note: str, by: User | None = None) -> bool:
         with transaction.atomic():
-            fields = {"note": note} if note or after == self.State.ACTIVE else {}
+            fields: dict[str, Any] = {"note": note} if note or after == self.State.ACTIVE else {}
+            if after == self.State.ACTIVE:
+                fields["direction"] = afresh()
             changed = Thread.objects.filter(pk=self.pk, state__in=before).update(state=after, **fields) == 1
             if changed:
                 if after == self.State.ACTIVE:
                     self.sessions.go_on()
                 words = f"thread {self.number} is {after.value}" + (f" by {by}" if by else "")
                 self._tell_of(Event.Kind.STATE, words + (f": {note}" if note else ""), by)
-        self.refresh_from_db(fields=["state", "note"])
+        self.refresh_from_db(fields=["state", "note", "direction"])
         return changed
 
     def _tell_of(self, kind: str, text: str, by: User | None = None) -> None:

@@ -72,6 +72,7 @@ class ApiToken(models.Model):
                 expires=timezone.now() + life if life else None,
             )  # fmt: skip
             AuditEntry.record(by, "make a token", project, token=token.public_id, name=name, may_propose=may_propose)
+            token._tell(by, f"{by} made a token for the agent {name}")
         return f"{PREFIX}_{token.public_id}_{secret}"
 
     @classmethod
@@ -94,16 +95,23 @@ class ApiToken(models.Model):
             if ApiToken.objects.filter(pk=self.pk, revoked=None).update(revoked=timezone.now()):
                 Claim.objects.filter(token=self).delete()
                 AuditEntry.record(by, "revoke a token", self.project, token=self.public_id, name=self.name)
+                self._tell(by, f"the token of the agent {self.name} was revoked by {by}")
         self.refresh_from_db(fields=["revoked"])
 
     @property
     def is_usable(self) -> bool:
-        return ApiToken.objects.usable().filter(pk=self.pk).exists()
+        fresh = self.expires is None or self.expires > timezone.now()
+        return fresh and self.revoked is None and self.owner.is_active
 
     def projects(self) -> models.QuerySet[Project]:
         """What it opens: its own project, or all that its owner sees now."""
         mine = Membership.projects_of(self.owner)
         return mine.filter(pk=self.project_id) if self.project_id else mine
+
+    def _tell(self, by: AbstractUser, words: str) -> None:
+        """In the feed of its project; one that opens several is its owner's own affair."""
+        if self.project is not None:
+            Event.record(Event.Kind.NOTE, words, project=self.project, actor=by)
 
     def _note_use(self, address: str) -> None:
         now = timezone.now()

@@ -13,8 +13,10 @@ from django.views.decorators.http import require_POST
 
 from research.models import Membership, NotMergeable, Role, Thread
 from research.tasks import advance_thread
+from research.views.deciding_board import DecidingBoard
 from research.views.difftext import files_of
 from research.views.pages import checked, go, render_page
+from research.views.session_thread import ThreadTalk
 from research.views.thread_board import ThreadBoard
 
 
@@ -100,12 +102,17 @@ def _thread(request: HttpRequest, id: str, role: int = Role.VIEWER) -> Thread:
 def _context(request: HttpRequest, thread: Thread) -> dict[str, Any]:
     asked = request.GET
     everything, before = asked.get("all") == "1", _number(asked.get("before"))
-    older = _number(asked.get("older"))
+    older, talk_below = _number(asked.get("older")), _number(asked.get("talk"))
     board = ThreadBoard(thread, asked.get("e", ""), asked.getlist("metric"))
     return {
         "thread": thread,
         "project": thread.project,
         "board": board,
+        "talk": ThreadTalk(thread, talk_below, board),
+        "session_query": _query(part="session", talk=talk_below),
+        "deciding": DecidingBoard(thread.project, thread),
+        "max_money": "" if thread.max_money is None else f"{float(thread.max_money):.8g}",
+        "gain_hours": _hours(thread.criteria.get("device_seconds_without_gain")),
         "may_steer": Membership.role_of(request.user, thread.project) >= Role.MEMBER,  # type: ignore[arg-type]
         "listed": lambda: board.experiments(older),
         "older": older,
@@ -120,6 +127,10 @@ def _context(request: HttpRequest, thread: Thread) -> dict[str, Any]:
         "events_query": _query(part="events", all=asked.get("all") if everything else None, before=before),
         "asked": {name: thread.directives.get(name, "") for name in ("focus", "forbid", "note")},
     }
+
+
+def _hours(seconds: float | None) -> str:
+    return f"{seconds / 3600:.6g}" if seconds else ""
 
 
 def _labels(thread: Thread) -> list[tuple[str, list[Any]]]:

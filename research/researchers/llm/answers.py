@@ -5,14 +5,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from research.researchers.llm.wire import FormatError
 
-LONGEST_TEXT, LONGEST_TITLE, MOST = 4_000, 120, 12
+LONGEST_TEXT, LONGEST_TITLE, LONGEST_TAG, MOST = 4_000, 120, 40, 12
 SEVERITIES = ("blocker", "warning", "note")
 
 
@@ -29,6 +28,7 @@ class IdeaAnswer:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> IdeaAnswer:
+        _known(data)
         effect = _number(data, "expected_effect")
         if not -0.5 <= effect <= 0.9:
             raise FormatError("expected_effect is a share of the score: 0.01 means one percent better")
@@ -54,6 +54,7 @@ class ChangeAnswer:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> ChangeAnswer:
+        _known(data)
         files = data.get("files", {})
         if not isinstance(files, dict) or not all(isinstance(text, str) for text in files.values()):
             raise FormatError("files must be an object of path and text")
@@ -70,6 +71,7 @@ class ReviewAnswer:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> ReviewAnswer:
+        _known(data)
         advice = _text(data, "advice")
         if advice not in ("ship", "revise"):
             raise FormatError('advice must be "ship" or "revise"')
@@ -77,6 +79,11 @@ class ReviewAnswer:
 
     def to_json(self) -> dict[str, Any]:
         return {"advice": self.advice, "findings": [dict(finding) for finding in self.findings]}
+
+
+def _known(data: object) -> None:
+    if not isinstance(data, Mapping):
+        raise FormatError("the answer must be a JSON object")
 
 
 def _finding(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -93,14 +100,19 @@ def _text(data: Mapping[str, Any], name: str, longest: int = LONGEST_TEXT, neede
         return ""
     if not isinstance(found, str) or (needed and not found.strip()):
         raise FormatError(f"{name} must be a text")
-    return found.replace("\0", "").encode("utf-8", "replace").decode().strip()[:longest]
+    return _storable(found)[:longest]
+
+
+def _storable(text: str) -> str:
+    """Without what a database refuses: NUL and halves of characters."""
+    return text.replace("\0", "").encode("utf-8", "replace").decode().strip()
 
 
 def _number(data: Mapping[str, Any], name: str, default: float | None = None) -> float:
     found = data.get(name, default)
-    if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found):
+    if isinstance(found, bool) or not isinstance(found, int | float) or found != found:
         raise FormatError(f"{name} must be a number")
-    return max(-1e12, min(float(found), 1e12))
+    return float(max(-1e12, min(found, 1e12)))  # in this order: the largest whole numbers are no float
 
 
 def _list(data: Mapping[str, Any], name: str, kind: type) -> list[Any]:
@@ -110,7 +122,9 @@ def _list(data: Mapping[str, Any], name: str, kind: type) -> list[Any]:
             f"{name} must be a list of {'texts' if kind is str else 'numbers' if kind is int else 'objects'}"
         )
     if kind is str:
-        return [item.replace("\0", "").strip()[:40] for item in found if item.strip()][:MOST]
+        return [text[:LONGEST_TAG] for item in found if (text := _storable(item))][:MOST]
+    if kind is int:
+        return [number for number in found if 0 < number < 2**31][:MOST]
     return found[:MOST]
 
 
@@ -118,30 +132,46 @@ def _object(required: tuple[str, ...], **properties: Mapping[str, Any]) -> dict[
     return {"type": "object", "properties": properties, "required": list(required), "additionalProperties": False}
 
 
-TEXT = {"type": "string"}
+# Lengths are told, and held by endpoints that hold a reply to its schema: else a small model writes on without end.
 IDEA = _object(
     ("title", "hypothesis", "plan", "expected_effect"),
-    title={"type": "string", "description": "what is changed, in a few words"},
+    title={"type": "string", "description": "what is changed, in a few words", "maxLength": LONGEST_TITLE},
     hypothesis={
         "type": "string",
         "description": "one falsifiable sentence: what the change does to the metric, and why",
+        "maxLength": 600,
     },
-    plan={"type": "string", "description": "what to change where, so that somebody else can write the code"},
+    plan={
+        "type": "string",
+        "description": "what to change where, so that somebody else can write the code",
+        "maxLength": 1_500,
+    },
     expected_effect={"type": "number", "description": "relative gain in the metric: 0.01 means one percent better"},
-    tags={"type": "array", "items": TEXT, "description": "a few words to find it by"},
+    tags={
+        "type": "array", "items": {"type": "string", "maxLength": LONGEST_TAG}, "maxItems": MOST,
+        "description": "a few words to find it by",
+    },
     cost_guess={"type": "number", "description": "device-seconds until a verdict; 0 where you do not know"},
-    builds_on={"type": "array", "items": {"type": "integer"}, "description": "numbers of experiments it builds on"},
-    criteria={"type": "string", "description": "what would show that the hypothesis is wrong"},
+    builds_on={
+        "type": "array", "items": {"type": "integer"}, "maxItems": MOST,
+        "description": "numbers of experiments it builds on",
+    },
+    criteria={"type": "string", "description": "what would show that the hypothesis is wrong", "maxLength": 400},
+)  # fmt: skip
+CHANGE = _object(
+    ("summary",),
+    summary={"type": "string", "description": "what was changed, in a few sentences", "maxLength": 800},
 )
-CHANGE = _object(("summary",), summary={"type": "string", "description": "what was changed, in a few sentences"})
 REVIEW = _object(
     ("advice", "findings"),
     advice={"type": "string", "enum": ["ship", "revise"]},
     findings={
         "type": "array",
+        "maxItems": MOST,
         "items": _object(
-            ("severity", "text"), severity={"type": "string", "enum": list(SEVERITIES)}, text=TEXT, path=TEXT,
-            line={"type": "integer"},
+            ("severity", "text"),
+            severity={"type": "string", "enum": list(SEVERITIES)}, text={"type": "string", "maxLength": 600},
+            path={"type": "string", "maxLength": 200}, line={"type": "integer"},
         ),
     },
 )  # fmt: skip

@@ -6,15 +6,15 @@ Pure: the same transcript gives the same next step, so a session goes on in any 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from research.researchers.llm.tokens import BYTES_A_TOKEN, count
+from research.researchers.llm.tokens import BYTES_A_TOKEN, count, count_text
 from research.researchers.llm.tools import EDITS, MALFORMED, Quotas
 from research.researchers.llm.wire import ContextFull, Message, ModelSpec, Tool, ToolCall
 
 FORMAT_TRIES = 3  # replies in a row that are no answer, before the session gives up
 SAME_CALLS = 4  # identical calls in a row, before it does
-NOTE_TOKENS = 120
+SHORTEST_TOKENS = 200  # of an answer of a tool that is cut to fit
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,8 @@ def left(messages: Sequence[Message], quotas: Quotas) -> Quotas:
 def fit(messages: Sequence[Message], tools: Sequence[Tool], spec: ModelSpec, gone: int = 0) -> Fitted:
     """Leave out whole exchanges, the oldest first, until the prompt fits beside the reply.
 
-    Never the messages before the first reply, nor the newest exchange. `gone`: how many were left out before. A message
+    Never the messages before the first reply, nor the newest exchange; where that one is too long, what tools answered
+    in it is cut in the middle. `gone`: how many were left out before. A message
     of the lab says so. Raises ContextFull where what must stay does not fit.
     """
     room = spec.context_tokens - spec.reply_tokens
@@ -106,11 +107,44 @@ def fit(messages: Sequence[Message], tools: Sequence[Tool], spec: ModelSpec, gon
         tokens = count(said, tools)
         if tokens <= room:
             return Fitted(tuple(said), tuple(dropped), tokens)
-        if len(exchanges) <= 1:
+        if len(exchanges) > 1:
+            dropped += exchanges.pop(0)
+        elif shorter := _shortened(said, tokens, room):
+            return Fitted(shorter, tuple(dropped), count(shorter, tools))
+        else:
             raise ContextFull(
                 f"the task alone takes about {tokens:,} tokens; {spec.name} takes {room:,} beside its reply"
             )
-        dropped += exchanges.pop(0)
+
+
+def _shortened(messages: Sequence[Message], tokens: int, room: int) -> tuple[Message, ...]:
+    """The answers of tools cut in their middle, so that all fits; nothing where they would be too short to be of use.
+
+    The longest are cut first, to one length. A cut never makes a line of its own out of the middle of one.
+    """
+    sizes = sorted((count_text(message.content) for message in messages if message.role == "tool"), reverse=True)
+    spare = sum(sizes) - (tokens - room)  # what the answers of tools may take together
+    for number in range(1, len(sizes) + 1):  # the `number` longest share what the others leave
+        most = (spare - sum(sizes[number:])) // number
+        if most >= SHORTEST_TOKENS and (number == len(sizes) or sizes[number] <= most):
+            return tuple(
+                replace(message, content=_cut(message.content, most)) if message.role == "tool" else message
+                for message in messages
+            )
+    return ()
+
+
+def _cut(text: str, most: int) -> str:
+    """At most so many tokens, beginning and end kept: the marks of a quotation stand there."""
+    if count_text(text) <= most:
+        return text
+    keep, mark = int((most - 24) * BYTES_A_TOKEN), "\n[... cut to fit ...] "
+    while keep > 0:
+        cut = f"{text[: keep // 2]}{mark}{text[len(text) - keep // 2 :]}"
+        if count_text(cut) <= most:
+            return cut
+        keep = keep * 3 // 4
+    return mark.strip()
 
 
 def _note(number: int) -> str:

@@ -7,6 +7,7 @@ of ModelSpec. Neither: there is no LLM researcher.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -20,6 +21,10 @@ ROLES = ("propose", "implement", "review")
 HOW = "set LAB_LLM_MODEL (and LAB_LLM_BASE_URL for a server of your own), or LAB_MODELS for several, then start again"
 PRICES = ("price_in", "price_cached", "price_out")
 WHOLE = ("context_tokens", "reply_tokens")
+SCHEMAS = ("json_schema", "json_object", "none")
+VARIABLE = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_]{0,79})?")
+ADDRESS = re.compile(r"https?://[^\s/@?#]+(?:/[^\s@?#]*)?")
+OURS = frozenset({"messages", "model", "n", "response_format", "stream", "stream_options", "tools"})
 
 
 class ModelsError(ValueError):
@@ -72,17 +77,38 @@ def _spec(table: Mapping[str, Any], where: str) -> ModelSpec:
     if not table.get("name") or not table.get("model"):
         raise ModelsError(f"{where}: every model needs `name` and `model`")
     values = dict(table)
+    _check_types(values, where)
     try:
         values |= {name: Decimal(str(values[name])) for name in PRICES if values.get(name) is not None}
         values |= {name: int(values[name]) for name in WHOLE if name in values}
     except (InvalidOperation, ValueError, TypeError) as error:
         raise ModelsError(f"{where}: prices and sizes of {table['name']} must be numbers") from error
-    if any(values[name] < 0 for name in PRICES if values.get(name) is not None):
-        raise ModelsError(f"{where}: prices of {table['name']} must not be negative")
+    if not all(values[name].is_finite() and values[name] >= 0 for name in PRICES if values.get(name) is not None):
+        raise ModelsError(f"{where}: prices of {table['name']} must be numbers, and not negative")
     values["roles"] = tuple(values.get("roles", ROLES))
     if odd := sorted(set(values["roles"]) - set(ROLES)):
         raise ModelsError(f"{where}: {table['name']} has the role {odd[0]!r}; there are {', '.join(ROLES)}")
     spec = ModelSpec(**values)
     if not 0 < spec.reply_tokens < spec.context_tokens:
         raise ModelsError(f"{where}: reply_tokens of {spec.name} must be above 0 and below context_tokens")
+    if not VARIABLE.fullmatch(spec.key_variable):  # the value is not shown: it could be the key itself
+        raise ModelsError(f"{where}: key_variable of {spec.name} must be the name of a variable, never a key")
+    if spec.base_url and not ADDRESS.fullmatch(spec.base_url):
+        raise ModelsError(f"{where}: base_url of {spec.name} must be http(s)://host/path, without name or password")
+    if taken := sorted(set(spec.extra) & OURS):
+        raise ModelsError(f"{where}: extra of {spec.name} must leave {', '.join(taken)} to the lab")
     return spec
+
+
+def _check_types(values: Mapping[str, Any], where: str) -> None:
+    """What a TOML file can get wrong; names and sizes are read apart."""
+    kinds: dict[str, tuple[type, ...]] = {
+        "name": (str,), "model": (str,), "base_url": (str,), "key_variable": (str,), "roles": (list, tuple),
+        "tools": (bool,), "extra": (dict,), "timeout_seconds": (int, float), "schema": (str,),
+    }  # fmt: skip
+    for name, kind in kinds.items():
+        if name in values and (not isinstance(values[name], kind) or (kind == (int, float) and not values[name] > 0)):
+            words = {bool: "true or false", dict: "a table", list: "a list of roles", str: "a text"}
+            raise ModelsError(f"{where}: {name} of a model must be {words.get(kind[0], 'a number above 0')}")
+    if values.get("schema", "json_schema") not in SCHEMAS:
+        raise ModelsError(f"{where}: schema of a model must be one of {', '.join(SCHEMAS)}")

@@ -13,6 +13,11 @@ RULE = (
 )
 
 
+def wishes(text: str, most: int = 4_000) -> str:
+    """What people asked for, which is to be followed: each line with a bar in front, so it cannot pass for another."""
+    return "\n".join(f"| {line}" for line in text[:most].splitlines())
+
+
 def quoted(label: str, text: str, most: int = 24_000) -> str:
     """The text as data, cut in the middle where it is longer than `most` characters."""
     if len(text) > most:

@@ -14,7 +14,7 @@ from research.researchers.llm.answers import CHANGE, IDEA, REVIEW, ChangeAnswer,
 from research.researchers.llm.desk import Desk, Waiting
 from research.researchers.llm.quoting import quoted
 from research.researchers.llm.wire import FormatError, Tool, ToolCall
-from research.researchers.llm.workspace import ToolRefused, Workspace
+from research.researchers.llm.workspace import NotThere, ToolRefused, Workspace
 
 MALFORMED = "That is not what was asked for: "  # begins the answer to a call that cannot be read
 LONGEST_ANSWER = 16_000  # characters
@@ -54,7 +54,7 @@ LOOK = (
     _tool("read_file", "Lines of a file, numbered.", ("path",), path=TEXT, first=WHOLE, last=WHOLE),
     _tool("search", "Lines of all files that hold a text or match a simple regular expression.", ("pattern",),
           pattern=TEXT),
-    _tool("lessons", "What earlier experiments taught about something, in a few words of yours.", ("query",), query=TEXT),
+    _tool("lessons", "What earlier experiments taught about something, in a few words.", ("query",), query=TEXT),
     _tool("results", "The newest verdicts of the project.", limit=WHOLE),
     _tool("log", "The end of the log of an experiment's candidate.", ("experiment",), experiment=WHOLE),
     _tool("curve", "A metric of both arms over the steps of a training.", ("experiment", "metric"), experiment=WHOLE,
@@ -90,6 +90,8 @@ def perform(call: ToolCall, workspace: Workspace, desk: Desk, quotas: Quotas, pu
         if refusal := _over(call.name, quotas):
             return Outcome(refusal, refused=True)
         text = _act(call.name, arguments, workspace, desk)
+    except NotThere as slip:
+        return Outcome(f"Nothing was changed: {slip}")
     except FormatError as error:
         return Outcome(f"{MALFORMED}{error}")
     except ToolRefused as refusal:

@@ -88,6 +88,7 @@ class ModelSpec:
     price_out: Decimal | None = None
     timeout_seconds: float = 120.0  # without a byte
     tools: bool = True  # False: tool calls are asked for as JSON in text, held to a schema where the endpoint can
+    schema: str = "json_schema"  # how it is told the schema; json_object: as llama-cpp-python; none: not at all
     extra: Mapping[str, Any] = field(default_factory=dict)  # more fields of the request body
 
     @property
@@ -127,8 +128,10 @@ class ToolCall:
         """Raises FormatError where it is no JSON object."""
         try:
             found = json.loads(self.arguments or "{}")
-        except ValueError as error:
-            raise FormatError(f"the arguments of {self.name} are not JSON: {error}") from error
+        except (ValueError, RecursionError) as error:
+            raise FormatError(
+                f"the arguments of {self.name} are not JSON ({error}); a reply that is too long is cut off: write less"
+            ) from error
         if not isinstance(found, dict):
             raise FormatError(f"the arguments of {self.name} must be a JSON object")
         return found

@@ -7,7 +7,9 @@ that takes a session over has the same files as the one that died.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+import time
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping
 from fnmatch import fnmatch
 from pathlib import PurePosixPath
 
@@ -16,10 +18,16 @@ from research.researchers.llm.wire import FormatError
 
 LARGEST_FILE = 200_000  # characters
 MOST_FILES, MOST_LINES, MOST_HITS, LONGEST_LINE = 40, 600, 60, 400
+SEARCH_SECONDS = 2.0
+PLAIN = re.compile(r"[A-Za-z0-9_./-]{1,200}")  # a name is shown in prompts: it must not be able to say anything
 
 
 class ToolRefused(Exception):
     """A call outside what is allowed. The text is what the model is told; the refusal is recorded."""
+
+
+class NotThere(FormatError):
+    """A replacement whose old text does not stand in the file once. A slip, told as any answer of a tool."""
 
 
 class Workspace:
@@ -41,16 +49,17 @@ class Workspace:
         return ("\n".join(rows) or "(no such lines)") + more
 
     def search(self, pattern: str) -> str:
-        """Lines that hold a text, or match a regular expression that is free of nested repeats."""
-        match = _matcher(pattern)
-        rows = [
-            f"{path}:{number}: {line.strip()[:LONGEST_LINE]}"
-            for path, text in sorted(self.sources.items())
-            for number, line in enumerate(text.splitlines(), start=1)
-            if match(line[:LONGEST_LINE])
-        ]
+        """Lines that hold a text, or match a regular expression that cannot take for ever."""
+        match, note = _matcher(pattern)
+        rows, until = [], time.monotonic() + SEARCH_SECONDS
+        for path, number, line in self._lines():
+            if match(line[:LONGEST_LINE]):
+                rows.append(f"{path}:{number}: {line.strip()[:LONGEST_LINE]}")
+            if time.monotonic() > until:
+                note += f"\n(stopped after {SEARCH_SECONDS:g} s, in {path} at line {number})"
+                break
         more = f"\n({len(rows) - MOST_HITS} more)" if len(rows) > MOST_HITS else ""
-        return "\n".join(rows[:MOST_HITS]) + more or "nothing found"
+        return ("\n".join(rows[:MOST_HITS]) or "nothing found") + more + note
 
     def replace(self, path: str, old: str, new: str) -> str:
         """Exchange a piece of text that stands in the file exactly once."""
@@ -58,7 +67,7 @@ class Workspace:
         if not old:
             raise FormatError("old is empty; to write a whole file use write_file")
         if (times := text.count(old)) != 1:
-            raise FormatError(f"old stands {times} times in {path}, not once; give more lines around it, exactly")
+            raise NotThere(f"old stands {times} times in {path}, not once; give more lines around it, exactly")
         return self._keep(path, text.replace(old, new))
 
     def write(self, path: str, text: str) -> str:
@@ -71,6 +80,11 @@ class Workspace:
     def changed(self) -> Sources:
         """path -> new text of what differs from the commit."""
         return {path: text for path, text in self.sources.items() if self.before.get(path) != text}
+
+    def _lines(self) -> Iterator[tuple[str, int, str]]:
+        for path, text in sorted(self.sources.items()):
+            for number, line in enumerate(text.splitlines(), start=1):
+                yield path, number, line
 
     def _keep(self, path: str, text: str) -> str:
         if len(text) > LARGEST_FILE:
@@ -88,7 +102,7 @@ class Workspace:
     def _allowed(self, path: str) -> str:
         """The path, where it may be edited."""
         pure = PurePosixPath(path)
-        if not path or pure.is_absolute() or ".." in pure.parts or str(pure) != path or not path.isprintable():
+        if not PLAIN.fullmatch(path) or pure.is_absolute() or ".." in pure.parts or str(pure) != path:
             raise ToolRefused(f"{path[:120]!r} is no path inside the tree")
         if any(part.startswith(".") for part in pure.parts):
             raise ToolRefused(f"{path[:120]!r} is hidden; only plain files may be written")
@@ -96,14 +110,31 @@ class Workspace:
             raise ToolRefused(f"{path} is protected: it belongs to the judge, and no change may touch it")
         if not any(fnmatch(path, pattern) for pattern in self.editable):
             raise ToolRefused(f"{path[:120]} may not be edited; editable are {', '.join(self.editable)}")
+        if any(str(parent) in self.sources for parent in pure.parents) or any(
+            known.startswith(f"{path}/") for known in self.sources
+        ):
+            raise ToolRefused(f"{path[:120]} would be a file and a folder at once")
         return path
 
 
-def _matcher(pattern: str) -> Callable[[str], object]:
-    """Whether a line matches. What could take for ever, or is no expression, is looked for as it stands."""
-    if len(pattern) <= 200 and not re.search(r"[*+?}]\)?[*+{]|\)[*+?{]|\\\d", pattern):
+def _matcher(pattern: str) -> tuple[Callable[[str], object], str]:
+    """Whether a line matches, and a note. What could take for ever, or is no expression, is looked for as it stands.
+
+    The engine of `re` holds the whole process while it tries: two open repeats over a line of 400 characters are 0.2 s
+    at worst, three are minutes, and a row of alternatives in brackets doubles with each.
+    """
+    if len(pattern) <= 200 and not _is_costly(pattern):
         try:
-            return re.compile(pattern).search
-        except re.error:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of sets that a later version may read otherwise
+                return re.compile(pattern).search, ""
+        except (re.error, OverflowError, RecursionError):
             pass
-    return lambda line: pattern in line
+    plain = not set(pattern) & set("*+?{}[]()|^$\\")
+    return lambda line: pattern in line, "" if plain else "\n(looked for as it stands, not as an expression)"
+
+
+def _is_costly(pattern: str) -> bool:
+    nested = re.search(r"[*+?}]\)?[*+{]|\)[*+?{]|\\\d|\(\?P=", pattern)
+    optional = pattern.count("?") - pattern.count("(?")
+    return bool(nested) or len(re.findall(r"[*+{]", pattern)) > 2 or optional > 4 or pattern.count("|") > 8

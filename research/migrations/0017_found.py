@@ -10,7 +10,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('research', '0013_api'),
+        ('research', '0016_deciding'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
