@@ -49,7 +49,8 @@ def _at_once(thread: Thread, number: int, researcher: Proposer) -> bool:
         if not _under_way(thread.project):
             thread.finish(str(nothing))
         return False
-    names = [step.technique for step in draft.steps]
+    found = FoundTechnique.objects.any_of(thread.project.benchmark, (step.technique for step in draft.steps))
+    trusted = researcher.ships_code and not found
     idea = _save(
         thread, number, kind=draft.kind, title=draft.title, hypothesis=draft.hypothesis, tags=list(draft.tags),
         expected_effect=draft.expected_effect, cost_guess=draft.cost_guess, files=list(draft.files),
