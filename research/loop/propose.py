@@ -54,8 +54,8 @@ def _at_once(thread: Thread, number: int, researcher: Proposer) -> bool:
     idea = _save(
         thread, number, kind=draft.kind, title=draft.title, hypothesis=draft.hypothesis, tags=list(draft.tags),
         expected_effect=draft.expected_effect, cost_guess=draft.cost_guess, files=list(draft.files),
-        steps=[step.to_json() for step in draft.steps], researcher=researcher.name, mode=str(KIND_MODES.get(draft.kind, "")),
-        trusted=researcher.ships_code and not FoundTechnique.objects.any_of(thread.project.benchmark, names),
+        steps=[step.to_json() for step in draft.steps], researcher=researcher.name, trusted=trusted,
+        mode=str(KIND_MODES.get(draft.kind, "")),
         fingerprint=fingerprint_of(thread.head, draft.kind, draft.steps),
     )  # fmt: skip
     return idea is None or _unlike_others(thread, idea)  # None: somebody steered meanwhile
