@@ -80,4 +80,5 @@ def _held(lesson: Lesson, one: Candidate, tags: dict[str, frozenset[str]]) -> bo
 
 
 def _said(candidate: Candidate) -> Said:
-    return Said(f"{candidate.idea.hypothesis}\n{candidate.idea.plan}", candidate.diff.patch)
+    diff = getattr(candidate, "diff", None)
+    return Said(f"{candidate.idea.hypothesis}\n{candidate.idea.plan}", diff.patch if diff else "")
