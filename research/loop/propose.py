@@ -53,7 +53,7 @@ def _at_once(thread: Thread, number: int, researcher: Proposer) -> bool:
     idea = _save(
         thread, number, kind=draft.kind, title=draft.title, hypothesis=draft.hypothesis, tags=list(draft.tags),
         expected_effect=draft.expected_effect, cost_guess=draft.cost_guess, files=list(draft.files),
-        steps=[step.to_json() for step in draft.steps], researcher=researcher.name, mode=str(KIND_MODES[draft.kind]),
+        steps=[step.to_json() for step in draft.steps], researcher=researcher.name, mode=str(KIND_MODES.get(draft.kind, "")),  # a proposer from outside may write code of its own
         trusted=researcher.ships_code and not FoundTechnique.objects.any_of(thread.project.benchmark, names),
         fingerprint=fingerprint_of(thread.head, draft.kind, draft.steps),
     )  # fmt: skip
