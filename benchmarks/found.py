@@ -1,7 +1,7 @@
 """Techniques that were found: a change of a researcher's own, applied again by the context of its hunks.
 
-A hunk goes where its lines stand word for word, once, whatever moved above it; else the technique does not apply. Nothing
-here ships with the lab: what applies such a technique is code from outside.
+A hunk goes where its lines stand word for word, once, whatever moved above it; else the technique does not apply.
+Nothing here ships with the lab: what applies such a technique is code from outside.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from unidiff import PatchSet
-from unidiff.patch import PatchedFile
+from unidiff.patch import PatchedFile, PatchSet
 
 from benchmarks import edits
 from benchmarks.catalogue import Catalogue, Sources, Step, Technique, Tunable, Tunables
@@ -85,8 +84,8 @@ def _changed(file: PatchedFile, lines: list[str]) -> list[str]:
 
 
 def technique_from(
-    name: str, title: str, family: str, hypothesis: str, source: str, patch: str, tunables: Sequence[Mapping[str, object]],
-    gain: float, sd: float, own_step: str = "",
+    name: str, title: str, family: str, hypothesis: str, source: str, patch: str,
+    tunables: Sequence[Mapping[str, object]], gain: float, sd: float, own_step: str = "",
 ) -> Technique:  # fmt: skip
     """The technique that does `patch` again. `tunables`: the constant's name, default, low, high, log, integer."""
 
@@ -144,7 +143,7 @@ def uses(steps: Sequence[Step], names: set[str]) -> bool:
 def module_of(technique: Technique, patch: str) -> str:
     """A Python module to begin from, for whoever brings the technique into the lab's own catalogue."""
     knobs = "".join(
-        f"            Tunable({t.name!r}, {t.default!r}, {t.low!r}, {t.high!r}, log={t.log!r}, integer={t.integer!r}),\n"
+        f"            Tunable({t.name!r}, {t.default!r}, {t.low!r}, {t.high!r}, {t.log!r}, {t.integer!r}),\n"
         for t in technique.tunables
     )
     tunables = f"        tunables=(\n{knobs}        ),\n" if knobs else ""

@@ -85,6 +85,7 @@ def _database(url: str) -> dict[str, object]:
 
 SECRET_KEY = _secret_key()
 DATABASES = {"default": _database(os.environ.get("DATABASE_URL", ""))}
+AGENT_TOKEN = os.environ.get("LAB_TOKEN", "")  # of `manage.py mcp`
 REDIS_URL = os.environ.get("REDIS_URL", "")
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 

@@ -6,7 +6,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-PREFIX = "lab-tests-"
+PREFIX = (
+    f"lab-tests-{os.environ.get('PYTEST_XDIST_WORKER', '')}-"  # side by side, each worker of the runner has its own
+)
 if not Path(os.environ.get("LAB_DATA", "")).name.startswith(PREFIX):  # a child process keeps its parent's folder
     os.environ["LAB_DATA"] = tempfile.mkdtemp(prefix=PREFIX)
     atexit.register(shutil.rmtree, os.environ["LAB_DATA"], ignore_errors=True)

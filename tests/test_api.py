@@ -90,6 +90,8 @@ def test_an_agent_goes_from_claim_to_verdict(agent: Agent, project: Project, wor
     handed = agent.post(f"threads/{mine['id']}/submissions", body)
     assert handed["state"] == "waiting" and handed["again_in_seconds"] > 0
     assert agent.post(f"threads/{mine['id']}/submissions", body)["id"] == handed["id"], "the same key does nothing"
+    other = agent.post(f"threads/{mine['id']}/submissions", body | {"hypothesis": "Something else."}, expect=409)
+    assert "used for another change" in other["error"]
     thread = Thread.objects.get(public_id=mine["id"])
     verdict = world.until_verdict(thread)
     go(thread)
@@ -285,7 +287,7 @@ def test_tokens_are_made_listed_and_revoked_from_the_shell(
     assert Agent(text).get("projects")
     call_command("token", list=True)
     line = capsys.readouterr().out
-    assert "coder" in line and text.rsplit("_", 1)[-1] not in line
+    assert "coder" in line and text.split("_", 2)[2] not in line
     call_command("token", revoke=ApiToken.objects.get().public_id)
     Agent(text).get("projects", expect=401)
     with pytest.raises(CommandError, match="no project"):

@@ -13,11 +13,11 @@ from typing import Any
 
 import httpx2
 import pytest
-from django.db import connection
 from mcp import Client, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 
 from research.models import ApiToken, Machine, Project, Role, Thread
+from tests.agent_play import environment
 from tests.bench.web import Web
 from tests.cast import World, go, person
 from tests.live_play import in_thread
@@ -25,11 +25,6 @@ from tests.live_play import in_thread
 pytestmark = pytest.mark.django_db(transaction=True)
 ROOT = Path(__file__).parents[1]
 TOOLS = {"projects", "brief", "begin_thread", "claim", "release", "file", "lessons", "experiment", "submit", "verdict"}
-
-
-def environment() -> dict[str, str]:
-    name = str(connection.settings_dict["NAME"])
-    return {"DJANGO_SETTINGS_MODULE": "tests.settings", "TESTS_DATABASE": name, "TESTS_TOY": "1"}
 
 
 @pytest.fixture
@@ -123,7 +118,7 @@ def test_the_door_is_closed_to_strangers_and_to_other_origins(web: Web, token: s
             headers | {"Authorization": "Bearer lab_x_y"},
             headers | {"Authorization": "Basic eA=="},
         ):
-            reply = http.post("/mcp", json=body, headers=shown)
+            reply = http.post("/mcp", json=body, headers=headers | shown)
             assert reply.status_code == 401 and set(reply.json()) == {"error", "do", "pointer"}
         assert http.post("/mcp", json=body, headers=good).status_code == 200
         assert http.post("/mcp", json=body, headers=good | {"Origin": "https://evil.example"}).status_code == 403

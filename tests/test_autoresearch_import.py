@@ -65,8 +65,8 @@ def table(theirs: Path) -> Path:
 def bring(theirs: Path, *more: str, project: str = "question") -> str:
     said = StringIO()
     call_command(
-        "import_autoresearch", results=table(theirs), repo=theirs, branch="autoresearch/tag", project=project, stdout=said,
-        list="--list" in more,
+        "import_autoresearch", results=table(theirs), repo=theirs, branch="autoresearch/tag", project=project,
+        stdout=said, list="--list" in more,
     )  # fmt: skip
     return said.getvalue()
 

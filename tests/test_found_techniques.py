@@ -117,7 +117,7 @@ def test_a_tunable_sets_the_constant_of_the_change(gained: Experiment, member: U
     assert row.technique.excludes == (f"change-{gained.candidate.idea.public_id}",)  # type: ignore[union-attr]
     text = module_of(row.technique, row.patch)
     ast.parse(text)
-    assert "TECHNIQUES = [" in text and "Tunable('alpha', 2.0, 1.5, 9.0" in text
+    assert "TECHNIQUES = [" in text and "Tunable('alpha', 2.0, 1.5, 9.0, False" in text
 
 
 @pytest.mark.django_db

@@ -23,6 +23,7 @@ from research.models import (
     Event,
     Finding,
     FoundTechnique,
+    Idea,
     Lesson,
     Membership,
     MergeRequest,
@@ -110,9 +111,15 @@ def scene(toy: None, world: World, monkeypatch: pytest.MonkeyPatch) -> Scene:
     finding = Finding.objects.create(
         experiment=first.verdict.experiment, kind="look", severity="review", message="a secret finding"
     )
+    Idea.objects.filter(candidate__experiment=first.verdict.experiment).update(kind=Idea.Kind.CHANGE)
+    technique = FoundTechnique.objects.create(
+        project=project, experiment=first.verdict.experiment, benchmark="toy", name="a_secret", family="train",
+        title="a secret technique", hypothesis="It lowers the loss.", source="here", patch=first.candidate.diff.patch,
+        prior_gain=0.0, prior_sd=0.01, state=FoundTechnique.State.RETURNED,
+    )  # fmt: skip
     session = whole_session(thread)
     AuditEntry.objects.all().delete()
-    return Scene(project, thread, world, requests, people, comment, finding, session)
+    return Scene(project, thread, world, requests, people, comment, finding, session, technique)
 
 
 def patterns() -> list[URLPattern]:
@@ -238,10 +245,6 @@ ACTS = (
     Act("device-price", Role.MEMBER, "device price", {"device_price": "2"}),
     Act("ask", Role.MEMBER, "say", {"act": "say", "text": "look at the schedule"}),
     Act("ask", Role.MEMBER, "ask to try", {"act": "try", "text": "alpha"}),
-    Act("propose-technique", Role.MEMBER, "propose a technique", {
-        "name": "large_omega", "title": "large OMEGA", "family": "train", "hypothesis": "It lowers the loss.",
-    }),
-    Act("decide-technique", Role.REVIEWER, "return a technique", {"act": "return", "reason": "which range?"}),
     Act("more-seeds", Role.MEMBER, "more seeds", {"pairs": "2"}),
     Act("lesson", Role.MEMBER, "retract a lesson", {"act": "retract"}),
     Act("lesson", Role.MEMBER, "restore a lesson", {"act": "restore"}),
@@ -254,6 +257,10 @@ ACTS = (
     Act("finding", Role.REVIEWER, "override a finding", {"act": "override", "reason": "seen"}),
     Act("finding", Role.REVIEWER, "reinstate a finding", {"act": "reinstate", "reason": "again"}),
     Act("finding", Role.REVIEWER, "override a finding", {"act": "override", "reason": "seen"}),
+    Act("propose-technique", Role.MEMBER, "propose a technique", {
+        "name": "large_omega", "title": "large OMEGA", "family": "train", "hypothesis": "It lowers the loss.",
+    }),
+    Act("decide-technique", Role.REVIEWER, "return a technique", {"act": "return", "reason": "which range?"}),
     Act("decide", Role.MEMBER, "more seeds", {"act": "more", "pairs": "2"}, "beta"),
     Act("decide", Role.REVIEWER, "merge", {"act": "approve", "commit": "COMMIT"}, "alpha"),
     Act("ablate", Role.MEMBER, "ablate", {"pairs": "2"}),

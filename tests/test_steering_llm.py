@@ -1,4 +1,4 @@
-"""A person steers by words: said, acknowledged, tried once or answered; what is forbidden is refused, not only asked."""
+"""A person steers by words: said, acknowledged, tried once or answered; what is forbidden is refused."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_the_panel_says_shows_and_takes_back(thread: Thread, member: User) -> No
     client.force_login(member)
     assert client.post(url, {"act": "say", "text": "<script>look</script>"}).status_code == 302
     page = client.get(reverse("thread", args=[thread.public_id])).content.decode()
-    assert "&lt;script&gt;look" in page and "<script>look" not in page and 'data-key="s"' in page
+    assert "&lt;script&gt;look" in page and "<script>look" not in page and 'data-key="w"' in page
     thread.refresh_from_db()
     assert client.post(url, {"act": "withdraw", "id": thread.directives["say"][0]["id"]}).status_code == 302
     part = client.get(reverse("thread", args=[thread.public_id]), {"part": "words"}).content.decode()

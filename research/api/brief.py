@@ -21,14 +21,16 @@ def brief(project: Project, facts: ProjectFacts, address: str = ADDRESS) -> str:
 
 
 def _question(facts: ProjectFacts) -> str:
-    noise = f"{facts.noise:.2%}" if facts.noise else "not measured yet"
+    noise = "How much two runs of the same code differ has not been measured yet."
+    if facts.noise:
+        noise = f"Two runs of the same code differ by {facts.noise:.2%} (a pair, relative)."
     return f"""# {facts.name}
 
 {_plain(facts.question)}
 
 - Metric: **{facts.metric}** ({facts.unit}), {facts.better} is better, computed on data that no candidate sees.
 - Benchmark `{facts.benchmark}`, preset `{facts.preset}`: a run has {facts.budget_seconds:g} s ({facts.clock} clock).
-- Two runs of the same code differ by {noise} (a pair, relative). A gain must stand out from that over fresh seeds.
+- {noise} A gain must stand out from that over fresh seeds.
 - `main` stands on `{facts.champion[:10]}`; the search began from `{facts.start}` (`{facts.start_commit[:10]}`)."""
 
 

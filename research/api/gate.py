@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
@@ -50,9 +51,9 @@ class McpGate:
         return self.manager
 
     async def _run(self, ready: asyncio.Future[StreamableHTTPSessionManager]) -> None:
+        # In a thread: the SDK takes half a second to import, in which no live page would hear anything.
+        make = (await asyncio.to_thread(import_module, "research.api.mcp")).make
         from mcp.server.transport_security import TransportSecuritySettings
-
-        from research.api.mcp import make
 
         hosts = [name for host in settings.ALLOWED_HOSTS for name in (host, f"{host}:*")]
         origins = [f"{scheme}://{host}" for host in hosts for scheme in ("http", "https")]

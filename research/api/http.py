@@ -40,7 +40,6 @@ from research.models import ApiToken, NotAllowed
 VERSION = "1.0.0"
 LONGEST_WAIT = 60.0
 LOOK_EVERY = 0.5
-MOST_WAITERS = 32  # each holds a thread of the web process while it waits; others are answered at once
 
 Name = Annotated[str, Path(max_length=80)]
 Id = Annotated[str, Path(max_length=20)]

@@ -17,7 +17,7 @@ from research.models import Call, Idea, Project, ProjectPrompt, Session, Thread
 from research.models.asked import lines_of
 from research.models.session import CAP
 from research.researchers.llm import prompts
-from research.researchers.llm.conversation import room_for_files
+from research.researchers.llm.conversation import room_for_files, room_for_words
 from research.researchers.llm.models import HOW, ModelsError, models_from, with_role
 from research.researchers.llm.quoting import RULE, quoted, wishes
 from research.researchers.llm.wire import ModelSpec
@@ -71,10 +71,11 @@ def ask_for_idea(thread: Thread, number: int) -> Session:
     desk, direction = RowDesk(thread.project, thread.head), direction_of(thread, number, specs)
     chain = {name: at for at, name in enumerate(direction.model_chain)}
     specs = tuple(sorted(specs, key=lambda spec: chain[spec.name]))
+    words = min(room_for_words(spec, 8_000) for spec in specs)
     parts = {
         "direction": direction.words,
-        "results": quoted("results", desk.results(RESULTS), 8_000),
-        "lessons": quoted("lessons", desk.lessons(direction.words), 9_000),
+        "results": quoted("results", desk.results(RESULTS), words),
+        "lessons": quoted("lessons", desk.lessons(direction.words), words + 1_000),
     }
     return _open(thread, Purpose.PROPOSE, f"{thread.public_id}-{number}", specs, parts, mode=direction.mode)
 
@@ -84,9 +85,10 @@ def ask_for_change(idea: Idea, feedback: str = "") -> Session:
     specs = for_role(Purpose.IMPLEMENT)
     thread = idea.thread
     desk = RowDesk(thread.project, thread.head)
+    words = min(room_for_words(spec, 8_000) for spec in specs)
     parts = {
         "idea": quoted("the idea", words_of(idea), 8_000),
-        "lessons": quoted("lessons", desk.lessons(" ".join([idea.name, *idea.tags])), 9_000),
+        "lessons": quoted("lessons", desk.lessons(" ".join([idea.name, *idea.tags])), words + 1_000),
         "feedback": f"{feedback}\n" if feedback else "",
     }
     return _open(thread, Purpose.IMPLEMENT, idea.public_id, specs, parts, idea)

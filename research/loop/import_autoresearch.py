@@ -1,8 +1,8 @@
 """Take over what was found with the public autoresearch program: its results.tsv and the branch beside it.
 
-Their numbers are claims: they stand in the text of ideas and lessons, never as a result. What they kept last is measured
-here like any other candidate. Of their commits only plain, small, editable files are read; nothing of theirs is run,
-checked out or fetched.
+Their numbers are claims: they stand in the text of ideas and lessons, never as a result. What they kept last is
+measured here like any other candidate. Of their commits only plain, small, editable files are read; nothing of theirs
+is run, checked out or fetched.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from benchmarks.catalogue import CHANGE
 from research.loop.commit import adopt_commit, message_of
 from research.loop.memory import recipe_of, steps_of
 from research.models import AuditEntry, Event, Idea, Lesson, Membership, Project, Role, Thread
-from research.repository import Foreign, Repository
+from research.repository import Blob, Foreign, Repository
 from research.validation.integrity import check_paths
 
 IMPORTED = "imported"  # the researcher of such a thread
@@ -192,7 +192,7 @@ def _offer(thread: Thread, tip: Row, made: Plan, foreign: Foreign) -> None:
     adopt_commit(idea, thread.head, made_here, (*recipe_of(thread.project, thread.head), *steps_of(idea.steps)))
 
 
-def _taken(foreign: Foreign, commit: str, project: Project) -> tuple[Mapping[str, object], list[str]]:
+def _taken(foreign: Foreign, commit: str, project: Project) -> tuple[Mapping[str, Blob], list[str]]:
     """Blobs of plain, small, editable files; and what is left out, with the reason."""
     taken, left = {}, []
     contract = project.contract
@@ -227,7 +227,8 @@ def lines_of(made: Plan) -> Iterable[str]:
     """The plan, for a person."""
     for row in made.rows:
         where = made.commits.get(row.commit, "")[:10] or "not in the branch"
-        yield f"{row.line:>5}  {row.commit[:10]:<10}  {row.status:<8} {row.metric or '-':>10}  {where:<18} {row.description[:80]}"
+        told = f"{row.line:>5}  {row.commit[:10]:<10}  {row.status:<8} {row.metric or '-':>10}"
+        yield f"{told}  {where:<18} {row.description[:80]}"
     if made.tip:
         commit = made.commits[made.tip.commit]
         yield f"to be measured here: {commit[:10]} {made.tip.description[:80]}"

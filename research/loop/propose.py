@@ -49,12 +49,13 @@ def _at_once(thread: Thread, number: int, researcher: Proposer) -> bool:
         if not _under_way(thread.project):
             thread.finish(str(nothing))
         return False
-    names = [step.technique for step in draft.steps]
+    found = FoundTechnique.objects.any_of(thread.project.benchmark, (step.technique for step in draft.steps))
+    trusted = researcher.ships_code and not found
     idea = _save(
         thread, number, kind=draft.kind, title=draft.title, hypothesis=draft.hypothesis, tags=list(draft.tags),
         expected_effect=draft.expected_effect, cost_guess=draft.cost_guess, files=list(draft.files),
-        steps=[step.to_json() for step in draft.steps], researcher=researcher.name, mode=str(KIND_MODES.get(draft.kind, "")),  # a proposer from outside may write code of its own
-        trusted=researcher.ships_code and not FoundTechnique.objects.any_of(thread.project.benchmark, names),
+        steps=[step.to_json() for step in draft.steps], researcher=researcher.name, trusted=trusted,
+        mode=str(KIND_MODES.get(draft.kind, "")),
         fingerprint=fingerprint_of(thread.head, draft.kind, draft.steps),
     )  # fmt: skip
     return idea is None or _unlike_others(thread, idea)  # None: somebody steered meanwhile

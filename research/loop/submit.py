@@ -62,8 +62,8 @@ def submit(thread: Thread, token: ApiToken, handed: Handed) -> Idea:
 
     Raises Invalid or NotNow.
     """
-    if earlier := Submission.objects.filter(token=token, key=handed.key).select_related("idea").first():
-        return earlier.idea
+    if earlier := _handed_before(token, handed):
+        return earlier
     _has_room(thread)
     check_change(thread.project, handed)
     repository = Repository(thread.project.repository_path)
@@ -78,12 +78,24 @@ def submit(thread: Thread, token: ApiToken, handed: Handed) -> Idea:
     _is_new(draft, repository, commit, change)
     with transaction.atomic():
         Thread.objects.select_for_update().get(pk=thread.pk)
+        if earlier := _handed_before(token, handed):  # the same request twice at once
+            return earlier
         _has_room(thread)
         idea = _save(draft)
         submission = Submission.objects.create(idea=idea, token=token, key=handed.key, base=base, commit=commit)
         AuditEntry.record(token.owner, "submit", thread.project, thread=thread.number, token=token.name, commit=commit)
     repository.keep(submission.ref, commit)
     return idea
+
+
+def _handed_before(token: ApiToken, handed: Handed) -> Idea | None:
+    """The idea that this key stands for. Raises NotNow where it was another change."""
+    earlier = Submission.objects.filter(token=token, key=handed.key).select_related("idea").first()
+    if earlier is None:
+        return None
+    if (earlier.base, earlier.idea.hypothesis) != (handed.base, handed.hypothesis):
+        raise NotNow(f"the key {handed.key!r} was used for another change", "choose a new key for each change")
+    return earlier.idea
 
 
 def take(idea: Idea) -> Candidate | None:

@@ -1,4 +1,4 @@
-"""What a person asked of a thread in words: one entry of `Thread.directives["say"]` or `["try_this"]`, and how it stands.
+"""What a person asked of a thread in words: one entry of `say` or `try_this` in its directives, and how it stands.
 
 Words are data: kept as they came, bounded, with who and when; what a researcher is shown quotes them.
 """
@@ -69,7 +69,7 @@ def lines_of(directives: Mapping[str, Any]) -> list[str]:
     rows = [f"{said['by']} says: {said['text']}" for said in directives.get(SAY, ())]
     if wish := next_wish(directives.get(TRY, ())):
         rows.append(
-            f"{wish['by']} asks to try this now: {wish['text']} (if your idea is this, put {AS_ASKED} among its tags; if it "
-            "cannot be done, say why in the first line of the plan)"
+            f"{wish['by']} asks to try this now: {wish['text']} (if your idea is this, put {AS_ASKED} among its tags; "
+            "if it cannot be done, say why in the first line of the plan)"
         )
     return rows

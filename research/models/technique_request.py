@@ -1,4 +1,4 @@
-"""FoundTechnique: a confirmed change of a researcher's own, asked to become a technique; approved, it is one in this lab.
+"""FoundTechnique: a confirmed change of a researcher's own, asked to become a technique; approved, it is one here.
 
 Only a second person approves. What it applies is code from outside: candidates that use it are not trusted.
 """
@@ -99,7 +99,10 @@ class FoundTechnique(models.Model):
         )  # fmt: skip
 
     @classmethod
-    def propose(cls, by: User, experiment: Experiment, taken: Iterable[str], said: Mapping[str, str], tunables: list[dict[str, Any]]) -> FoundTechnique:  # fmt: skip
+    def propose(
+        cls, by: User, experiment: Experiment, taken: Iterable[str], said: Mapping[str, str],
+        tunables: list[dict[str, Any]],
+    ) -> FoundTechnique:  # fmt: skip
         """Ask for what an experiment confirmed to become a technique; again, where changes were asked for.
 
         `taken`: names that ship with the lab. `said`: name, title, family, hypothesis. Raises NotMergeable.
@@ -176,7 +179,9 @@ class FoundTechnique(models.Model):
         threads = Thread.objects.filter(experiments=self.experiment)
         Membership.require_second_person(by, self.project, threads, act)
 
-    def _become(self, by: User, before: set[State], after: State, act: str, words: str, reason: str | None = None) -> None:  # fmt: skip
+    def _become(
+        self, by: User, before: set[State], after: State, act: str, words: str, reason: str | None = None
+    ) -> None:
         """`reason`: None where none is needed."""
         if reason is not None and not reason.strip():
             raise NotMergeable("say why: the reason stays beside it")

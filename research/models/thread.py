@@ -254,13 +254,13 @@ class Thread(models.Model):
                 directives["try"] = [name for name in directives["try"] if name != gone[0]["text"]]
             Thread.objects.filter(pk=self.pk).update(directives=directives, steered_by=by)
             AuditEntry.record(by, "withdraw", self.project, thread=self.number, text=gone[0]["text"])
-            self._tell_of(Event.Kind.STEERED, f"{by} takes back: {gone[0]['text']}", by)
+            self._tell_of(Event.Kind.SAID, f"{by} takes back: {gone[0]['text']}", by)
             if gone[0]["state"] == asked.ASKED or gone[0] in directives.get(asked.SAY, ()):
                 self.sessions.stop_proposals("steering changed")
         self.refresh_from_db(fields=["directives", "steered_by"])
 
     def raise_budget(self, by: User, max_trials: int | None = None, max_money: Decimal | None = None) -> None:
-        """Let it spend more; None leaves a limit as it is. A thread that ended for want of it goes on. Raises ValueError."""
+        """Let it spend more; None leaves a limit as it is. A finished thread goes on. Raises ValueError."""
         Membership.require(by, self.project, Role.MEMBER, "raise its budget")
         asked_for = {"max_trials": max_trials, "max_money": max_money}
         limits = {name: value for name, value in asked_for.items() if value is not None}
@@ -294,7 +294,7 @@ class Thread(models.Model):
             Thread.objects.filter(pk=self.pk).update(directives=directives, steered_by=by)
             AuditEntry.record(by, act, self.project, thread=self.number, text=new["text"])
             words = "says" if kind == asked.SAY else "asks to try"
-            self._tell_of(Event.Kind.STEERED, f"{by} {words}: {new['text']}", by)
+            self._tell_of(Event.Kind.SAID, f"{by} {words}: {new['text']}", by)
             self.wake("there is new steering")
             self.sessions.stop_proposals("steering changed")
         self.refresh_from_db(fields=["directives", "steered_by", "state", "note"])

@@ -11,3 +11,5 @@ RESEARCHERS: dict[str, Researcher] = {
     "external": Guest("external"),
     "imported": Guest("imported"),  # what was found elsewhere: proposes nothing
 }
+
+OFFERED = tuple(name for name in RESEARCHERS if name != "imported")  # to whoever begins a thread

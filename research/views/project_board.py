@@ -28,7 +28,7 @@ from research.models import (
     Result,
     Role,
 )  # fmt: skip
-from research.researchers import RESEARCHERS
+from research.researchers import OFFERED
 from research.validation.records import Rule, VerdictKind
 from research.views.datawords import DataUsed, data_used
 from research.views.experiment_rows import ExperimentRow, experiment_rows
@@ -98,7 +98,7 @@ class ProjectBoard:
 
     @property
     def researchers(self) -> list[str]:
-        return list(RESEARCHERS)
+        return list(OFFERED)
 
     # Frontier
 

@@ -24,7 +24,7 @@ from benchmarks.data import DataError, data_id
 from research import tasks
 from research.loop.begin import Budget, begin_project, rule_for
 from research.models import Machine, Membership, NoiseFloor, NotAllowed, Project, Result, Role
-from research.researchers import RESEARCHERS
+from research.researchers import OFFERED
 from research.templatetags.lab import duration
 from research.validation.named import DEFAULT, RULES, NamedRule, RuleError
 from research.validation.records import Rule
@@ -81,7 +81,7 @@ class Size:
 class ProjectForm(forms.Form):
     preset = forms.ChoiceField()
     start = forms.ChoiceField()
-    researcher = forms.ChoiceField(choices=[(name, name) for name in RESEARCHERS])
+    researcher = forms.ChoiceField(choices=[(name, name) for name in OFFERED])
     rule = forms.ChoiceField(choices=[(name, name) for name in RULES], initial=DEFAULT, required=False)
     target = forms.FloatField(required=False)
     threads = forms.IntegerField(min_value=1, max_value=MOST_THREADS, initial=2)
@@ -175,7 +175,7 @@ class ProjectForm(forms.Form):
     @property
     def researchers(self) -> list[tuple[str, str]]:
         """(name, why it cannot be chosen)"""
-        return [(name, why_not(name)) for name in RESEARCHERS]
+        return [(name, why_not(name)) for name in OFFERED]
 
     @property
     def unavailable(self) -> Configured | None:

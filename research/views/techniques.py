@@ -1,7 +1,8 @@
-"""Techniques that were found here: the list, the request with its diff and its trial, and what a second person decides."""
+"""Techniques that were found here: the list, the request with diff and trial, and what a second person decides."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from django.http import Http404, HttpRequest, HttpResponse
@@ -65,7 +66,7 @@ def propose(request: HttpRequest, id: str) -> HttpResponse:
 def decide(request: HttpRequest, id: str) -> HttpResponse:
     row = _row(request, id, Role.REVIEWER)
     by, reason = request.user, request.POST.get("reason", "")
-    acts = {
+    acts: dict[str, tuple[Callable[[], None], str]] = {
         "approve": (lambda: row.approve(by), "It is a technique of this lab now"),  # type: ignore[arg-type]
         "reject": (lambda: row.reject(by, reason), "Rejected"),  # type: ignore[arg-type]
         "return": (lambda: row.ask_for_changes(by, reason), "Changes are asked for"),  # type: ignore[arg-type]
@@ -133,7 +134,8 @@ def _knobs(request: HttpRequest) -> list[dict[str, Any]]:
         low, high = sent.get(f"low-{name}", "").strip(), sent.get(f"high-{name}", "").strip()
         if low or high:
             try:
-                knobs.append({"name": name, "low": float(low), "high": float(high), "log": f"log-{name}" in sent, "integer": f"integer-{name}" in sent})  # fmt: skip
+                range_ = {"low": float(low), "high": float(high)}
             except ValueError:
                 raise ValueError(f"the range of {name[:40]} needs two numbers") from None
+            knobs.append({"name": name, **range_, "log": f"log-{name}" in sent, "integer": f"integer-{name}" in sent})
     return knobs

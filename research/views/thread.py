@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from typing import Any
 from urllib.parse import urlencode
@@ -47,7 +48,7 @@ def ask(request: HttpRequest, id: str) -> HttpResponse:
     """Say a sentence, ask for one try, take either back, or raise the budget."""
     thread, sent = _thread(request, id, Role.MEMBER), request.POST
     by, text = request.user, sent.get("text", "")
-    acts = {
+    acts: dict[str, tuple[Callable[[], None], str]] = {
         "say": (lambda: thread.say(by, text), "Said; the next idea is made under it"),  # type: ignore[arg-type]
         "try": (lambda: thread.try_this(by, text), "Asked for; the next idea takes it or says why not"),  # type: ignore[arg-type]
         "withdraw": (lambda: thread.withdraw(by, sent.get("id", "")), "Taken back"),  # type: ignore[arg-type]

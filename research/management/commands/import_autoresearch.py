@@ -47,7 +47,8 @@ class Command(BaseCommand):
         if project is None and options["list"]:
             raise CommandError(f"there is no project {options['project']}; without --list it would be made")
         project = project or begin_project(
-            options["project"], options["benchmark"], options["preset"], options["start"], [], Budget(), auto_approve=False
+            options["project"], options["benchmark"], options["preset"], options["start"], [], Budget(),
+            auto_approve=False,
         )  # fmt: skip
         made = plan(rows, foreign, options["branch"], project)
         for line in lines_of(made):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from research.models import ApiToken
@@ -16,11 +16,9 @@ class Command(BaseCommand):
     requires_system_checks = []  # they would load every page into this process
 
     def handle(self, *args: Any, **options: Any) -> None:
-        from research.api.mcp import TOKEN_VARIABLE, make
+        from research.api.mcp import make
 
-        if ApiToken.of(os.environ.get(TOKEN_VARIABLE, "")) is None:
-            raise CommandError(
-                f"set {TOKEN_VARIABLE} to a token that opens a project: manage.py token --help", returncode=2
-            )
+        if ApiToken.of(settings.AGENT_TOKEN) is None:
+            raise CommandError("set LAB_TOKEN to a token that opens a project: manage.py token --help", returncode=2)
         print("serving tools on stdin and stdout; end of input stops it", file=sys.stderr)
         make().run("stdio")

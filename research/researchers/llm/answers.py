@@ -144,7 +144,7 @@ IDEA = _object(
     plan={
         "type": "string",
         "description": "what to change where, so that somebody else can write the code",
-        "maxLength": 1_500,
+        "maxLength": 3_000,
     },
     expected_effect={"type": "number", "description": "relative gain in the metric: 0.01 means one percent better"},
     tags={

@@ -7,24 +7,23 @@ used, and kept nowhere.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
+from research.researchers.llm import held
 from research.researchers.llm.tokens import count, count_text
 from research.researchers.llm.wire import (
     BadRequest,
     ContextFull,
     CutOff,
-    FormatError,
     Message,
     ModelError,
     ModelSpec,
@@ -124,8 +123,8 @@ class Client:
             if tools:
                 request["tools"] = [{"type": "function", "function": _function(tool)} for tool in tools]
         else:
-            request["messages"] = _in_words(messages, tools)
-            request |= _held(_schema(tools), spec.schema)
+            request["messages"] = held.in_words(messages, tools)
+            request |= held.held(held.schema_of(held.offered(messages, tools)), spec.schema)
         return request | ({"extra_body": extra} if extra else {})
 
     def _reply(self, coming: _Coming, messages: Sequence[Message], tools: Sequence[Tool]) -> Reply:
@@ -137,7 +136,7 @@ class Client:
             raise CutOff(f"the reply of {spec.name} ended before it was finished", coming.seen)
         said = coming.message()
         if tools and not spec.tools:
-            said = _call_in(said, len(messages))
+            said = held.call_in(said, len(messages))
         usage = coming.usage or Usage(count(messages, tools), 0, count_text(coming.seen) + 8, estimated=True)
         return Reply(said, usage, coming.finish, seconds, coming.first, coming.model)
 
@@ -267,7 +266,7 @@ def _as_sent(message: Message) -> dict[str, Any]:
     sent: dict[str, Any] = {"role": message.role, "content": message.content}
     if message.tool_calls:
         sent["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": _name(call), "arguments": _arguments(call)}}
+            {"id": call.id, "type": "function", "function": {"name": _name(call), "arguments": held.arguments_of(call)}}
             for call in message.tool_calls
         ]
     elif not message.content:
@@ -282,73 +281,8 @@ def _name(call: ToolCall) -> str:
     return re.sub(r"[^A-Za-z0-9_-]", "_", call.name)[:64] or "unnamed"
 
 
-def _arguments(call: ToolCall) -> str:
-    """The arguments as JSON: some endpoints parse what they get back, and fail on what a model wrote wrong."""
-    try:
-        call.parsed()
-    except FormatError:
-        return json.dumps({"malformed": call.arguments[:2_000]})
-    return call.arguments or "{}"
-
-
 def _function(tool: Tool) -> dict[str, Any]:
     return {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)}
-
-
-def _in_words(messages: Sequence[Message], tools: Sequence[Tool]) -> list[dict[str, Any]]:
-    """For models without tool calls: a call is a JSON object in text, an answer is a message of the user."""
-    named = "\n".join(f"- {tool.name}: {tool.description} {json.dumps(dict(tool.parameters))}" for tool in tools)
-    how = f'\n\nYou act by one JSON object a reply: {{"tool": name, "arguments": {{...}}}}. The tools:\n{named}'
-    sent: list[dict[str, Any]] = []
-    for message in messages:
-        content = message.content
-        if message.role == "system":
-            content += how
-        if message.tool_calls:
-            call = message.tool_calls[0]
-            content = f'{{"tool": {json.dumps(call.name)}, "arguments": {_arguments(call)}}}'
-        role = "user" if message.role == "tool" else message.role
-        if message.role == "tool":
-            content = f"{message.name} answers:\n{content}"
-        if sent and sent[-1]["role"] == role == "user":  # templates of small models want turns
-            sent[-1]["content"] += f"\n\n{content}"
-        else:
-            sent.append({"role": role, "content": content})
-    return sent
-
-
-def _held(schema: Mapping[str, Any], way: str) -> dict[str, Any]:
-    """The field of a request that holds the reply to a schema. llama-cpp-python knows the second way only."""
-    if way == "none":
-        return {}
-    if way == "json_object":
-        return {"response_format": {"type": "json_object", "schema": schema}}
-    named = {"name": "call", "schema": schema, "strict": False}
-    return {"response_format": {"type": "json_schema", "json_schema": named}}
-
-
-def _schema(tools: Iterable[Tool]) -> dict[str, Any]:
-    """One call of one of the tools."""
-    calls = [
-        {
-            "type": "object",
-            "properties": {"tool": {"type": "string", "enum": [tool.name]}, "arguments": dict(tool.parameters)},
-            "required": ["tool", "arguments"],
-        }
-        for tool in tools
-    ]
-    return calls[0] if len(calls) == 1 else {"anyOf": calls}
-
-
-def _call_in(said: Message, turn: int) -> Message:
-    """The call that a reply in JSON stands for; text that is none stays text, and is told so."""
-    try:
-        found = json.loads(said.content.strip().removeprefix("```json").removesuffix("```"))
-    except (ValueError, RecursionError):
-        return said
-    if not isinstance(found, dict) or not isinstance(found.get("tool"), str):
-        return said
-    return Message("assistant", "", (ToolCall(f"call_{turn}", found["tool"], json.dumps(found.get("arguments"))),))
 
 
 def _words(error: APIStatusError) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from research.researchers.llm.tokens import BYTES_A_TOKEN, count, count_text
+from research.researchers.llm.tokens import BYTES_A_TOKEN, CHARACTERS_A_TOKEN, count, count_text
 from research.researchers.llm.tools import EDITS, MALFORMED, Quotas
 from research.researchers.llm.wire import ContextFull, Message, ModelSpec, Tool, ToolCall
 
@@ -184,4 +184,9 @@ def _repeats_itself(messages: Sequence[Message]) -> bool:
 
 def room_for_files(spec: ModelSpec) -> int:
     """Characters of files that an opening may hold, so that most of the context is left for the work."""
-    return int(0.4 * BYTES_A_TOKEN * (spec.context_tokens - spec.reply_tokens))
+    return int(0.35 * CHARACTERS_A_TOKEN * (spec.context_tokens - spec.reply_tokens))
+
+
+def room_for_words(spec: ModelSpec, most: int) -> int:
+    """Characters of lessons or of results that an opening may hold."""
+    return min(most, int(0.1 * CHARACTERS_A_TOKEN * (spec.context_tokens - spec.reply_tokens)))
