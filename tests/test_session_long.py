@@ -28,11 +28,14 @@ def project(db: None, toy: None) -> Project:
     return begin_llm()
 
 
-class Harmful(dict[str, float]):
-    """Every constant does harm, so each verdict settles something."""
+GOOD = {letters(number) for number in range(7, 1_000, 15)}
+
+
+class Worth(dict[str, float]):
+    """Every fifteenth constant gains, so that no plateau ends the thread; each other does harm: a verdict is clear."""
 
     def get(self, name: str, default: Any = 0.0) -> Any:
-        return -0.05
+        return 0.01 if name in GOOD else -0.05
 
 
 class Tireless:
@@ -46,7 +49,7 @@ class Tireless:
         if purpose_of(body) == "idea":
             self.count += 1
             again = self.count % 10 == 0
-            self.name = letters(self.count // 2 if again else self.count)
+            self.name = letters(self.count - 3 if again else self.count)
             words = (
                 f"The constant {self.name} {'surely' if again else 'perhaps'} lowers the loss by mechanism {self.name}."
             )
@@ -61,7 +64,7 @@ def test_200_experiments_stay_under_the_context_and_repeat_nothing(
 ) -> None:
     quick.attach(3, [])
     store_floor(project, quick)
-    world = World(quick, Harmful())  # a verdict that could not tell is no dead end: it may be tried again
+    world = World(quick, Worth())  # a verdict that could not tell is no dead end: it may be tried again
     with ScriptedModel(script=Tireless()) as model, asked(monkeypatch, spec := spec_of(model, context_tokens=CONTEXT)):
         for _ in range(EXPERIMENTS * 4):
             go(thread), talk(spec), world.run()
@@ -70,9 +73,10 @@ def test_200_experiments_stay_under_the_context_and_repeat_nothing(
                 break
     thread.refresh_from_db()
     assert Experiment.objects.filter(verdict__isnull=False).count() >= EXPERIMENTS, (thread.state, thread.note)
+    assert thread.merge_requests.exists()
     trees = list(Candidate.objects.values_list("parent", "tree"))
     assert len(trees) == len(set(trees))
-    assert Idea.objects.filter(state=Idea.State.REFUSED).count() >= EXPERIMENTS // 12
+    assert Idea.objects.filter(state=Idea.State.REFUSED).count() >= EXPERIMENTS // 20
     assert not Session.objects.filter(failure="context_full").exists()
     for session in Session.objects.order_by("-pk")[:20]:
         opening = [Said(m.role, m.content) for m in Message.objects.filter(session=session, number__lt=2)]

@@ -68,7 +68,8 @@ def refusal_of_code(idea: Idea, parent: str, tree: str, patch: str) -> Refusal |
     if not project.memory and idea.kind not in NOT_PROPOSED_AGAIN:
         return None
     others = Candidate.objects.filter(project=project, parent=parent).exclude(idea=idea.pk)
-    settled = Experiment.objects.refusing_repeats()
+    own = idea.kind == Idea.Kind.CHANGE
+    settled = Experiment.objects.refusing_rewrites() if own else Experiment.objects.refusing_repeats()
     if twin := settled.filter(candidate__in=others.filter(tree=tree)).first():
         return Refusal(f"exactly this code was measured on this head in {twin}", twin)
     if idea.kind != Idea.Kind.CHANGE:
@@ -140,7 +141,7 @@ def _changes_on(project: Project, head: str) -> Iterator[Idea]:
     """Free-form changes of any thread on this head: settled, under way, or about to be."""
     changes = Idea.objects.filter(thread__project=project, kind=Idea.Kind.CHANGE).exclude(state=Idea.State.REFUSED)
     on_it = Q(candidate__parent=head) | Q(candidate=None, thread__head=head)
-    known = set(Experiment.objects.refusing_repeats().filter(project=project).values_list("pk", flat=True))
+    known = set(Experiment.objects.refusing_rewrites().filter(project=project).values_list("pk", flat=True))
     for idea in changes.filter(on_it).select_related("thread__project", "candidate__experiment").order_by("pk"):
         experiment = _experiment(idea)
         if experiment is None or experiment.pk in known:

@@ -39,6 +39,14 @@ class ExperimentQuerySet(models.QuerySet["Experiment"]):
         """Running, or settled. One that stopped before it could tell is no dead end: it may be tried again."""
         return self.exclude(state=Experiment.State.CANCELLED).exclude(verdict__kind=str(VerdictKind.INCONCLUSIVE))
 
+    def refusing_rewrites(self) -> ExperimentQuerySet:
+        """The same for code of a researcher's own, where a stop that saw no gain is an end too.
+
+        A catalogue has few arms and draws them again on purpose; a model that writes the same again only forgot.
+        """
+        could_not_tell = Q(verdict__kind=str(VerdictKind.INCONCLUSIVE)) & ~Q(verdict__relative__lte=0)
+        return self.exclude(state=Experiment.State.CANCELLED).exclude(could_not_tell)
+
     def isolation(self) -> dict[int, int]:
         """By pk the lowest isolation level among the results of each; those without a result are left out."""
         found = self.filter(trials__result__isnull=False).order_by().values_list("pk")
