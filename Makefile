@@ -10,6 +10,9 @@ PORT ?= 8000
 HOST ?= 127.0.0.1
 DATA ?= data
 
+# Two test files at a time: much of the time of a test is waiting for processes and browsers.
+SIDE_BY_SIDE ?= -n 2 --dist loadfile
+
 .PHONY: run signin setup system test test-all test-matrix check bench clean
 
 run:
@@ -32,7 +35,7 @@ system:
 	@./.ci/system test
 
 test: system setup
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" $(SIDE_BY_SIDE)
 
 test-all: system setup
 	$(BIN)/python -m pytest

@@ -60,6 +60,13 @@ class Step:
         return {"technique": self.technique, "tunables": dict(self.tunables)}
 
 
+CHANGE = "change-"  # begins the name of a step that is no technique: code of a researcher's own, kept by git alone
+
+
+def is_change(name: str) -> bool:
+    return name.startswith(CHANGE)
+
+
 class Catalogue(Mapping[str, Technique]):
     """All techniques of a benchmark by name."""
 
@@ -78,6 +85,8 @@ class Catalogue(Mapping[str, Technique]):
     def apply(self, sources: Sources, steps: Iterable[Step]) -> Sources:
         """Apply steps in order. Raises DoesNotApply, naming the step."""
         for step in steps:
+            if is_change(step.technique):
+                raise DoesNotApply(f"{step.technique} is code of a researcher's own, which only git can carry over")
             if step.technique not in self:
                 raise DoesNotApply(f"the catalogue has no technique {step.technique}")
             try:

@@ -63,6 +63,7 @@ class Benchmark:
     protected: tuple[str, ...]
     evaluator: str
     catalogue: str
+    check: str = ""  # the preset of a short check of a change; none without
 
     def preset(self, name: str) -> Preset:
         if name not in self.presets:
@@ -70,6 +71,12 @@ class Benchmark:
                 f"benchmark {self.name} has no preset {name!r}; choose one of {', '.join(self.presets)}"
             )
         return self.presets[name]
+
+    @property
+    def check_preset(self) -> Preset:
+        if not self.check:
+            raise ContractError(f"benchmark {self.name} has no preset for checks; name one as `check`")
+        return self.preset(self.check)
 
     def start_files(self, start: str) -> dict[str, bytes]:
         """The files of a start and the contract itself, as they enter a project's repository."""
@@ -210,6 +217,9 @@ def parse(path: Path) -> Benchmark:
         direction = raw["metric"]["direction"]
         if direction not in ("lower", "higher"):
             raise ContractError(f"{path.name}: metric.direction is {direction!r}; use 'lower' or 'higher'")
+        check = raw.get("check", "")
+        if check and check not in raw["presets"]:
+            raise ContractError(f"{path.name}: check is {check!r}; name one of {', '.join(raw['presets'])}")
         return Benchmark(
             name=raw["name"],
             title=raw["title"],
@@ -221,6 +231,7 @@ def parse(path: Path) -> Benchmark:
             protected=_texts(raw, "protected", path),
             evaluator=raw["evaluator"],
             catalogue=raw["catalogue"],
+            check=check,
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ContractError(

@@ -11,7 +11,9 @@ from django.urls import path, re_path
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "recursive_web.settings")
 http = get_asgi_application()  # loads the models, which the consumer needs
 
+from research.api.gate import McpGate  # noqa: E402
 from research.consumers import LiveConsumer  # noqa: E402
 
 sockets = URLRouter([path("ws/", LiveConsumer.as_asgi()), re_path("", WebsocketDenier.as_asgi())])
-application = ProtocolTypeRouter({"http": http, "websocket": CookieMiddleware(sockets)})
+requests = URLRouter([path("mcp", McpGate()), re_path("", http)])  # type: ignore[arg-type]  # ASGI applications
+application = ProtocolTypeRouter({"http": requests, "websocket": CookieMiddleware(sockets)})

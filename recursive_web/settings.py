@@ -15,7 +15,11 @@ from urllib.parse import unquote, urlparse
 import django
 from django.core.exceptions import ImproperlyConfigured
 
-KNOWN = {"LAB_DATA", "LAB_SECRET_KEY", "LAB_DEBUG", "LAB_HOSTS", "LAB_HTTPS", "LAB_LOG_LEVEL"}
+KNOWN = {"LAB_DATA", "LAB_SECRET_KEY", "LAB_DEBUG", "LAB_HOSTS", "LAB_HTTPS", "LAB_LOG_LEVEL", "LAB_TOKEN"}
+KNOWN |= {  # models, read by research.researchers.llm.models
+    "LAB_MODELS", "LAB_LLM_MODEL", "LAB_LLM_BASE_URL", "LAB_LLM_KEY_VARIABLE", "LAB_LLM_PRICE_IN", "LAB_LLM_PRICE_OUT",
+    "LAB_LLM_CONTEXT",
+}  # fmt: skip
 if unknown := {name for name in os.environ if name.startswith("LAB_")} - KNOWN:
     raise ImproperlyConfigured(
         f"unknown setting {', '.join(sorted(unknown))}; the lab knows {', '.join(sorted(KNOWN))}"
@@ -81,6 +85,7 @@ def _database(url: str) -> dict[str, object]:
 
 SECRET_KEY = _secret_key()
 DATABASES = {"default": _database(os.environ.get("DATABASE_URL", ""))}
+AGENT_TOKEN = os.environ.get("LAB_TOKEN", "")  # of `manage.py mcp`
 REDIS_URL = os.environ.get("REDIS_URL", "")
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
@@ -173,5 +178,5 @@ LOGGING = {
     "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": os.environ.get("LAB_LOG_LEVEL", "INFO")},
-    "loggers": {name: {"level": "WARNING"} for name in ("huey", "optuna", "daphne")},
+    "loggers": {name: {"level": "WARNING"} for name in ("huey", "optuna", "daphne", "httpx2", "openai")},
 }

@@ -3,10 +3,12 @@
 from django.contrib import admin
 from django.urls import include, path
 
+from research.api import http
 from research.views.signin import admin_door
 
 urlpatterns = [
     path("admin/login/", admin_door),
     path("admin/", admin.site.urls),
+    path("api/v1/", http.patterns()),
     path("", include("research.urls")),
 ]

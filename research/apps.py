@@ -1,4 +1,5 @@
 from django.apps import AppConfig
+from django.db.models.signals import post_migrate
 
 
 class ResearchConfig(AppConfig):
@@ -6,6 +7,7 @@ class ResearchConfig(AppConfig):
     verbose_name = "Research"
 
     def ready(self) -> None:
-        from research.models import doors
+        from research.models import doors, lesson_words
 
         doors.watch()
+        post_migrate.connect(lesson_words.after_migrate, sender=self)

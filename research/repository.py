@@ -110,6 +110,9 @@ class Repository:
     def commit_files(self, files: Mapping[str, bytes], parent: str | None, message: str, when: datetime) -> str:
         """Commit exactly `files` on `parent`, from a throw-away worktree. The caller moves a ref to it."""
         with self.worktree(parent) as folder:
+            for found in [place for place in folder.rglob("*") if place.is_file()]:
+                if found.relative_to(folder).as_posix() not in files and found.name != ".git-index":
+                    found.unlink()
             for path, content in files.items():
                 target = folder / path
                 if not target.resolve().is_relative_to(folder.resolve()):
@@ -117,6 +120,24 @@ class Repository:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(content)
             return self.commit_worktree(folder, parent, message, when)
+
+    def patched(self, commit: str, patch: bytes) -> dict[str, bytes | None]:
+        """What a unified diff makes of a commit's files: path -> new content, None for a file that goes.
+
+        Raises GitError where it does not apply, or makes anything but plain files.
+        """
+        before = self.files(commit)
+        with self.worktree(commit) as folder:
+            place = ["--git-dir", str(self.path), "--work-tree", str(folder)]
+            _git([*place, "apply", "--whitespace=nowarn", "-"], stdin=patch, cwd=folder)
+            after = {}
+            for found in folder.rglob("*"):
+                if found.is_symlink():
+                    raise GitError(f"{found.relative_to(folder).as_posix()} is a symbolic link; send plain files")
+                if found.is_file() and found.name != ".git-index":
+                    after[found.relative_to(folder).as_posix()] = found.read_bytes()
+        changed: dict[str, bytes | None] = {path: text for path, text in after.items() if before.get(path) != text}
+        return changed | dict.fromkeys(before.keys() - after.keys())
 
     def commit_worktree(self, folder: Path, parent: str | None, message: str, when: datetime) -> str:
         """Commit all that stands in a worktree of this repository; symbolic links and submodules are refused."""
@@ -245,6 +266,63 @@ class Repository:
         if done.returncode != 0:
             raise GitError(done.stderr.decode(errors="replace").strip() or "git merge-tree failed")
         return parts[0].strip(), []
+
+
+@dataclass(frozen=True)
+class Blob:
+    """A file of a commit elsewhere: its mode, kind and size, before anything of it is read."""
+
+    mode: str
+    kind: str
+    name: str
+    size: int
+
+
+class Foreign:
+    """A repository of somebody else, only looked at: no checkout, no hooks, no fetch, none of its remotes is asked.
+
+    Its own configuration is read by git, so all that could run a program or reach a network by it is switched off.
+    """
+
+    SAFE = {
+        "GIT_NO_LAZY_FETCH": "1",
+        "GIT_ALLOW_PROTOCOL": "none",
+        "GIT_OPTIONAL_LOCKS": "0",
+        "GIT_NO_REPLACE_OBJECTS": "1",
+    }
+    FIXED = ("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "protocol.allow=never")
+
+    def __init__(self, path: Path) -> None:
+        folder = path / ".git"
+        self.path = folder if folder.is_dir() and not folder.is_symlink() else path
+        if not (self.path / "HEAD").is_file() or not (self.path / "objects").is_dir():
+            raise GitError(f"{path} is no git repository")
+
+    def commits(self, branch: str, most: int) -> list[str]:
+        """The newest `most` commits of a branch, newest first."""
+        name = branch or "HEAD"
+        if name.startswith("-") or ".." in name:
+            raise GitError(f"{name!r} is no branch")
+        return self._git("rev-list", f"--max-count={most}", "--end-of-options", name, "--").split()
+
+    def files(self, commit: str) -> dict[str, Blob]:
+        """What lies in a commit, unread."""
+        found = {}
+        for line in self._git("ls-tree", "-r", "-l", "-z", commit).split("\0"):
+            about, _, path = line.partition("\t")
+            if path:
+                mode, kind, name, size = about.split()
+                found[path] = Blob(mode, kind, name, int(size) if size.isdigit() else 0)
+        return found
+
+    def read(self, blob: Blob) -> bytes:
+        return self._run("cat-file", "blob", blob.name)
+
+    def _git(self, *args: str) -> str:
+        return self._run(*args).decode("utf-8", errors="surrogateescape")
+
+    def _run(self, *args: str) -> bytes:
+        return _run(["git", "--git-dir", str(self.path), *self.FIXED, *args], env=self.SAFE)
 
 
 def _environment(extra: Mapping[str, str]) -> dict[str, str]:

@@ -8,10 +8,14 @@ from django.db import close_old_connections
 from django.db.models import F
 from django.utils import timezone
 
+from research.loop import converse
 from research.loop.advance import advance_project_until_idle, advance_until_idle, let_go_of_the_dead
-from research.models import Machine, Project, Series, Thread, Trial
-from runners.queues import control, machine_bell
+from research.loop.asking import models
+from research.models import Machine, Project, Series, Session, Thread, Trial
+from runners.queues import control, last_beat, machine_bell, sessions
 
+SESSIONS_SILENT = 10.0  # seconds without a sign of life, after which nobody is there to be rung
+RINGS = 32
 COMPACT_A_SWEEP = 8  # series of ended leases, 13 ms each: never a noticeable pause
 
 
@@ -20,6 +24,15 @@ def advance_thread(pk: int) -> None:
     close_old_connections()  # a database that was restarted in between
     advance_until_idle(pk)
     ring_machines()
+    ring_sessions()
+
+
+@sessions.task(name="converse")  # type: ignore[untyped-decorator]
+def converse_session(pk: int) -> None:
+    close_old_connections()
+    if converse.converse_until_idle(pk, {spec.name: spec for spec in models()}):
+        for thread in Session.objects.exclude(state=Session.State.OPEN).filter(pk=pk).values_list("thread", flat=True):
+            advance_thread(thread)
 
 
 @control.task(name="advance_project")  # type: ignore[untyped-decorator]
@@ -35,6 +48,20 @@ def ring_machines() -> None:
         recent = timezone.now() - timedelta(minutes=5)
         for name in Machine.objects.filter(seen__gt=recent).values_list("name", flat=True):
             machine_bell(name)()
+
+
+def ring_sessions() -> None:
+    """Wake the process of the sessions, if one lives and a session can go on; never more than its queue can hold."""
+    alive = last_beat(sessions)
+    if alive is not None and alive < SESSIONS_SILENT and not sessions.pending_count():
+        for pk in Session.objects.askable().order_by("pk").values_list("pk", flat=True)[:RINGS]:
+            converse_session(pk)
+
+
+def sweep_sessions() -> None:
+    close_old_connections()
+    converse.let_go_of_the_dead()
+    ring_sessions()
 
 
 def sweep(searched: float = 0.0) -> None:

@@ -1,7 +1,8 @@
 """Huey instances: the doorbells. A message carries one id and means "look at this row"; losing it costs seconds.
 
-One queue for the control worker, one for each machine. Messages are signed JSON, never pickles: whoever can write to
-the queue can at most ring. Embedded: SQLite files beside the database; scaled: Redis (`REDIS_URL`).
+One queue for the control worker, one for the process of the sessions, one for each machine. Messages are signed JSON,
+never pickles: whoever can write to the queue can at most ring. Embedded: SQLite files beside the database; scaled:
+Redis (`REDIS_URL`).
 """
 
 from __future__ import annotations
@@ -40,17 +41,17 @@ def make(name: str) -> Huey:
     return SqliteHuey(filename=str(path / f"{name}.sqlite3"), fsync=False, **options)
 
 
-control = make("control")
+control, sessions = make("control"), make("sessions")
 
 
-def beat() -> None:
-    """The control worker lives: told through its queue, which is where the others look for it."""
-    control.storage.put_data("beat", str(time.time()).encode())
+def beat(queue: Huey = control) -> None:
+    """The worker of this queue lives: told through the queue, which is where the others look for it."""
+    queue.storage.put_data("beat", str(time.time()).encode())
 
 
-def last_beat() -> float | None:
-    """Seconds since the control worker was last alive; None where it has never been."""
-    found = control.storage.peek_data("beat")
+def last_beat(queue: Huey = control) -> float | None:
+    """Seconds since the worker of this queue was last alive; None where it has never been."""
+    found = queue.storage.peek_data("beat")
     return None if found is EmptyData else max(0.0, time.time() - float(found))
 
 

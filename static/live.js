@@ -6,6 +6,7 @@ import { parseFrame, points } from "./curves.js";
 
 const PING = 4000, LATE = 5000, LOST = 30000, ANSWER = 12000, LASTS = 3000; // ms
 const POLL = 10000; // without websockets
+const LOOK = 250; // between two looks for regions that ask by themselves
 const now = () => performance.now();
 const jitter = (ms) => ms * (0.5 + Math.random() / 2);
 
@@ -38,6 +39,7 @@ class Live extends EventTarget {
     });
     setInterval(() => this.#tick(), 1000);
     setInterval(() => this.polling && this.#poll(), POLL);
+    setInterval(() => { for (const region of regions.values()) region.look(); }, LOOK);
   }
 
   // The socket
@@ -247,6 +249,7 @@ class Region {
   news = 0; // notices since its content was fetched
   visible = false;
   #last = -Infinity;
+  #born = now();
   #timer = 0;
   tries = 0;
   #pill = null;
@@ -267,6 +270,12 @@ class Region {
   notice() {
     this.news++;
     this.offer();
+  }
+
+  // What moves without an event (a reply that streams in) says how often to ask, in ms: data-live-poll. Only while seen.
+  look() {
+    const every = Number(this.element.dataset.livePoll);
+    if (every && this.visible && !document.hidden && !lab.live.paused && now() - Math.max(this.#last, this.#born) >= every) this.notice();
   }
 
   // Fetch now, or as soon as it is seen, let go of, and due.

@@ -6,7 +6,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-PREFIX = "lab-tests-"
+PREFIX = (
+    f"lab-tests-{os.environ.get('PYTEST_XDIST_WORKER', '')}-"  # side by side, each worker of the runner has its own
+)
 if not Path(os.environ.get("LAB_DATA", "")).name.startswith(PREFIX):  # a child process keeps its parent's folder
     os.environ["LAB_DATA"] = tempfile.mkdtemp(prefix=PREFIX)
     atexit.register(shutil.rmtree, os.environ["LAB_DATA"], ignore_errors=True)
@@ -15,3 +17,7 @@ from recursive_web.settings import *  # noqa: E402, F403
 
 if database := os.environ.get("TESTS_DATABASE"):  # a child process that works on the database of a running test
     DATABASES["default"]["NAME"] = database  # noqa: F405
+if os.environ.get("TESTS_TOY"):  # a child process that meets projects on the toy benchmark
+    from benchmarks import contract
+
+    contract.FOLDER = Path(__file__).parent / "benchmarks"

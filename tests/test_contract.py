@@ -57,6 +57,7 @@ def test_what_does_not_exist_is_answered_with_what_does() -> None:
         ("side_by_side = true", "side_by_side = 1", "side_by_side = 1; it must be bool"),
         ('clock = "cpu"', 'clock = "moon"', "clock 'cpu' or 'wall'"),
         ('clock = "cpu"', 'clock = "cpu"\nspeed = 3', "unknown keys speed"),
+        ('check = "quick"', 'check = "slow"', "check is 'slow'; name one of quick"),
         ("[presets.quick]", "[presets]", "benchmark.toml"),
     ],
 )

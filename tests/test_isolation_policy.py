@@ -33,6 +33,7 @@ class Visitor(CatalogueResearcher):
 
     name = "visitor"
     ships_code = False
+    holds_sessions = False
 
 
 @pytest.fixture

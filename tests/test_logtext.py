@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from research.views.logtext import LINE_CHARACTERS, TAIL_LINES, clean, tail
+from research.logtext import LINE_CHARACTERS, TAIL_LINES, clean, tail
 
 
 def test_terminal_codes_go_and_control_characters_show() -> None:

@@ -60,6 +60,46 @@ def test_filters_find_by_word_kind_technique_and_project(seen: Client, gain: Les
     assert "No lesson fits" in page(seen, q="nowhere") and "No lesson fits" in page(seen, technique='be"ta')
 
 
+def test_words_are_found_by_the_index_and_the_best_fit_comes_first(seen: Client, thread: Thread) -> None:
+    lesson(thread, "Warmup is mentioned here, beside much else that has nothing to do with it")
+    lesson(thread, "Something else", title="a longer warm-up", about="warmup")
+    lesson(thread, "Warmup of the learning rate", title="warmup")
+    lesson(thread, "Nothing of it")
+    text = page(seen, q="warmup")
+    assert "3 lessons found" in text and "best fit first" in text
+    assert text.index("Warmup of the learning rate") < text.index("Warmup is mentioned here")
+    assert "No lesson fits" in page(seen, q='"; --')
+
+
+def test_facets_show_what_there_is_and_how_often(seen: Client, thread: Thread) -> None:
+    lesson(thread, "In the optimizer", tags=["optimizer"], files=["optim.py"])
+    lesson(thread, "In the model", tags=["architecture"], files=["model.py"])
+    lesson(thread, "In both", tags=["optimizer", "architecture"], files=["optim.py", "model.py"])
+    text = page(seen)
+    assert "optimizer (2)" in text and "model.py (2)" in text and 'name="benchmark"' not in text
+    assert "2 lessons found" in page(seen, tag="optimizer") and "2 lessons found" in page(seen, file="model.py")
+    assert "1 lesson found" in page(seen, file="model.py", tag="optimizer")
+
+
+def test_what_superseded_reopened_or_imported_a_lesson_is_shown(seen: Client, thread: Thread) -> None:
+    assumption = {"preset": "quick", "recipe": [], "techniques": ["beta"], "labels": ["shape"]}
+    old = lesson(thread, "It won", "gain", confidence=0.9)
+    new = lesson(thread, "It won no more", "harm", confidence=0.6, assumption=assumption)
+    new.supersede(old, Lesson.Superseded.CONTRARY)
+    Lesson.objects.create(
+        project=thread.project, kind="no_gain", text="From far away", base="1" * 40, techniques=[],
+        imported_from="another-lab", origin="x/1", binding=False, confidence=0.25,
+    )  # fmt: skip
+    text = page(seen)
+    assert "contradicted by" in text and "contradicts" in text and "0.60" in text
+    assert "Refused until something changes" in text and "one of shape comes or goes" in text
+    assert "from another-lab, in" in text and "0.25" in text
+    new.reopen("shape is in the code now")
+    assert "worth another look" in page(seen, state="reopened") and "1 lesson found" in page(seen, state="reopened")
+    assert "1 lesson found" in page(seen, state="imported") and "No lesson fits" in page(seen, state="discard")
+    assert "1 lesson found" in page(seen, state="superseded")
+
+
 def test_a_member_retracts_a_lesson_and_lets_it_count_again(seen: Client, gain: Lesson) -> None:
     back = "/lessons/?q=gain"
     reply = seen.post(f"/lessons/{gain.pk}/", {"act": "retract", "next": back})
@@ -108,10 +148,10 @@ def test_a_text_is_never_markup_and_lists_are_paged_in_few_queries(
     for number in range(A_PAGE + 3):
         lesson(thread, f"<script>alert({number})</script>")
     page(seen)  # makes the person's preferences
-    with django_assert_max_num_queries(15):  # the frame's too
+    with django_assert_max_num_queries(16):  # the frame's too
         text = page(seen)
     assert "<script>alert" not in text and "&lt;script&gt;alert(52)" in text and "alert(2)" not in text
     assert 'rel="next"' in text
-    with django_assert_max_num_queries(9):
+    with django_assert_max_num_queries(10):
         rest = page(seen, page="2", part="lessons")
     assert rest.startswith('<section id="lessons"') and "alert(2)" in rest and 'rel="prev"' in rest

@@ -17,11 +17,27 @@ from django.test import Client
 from django.urls import URLPattern, reverse
 
 from research import urls
-from research.models import AuditEntry, Comment, Event, Finding, Lesson, Membership, MergeRequest, Project, Role, Thread
+from research.models import (
+    AuditEntry,
+    Comment,
+    Event,
+    Finding,
+    FoundTechnique,
+    Idea,
+    Lesson,
+    Membership,
+    MergeRequest,
+    Project,
+    Role,
+    Session,
+    Thread,
+)  # fmt: skip
+from research.researchers.llm.prompts import load
 from tests.cast import World, begin, person
+from tests.session_play import whole_session
 
 OPEN = {"sign-in", "sign-in-link", "sign-out", "healthz", "readyz"}  # for whoever comes
-PERSONAL = {"settings", "seen", "viewed", "diff-layout", "sign-in", "sign-in-link", "sign-out"}
+PERSONAL = {"settings", "tokens", "seen", "viewed", "diff-layout", "sign-in", "sign-in-link", "sign-out"}
 NOTHING = {"str": "zzzzzzzzzz", "int": 999_999}
 
 
@@ -36,6 +52,8 @@ class Scene:
     people: dict[str, User]
     comment: Comment
     finding: Finding
+    session: Session
+    technique: FoundTechnique
     clients: dict[str, Client] = field(default_factory=dict)
 
     @property
@@ -45,13 +63,14 @@ class Scene:
         return {
             "p": self.project.name, "t": self.thread.public_id, "e": request.verdict.experiment.public_id,
             "review": request.public_id, "lessons": Lesson.objects.get(experiment=request.verdict.experiment).pk,
-            "machines": self.world.machine.public_id, "findings": self.finding.pk,
+            "machines": self.world.machine.public_id, "findings": self.finding.pk, "s": self.session.public_id,
+            "techniques": self.technique.public_id,
         }  # fmt: skip
 
     @property
     def further(self) -> dict[str, Any]:
         """What it may name after that."""
-        return {"number": 0, "trial": "none", "comment": self.comment.public_id}
+        return {"number": 0, "trial": "none", "comment": self.comment.public_id, "prompt": "propose"}
 
     def client(self, name: str) -> Client:
         if name not in self.clients:
@@ -75,8 +94,9 @@ class Scene:
 
 
 @pytest.fixture
-def scene(toy: None, world: World) -> Scene:
+def scene(toy: None, world: World, monkeypatch: pytest.MonkeyPatch) -> Scene:
     """ "hidden-plan" has requests open; olga is admin of another project, the others have a role in this one."""
+    monkeypatch.setenv("LAB_LLM_MODEL", "small")
     project = begin("hidden-plan")
     thread = project.threads.get()
     requests = {name: world.gain(thread, name) for name in ("alpha", "beta", "gamma")}
@@ -91,8 +111,15 @@ def scene(toy: None, world: World) -> Scene:
     finding = Finding.objects.create(
         experiment=first.verdict.experiment, kind="look", severity="review", message="a secret finding"
     )
+    Idea.objects.filter(candidate__experiment=first.verdict.experiment).update(kind=Idea.Kind.CHANGE)
+    technique = FoundTechnique.objects.create(
+        project=project, experiment=first.verdict.experiment, benchmark="toy", name="a_secret", family="train",
+        title="a secret technique", hypothesis="It lowers the loss.", source="here", patch=first.candidate.diff.patch,
+        prior_gain=0.0, prior_sd=0.01, state=FoundTechnique.State.RETURNED,
+    )  # fmt: skip
+    session = whole_session(thread)
     AuditEntry.objects.all().delete()
-    return Scene(project, thread, world, requests, people, comment, finding)
+    return Scene(project, thread, world, requests, people, comment, finding, session, technique)
 
 
 def patterns() -> list[URLPattern]:
@@ -149,7 +176,8 @@ def test_pages_of_the_lab_name_nothing_of_projects_that_are_not_ones_own(scene: 
     trial = experiment.trials.latest("pk")
     secrets = (
         "hidden-plan", scene.thread.public_id, experiment.public_id, request.public_id, request.commit[:8],
-        "a secret", trial.public_id, request.candidate.idea.hypothesis, experiment.lesson.text,
+        "a secret", scene.session.public_id, "Widen the model",
+        trial.public_id, request.candidate.idea.hypothesis, experiment.lesson.text,
     )  # fmt: skip
     query = {"q": "alpha", "e": experiment.public_id, "project": "hidden", "technique": "alpha", "all": "1"}
     for each in patterns():
@@ -213,9 +241,15 @@ ACTS = (
     Act("thread-state", Role.MEMBER, "pause", {"act": "pause"}),
     Act("thread-state", Role.MEMBER, "resume", {"act": "resume"}),
     Act("steer", Role.MEMBER, "steer", {"focus": "alpha", "note": "please"}),
+    Act("criteria", Role.MEMBER, "criteria", {"experiments_without_gain": "900", "max_trials": "9000"}),
+    Act("device-price", Role.MEMBER, "device price", {"device_price": "2"}),
+    Act("ask", Role.MEMBER, "say", {"act": "say", "text": "look at the schedule"}),
+    Act("ask", Role.MEMBER, "ask to try", {"act": "try", "text": "alpha"}),
     Act("more-seeds", Role.MEMBER, "more seeds", {"pairs": "2"}),
     Act("lesson", Role.MEMBER, "retract a lesson", {"act": "retract"}),
     Act("lesson", Role.MEMBER, "restore a lesson", {"act": "restore"}),
+    Act("replay", Role.MEMBER, "replay", {"model": "small"}),
+    Act("change-prompt", Role.MEMBER, "prompt", {"text": f"{load('propose').text}\nBe bold.", "base": "0"}),
     Act("comments", Role.MEMBER, "comment", {"text": "why this one?"}),
     Act("comment", Role.MEMBER, "reply", {"act": "reply", "text": "because"}),
     Act("comment", Role.MEMBER, "resolve a comment", {"act": "resolve"}),
@@ -223,12 +257,17 @@ ACTS = (
     Act("finding", Role.REVIEWER, "override a finding", {"act": "override", "reason": "seen"}),
     Act("finding", Role.REVIEWER, "reinstate a finding", {"act": "reinstate", "reason": "again"}),
     Act("finding", Role.REVIEWER, "override a finding", {"act": "override", "reason": "seen"}),
+    Act("propose-technique", Role.MEMBER, "propose a technique", {
+        "name": "large_omega", "title": "large OMEGA", "family": "train", "hypothesis": "It lowers the loss.",
+    }),
+    Act("decide-technique", Role.REVIEWER, "return a technique", {"act": "return", "reason": "which range?"}),
     Act("decide", Role.MEMBER, "more seeds", {"act": "more", "pairs": "2"}, "beta"),
     Act("decide", Role.REVIEWER, "merge", {"act": "approve", "commit": "COMMIT"}, "alpha"),
     Act("ablate", Role.MEMBER, "ablate", {"pairs": "2"}),
     Act("decide", Role.REVIEWER, "reject", {"act": "reject", "note": "no"}, "gamma"),
     Act("decide", Role.REVIEWER, "request changes", {"act": "return", "note": "smaller"}, "beta"),
     Act("decide", Role.REVIEWER, "roll back", {"act": "rollback", "note": "no"}, "alpha"),
+    Act("agents", Role.MEMBER, "make a token", {"act": "make", "name": "coder", "may": "propose", "days": "7"}),
     Act("members", Role.ADMIN, "member", {"act": "give", "user": "outsider", "role": "1"}),
     Act("members", Role.ADMIN, "sign-in link", {"act": "invite", "user": "nemo", "role": "1"}),
     Act("members", Role.ADMIN, "single person", {"act": "single", "on": "on"}),

@@ -182,7 +182,7 @@ def test_a_budget_is_raised_by_a_person_and_the_project_goes_on(project: Project
     assert (project.max_trials, project.max_wall_seconds, project.state) == (100, None, "active")
     assert AuditEntry.objects.filter(actor=member, action="budget").count() == 2
     assert Event.objects.filter(actor=member, text="budget set by mia: 100 trials, no limit of wall seconds").exists()
-    for wrong in ({"max_trials": 0}, {"max_money": 3}):
+    for wrong in ({"max_trials": 0}, {"max_coffee": 3}):
         with pytest.raises(ValueError, match="budget"):
             project.set_budget(member, **wrong)
 

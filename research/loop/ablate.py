@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from django.db import transaction
 
+from benchmarks.catalogue import is_change
 from benchmarks.edits import DoesNotApply
 from research.loop.beside import begin, bring_to
-from research.loop.memory import catalogue_of, recipe_of, sources_of
+from research.loop.memory import catalogue_of, changes, recipe_of, sources_of
 from research.models import Ablation, AblationPart, Experiment, MergeRequest, Project
 from research.repository import Conflict, Repository
 from research.validation.rules import Stage
@@ -39,10 +40,12 @@ def name_parts(ablation: Ablation) -> bool:
     project = ablation.project
     line = MergeRequest.objects.line(project, ablation.champion)
     brought = {name: request for request in reversed(line) for name in request.candidate.idea.techniques}
-    parts = [
-        AblationPart(label=step.technique, technique=step.technique, request=brought.get(step.technique))
-        for step in recipe_of(project, ablation.champion)
-    ]
+    recipe = recipe_of(project, ablation.champion)
+    own = changes(project, [step.technique for step in recipe])
+    names = {
+        step.technique: own[step.technique].name[:160] if step.technique in own else step.technique for step in recipe
+    }
+    parts = [AblationPart(label=label, technique=name, request=brought.get(name)) for name, label in names.items()]
     parts += [
         AblationPart(label=request.candidate.idea.name[:160], request=request)
         for request in line
@@ -86,8 +89,11 @@ def _without(part: AblationPart, repository: Repository) -> str:
     ablation = part.ablation
     project, champion = ablation.project, ablation.champion
     message = f"Without {part.label}\n\nAblation: {ablation.public_id}\n"
-    if part.technique and all(merge.candidate.idea.steps for merge in MergeRequest.objects.line(project, champion)):
-        rest = [step for step in recipe_of(project, champion) if step.technique != part.technique]
+    recipe = recipe_of(project, champion)
+    applies = not any(is_change(step.technique) for step in recipe)  # code of a researcher's own only git can undo
+    line = MergeRequest.objects.line(project, champion)
+    if part.technique and applies and all(merge.candidate.idea.steps for merge in line):
+        rest = [step for step in recipe if step.technique != part.technique]
         try:
             sources = catalogue_of(project).apply(dict(sources_of(project.repository_path, project.start_commit)), rest)
         except DoesNotApply:

@@ -3,6 +3,7 @@
     judge      an experiment whose trials are complete: more pairs, or a verdict
     learn      a verdict without a lesson
     settle     what is due between this thread and `main`: approve by policy, mark stale, combine, rebase
+    decide     limits and criteria by which a thread or an idea is given up; plateaus
     measure    an implemented idea: freeze rule, seeds and order, make the first trials
     combine    what this thread and another found, by git: a candidate like any other
     implement  a proposed idea: worktree, commit, diff, static checks
@@ -22,7 +23,20 @@ import time
 import traceback
 from pathlib import Path
 
-from research.loop import ablate, champion, combine, implement, judge, learn, measure, merge, noise, propose
+from research.loop import (
+    ablate,
+    champion,
+    combine,
+    decide,
+    found,
+    implement,
+    judge,
+    learn,
+    measure,
+    merge,
+    noise,
+    propose,
+)
 from research.models import Project, Thread
 
 log = logging.getLogger("lab.loop")
@@ -41,6 +55,13 @@ def advance(thread: Thread) -> str | None:
         return "settle"
     if not thread.project.is_running:
         return None
+    if decide.step(thread):
+        return "decide"
+    return None if decide.over(thread) else _begin(thread)
+
+
+def _begin(thread: Thread) -> str | None:
+    """A step towards the next experiment."""
     if measure.step(thread):
         return "measure"
     if combine.step(thread):
@@ -87,6 +108,7 @@ def advance_project_until_idle(pk: int) -> None:
     """What belongs to the project and to no thread: noise floor, replicates, what is measured beside, the budget."""
     project = Project.objects.get(pk=pk)
     project.list_techniques()
+    found.step(project)
     noise.step(project)
     judge.replicates(project)
     combine.parents(project)

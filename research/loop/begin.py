@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 
 from django.contrib.auth.models import User
 from django.db import transaction
@@ -22,6 +23,8 @@ class Budget:
     trials: int | None = None
     device_seconds: float | None = None
     wall_seconds: float | None = None
+    money: Decimal | None = None  # of models
+    tokens: int | None = None
 
 
 def rule_for(benchmark: Benchmark, preset: str, name: str = DEFAULT, target: float | None = None) -> Rule:
@@ -70,6 +73,7 @@ def begin_project(
             "benchmark": benchmark, "preset": preset, "start": start, "data_id": data_id(benchmark),
             "rule": frozen.to_json(), "auto_approve": auto_approve, "max_trials": budget.trials,
             "max_device_seconds": budget.device_seconds, "max_wall_seconds": budget.wall_seconds,
+            "max_money": budget.money, "max_tokens": budget.tokens,
             "question": question
             or f"Which changes to `{start}` improve {contract.metric.name} on {benchmark} {preset}?",
             "started_by": started_by, "single_person": single_person, "audit_every": audit_every,

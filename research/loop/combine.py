@@ -16,9 +16,9 @@ from django.db.models import Q
 
 from benchmarks.catalogue import Step, allows
 from research.loop.beside import begin, bring_to, combinations
-from research.loop.memory import recipe_of, steps_of
+from research.loop.memory import labels_of, recipe_of, steps_of
 from research.loop.together import bring_together, merged
-from research.models import Branch, Experiment, Idea, Lesson, Project, Thread, Verdict
+from research.models import Branch, Experiment, Idea, Project, Thread, Verdict
 from research.repository import Conflict, Repository
 from research.validation.rules import Stage
 
@@ -169,17 +169,18 @@ def _distinct(one: Part, other: Part) -> bool:
 def _allowed(one: Part, other: Part) -> bool:
     """Steering of the thread that would carry it forbids nothing of it, and no person turned any of it down."""
     project = one.thread.project
-    dead = Lesson.objects.filter(project=project, kind=Lesson.Kind.REJECTED, retracted=False)
+    dead = project.lessons.dead_ends()
     refused = {str(row["technique"]) for lesson in dead for row in lesson.techniques}
     names = {step.technique for step in (*one.steps, *other.steps)}
     forbid = set(one.thread.directives.get("forbid", ()))
-    return not names & refused and all(allows(project.labels.get(name, {name}), set(), forbid) for name in names)
+    return not names & refused and all(allows(labels, set(), forbid) for labels in labels_of(project, names))
 
 
 def _affordable(project: Project) -> bool:
     """Combinations of threads and their parts have not had more than their share of the trials."""
     mine = Q(experiment__purpose=Experiment.Purpose.PARENT) | Q(experiment__candidate__in=combinations(project))
-    return project.trials.filter(mine).count() <= SHARE * project.trials.count()
+    trials = project.trials.comparing()
+    return trials.filter(mine).count() <= SHARE * trials.count()
 
 
 def _fingerprint(one: Part, other: Part) -> str:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from django.db import transaction
+from typing import Any
 
-from research.loop.memory import recipe_of
-from research.models import Event, Lesson, Thread, Verdict
+from django.db import transaction
+from django.db.models import Q
+
+from research.loop.memory import recipe_of, relative_sigma
+from research.models import Event, Idea, Lesson, Session, Thread, Verdict
 from research.validation.effects import relative_gain
+from research.validation.lessons import MACHINE_FAILURE, Assumption, confidence, supersedes
 from research.validation.rules import Evidence, Rule, VerdictKind
 
 FAILURES = ("crash", "timeout", "out_of_memory", "not_finite", "no_weights", "bad_output", "disk_full")
+MACHINE_FAILURES = ("timeout", "out_of_memory", "disk_full")
 
 
 def step(thread: Thread) -> bool:
@@ -30,6 +35,7 @@ def learn(verdict: Verdict) -> Lesson:
     effect, error, pairs = relative_gain(evidence, rule)
     base = [step.technique for step in recipe_of(experiment.project, experiment.baseline_commit)]
     latest = experiment.trials.filter(result__isnull=False).select_related("result").last()
+    machine_class = latest.result.machine_class if latest else ""
     kind = kind_of(verdict)
     with transaction.atomic():
         lesson, new = Lesson.objects.get_or_create(
@@ -38,7 +44,9 @@ def learn(verdict: Verdict) -> Lesson:
                 "project": experiment.project, "thread": experiment.thread, "kind": kind,
                 "text": sentence(verdict, kind, effect, error), "techniques": candidate.idea.steps,
                 "base": experiment.baseline_commit, "recipe": base, "effect": effect, "error": error, "pairs": pairs,
-                "machine_class": latest.result.machine_class if latest else "",
+                "machine_class": machine_class, "confidence": confidence_of(verdict, kind, pairs, rule),
+                "assumption": assumption_of(verdict, kind, base, machine_class),
+                "session": candidate.idea.sessions.filter(purpose=Session.Purpose.PROPOSE).order_by("pk").last(),
             },
         )  # fmt: skip
         if new:
@@ -46,7 +54,54 @@ def learn(verdict: Verdict) -> Lesson:
                 f"lesson of experiment {experiment.number}: {Lesson.Kind(kind).label.lower()}, {candidate.idea.name}"
             )
             Event.record(Event.Kind.LESSON, words, experiment=experiment)
+            compare(lesson, candidate.idea)
     return lesson
+
+
+def compare(lesson: Lesson, idea: Idea) -> None:
+    """Hold a new lesson against earlier ones of the same change: pool, supersede, or tell that they disagree."""
+    if not idea.steps:
+        return
+    code = {"base": lesson.base, "experiment__candidate__tree": idea.candidate.tree}
+    rows = lesson.project.lessons.current().exclude(pk=lesson.pk).filter(
+        Q(labels__contains=f" {idea.techniques[0]} ") | Q(**code),
+        superseded_by=None, experiment__candidate__isnull=False, imported_from="",
+    )  # fmt: skip
+    for old in rows.select_related("experiment__candidate__idea").order_by("pk"):
+        before = old.experiment.candidate  # type: ignore[union-attr]  # by the filter
+        assert before is not None
+        if old.base == lesson.base and before.tree == idea.candidate.tree:
+            lesson.supersede(old, Lesson.Superseded.POOLED)
+        elif why := _stands_before(lesson, old, before.idea, idea):
+            lesson.supersede(old, why)
+
+
+def _stands_before(lesson: Lesson, old: Lesson, before: Idea, idea: Idea) -> str:
+    """The same settings on another base. A retune was measured against another setting, not without the technique."""
+    retunes = {before.kind == Idea.Kind.RETUNE, idea.kind == Idea.Kind.RETUNE}
+    same = old.techniques == idea.steps and len(retunes) == 1
+    return supersedes(lesson.measured, old.measured) if same else ""
+
+
+def confidence_of(verdict: Verdict, kind: str, pairs: int, rule: Rule) -> float:
+    if kind == Lesson.Kind.FAILURE and _blamed(verdict) & set(MACHINE_FAILURES):
+        return MACHINE_FAILURE
+    level = rule.level if verdict.kind == VerdictKind.NO_DIFFERENCE else None
+    return confidence(kind, verdict.e_value, verdict.e_against, pairs, level)
+
+
+def assumption_of(verdict: Verdict, kind: str, base: list[str], machine_class: str) -> dict[str, Any]:
+    """What a discard rests on; empty where nothing was settled against the change."""
+    if verdict.kind not in (VerdictKind.WORSE, VerdictKind.NO_DIFFERENCE, VerdictKind.INVALID):
+        return {}
+    experiment, failed = verdict.experiment, kind == Lesson.Kind.FAILURE
+    idea = experiment.candidate.idea  # type: ignore[union-attr]
+    return Assumption(
+        preset=experiment.project.preset, recipe=tuple(base), techniques=tuple(idea.techniques),
+        labels=tuple(str(tag) for tag in idea.tags),
+        sigma=relative_sigma(experiment.project) if verdict.kind == VerdictKind.NO_DIFFERENCE else None,
+        machine_class=machine_class if failed and _blamed(verdict) & set(MACHINE_FAILURES) else "",
+    ).to_json()  # fmt: skip
 
 
 def kind_of(verdict: Verdict) -> str:
@@ -54,11 +109,15 @@ def kind_of(verdict: Verdict) -> str:
     if verdict.kind == VerdictKind.IMPROVED:
         return Lesson.Kind.GAIN
     if verdict.kind == VerdictKind.INVALID:
-        kinds = set(verdict.experiment.findings.filter(severity="structural").values_list("kind", flat=True))
+        kinds = _blamed(verdict)
         return Lesson.Kind.FAILURE if kinds and kinds <= set(FAILURES) else Lesson.Kind.INVALID
     if verdict.near_miss:
         return Lesson.Kind.NEAR_MISS
     return Lesson.Kind.HARM if verdict.kind == VerdictKind.WORSE else Lesson.Kind.NO_GAIN
+
+
+def _blamed(verdict: Verdict) -> set[str]:
+    return set(verdict.experiment.findings.filter(severity="structural").values_list("kind", flat=True))
 
 
 def sentence(verdict: Verdict, kind: str, effect: float | None, error: float | None) -> str:

@@ -76,7 +76,7 @@ def over_budget(project: Project) -> str | None:
     results = Result.objects.filter(trial__project=project)
     if project.max_trials is not None and results.count() >= project.max_trials:
         return f"the budget of {project.max_trials} trials is spent"
-    spent = results.aggregate(total=Sum("device_seconds"))["total"] or 0
+    spent = Result.every.filter(trial__project=project).aggregate(total=Sum("device_seconds"))["total"] or 0
     if project.max_device_seconds is not None and spent >= project.max_device_seconds:
         return f"the budget of {project.max_device_seconds:g} device-seconds is spent"
     if project.max_wall_seconds is not None and project.wall_seconds >= project.max_wall_seconds:

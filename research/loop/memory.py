@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
-from django.db.models import Avg
+from django.db.models import Avg, Q
 
-from benchmarks.catalogue import Catalogue, Sources, Step
+from benchmarks.catalogue import CHANGE, Catalogue, Sources, Step, is_change
 from benchmarks.contract import load
-from research.models import Candidate, Experiment, Idea, Lesson, MergeRequest, NoiseFloor, Project, Result, Thread
+from benchmarks.found import with_found
+from research.models import (
+    Candidate,
+    Experiment,
+    FoundTechnique,
+    Idea,
+    Lesson,
+    MergeRequest,
+    NoiseFloor,
+    Project,
+    Result,
+    Thread,
+)
 from research.repository import Repository
 from research.researchers.base import Attempt, Directives, LessonView, View
+from research.validation.lessons import Standing, changed
 
 DEFAULT_SIGMA = 0.008  # relative noise of a pair until it has been measured
 
@@ -26,8 +40,30 @@ def recipe_of(project: Project, commit: str) -> tuple[Step, ...]:
     return steps_of(candidate.recipe) if candidate else ()
 
 
+def change_of(idea: Idea) -> Step:
+    """The step that stands in recipes for code of a researcher's own."""
+    return Step(f"{CHANGE}{idea.public_id}", {})
+
+
+def changes(project: Project, names: Iterable[str]) -> dict[str, Idea]:
+    """Of these steps, those that are code of a researcher's own, with the ideas that they came from."""
+    wanted = {name.removeprefix(CHANGE): name for name in names if is_change(name)}
+    found = Idea.objects.filter(thread__project=project, public_id__in=wanted) if wanted else ()
+    return {wanted[idea.public_id]: idea for idea in found}
+
+
+def labels_of(project: Project, names: Iterable[str]) -> list[frozenset[str]]:
+    """What steering may call each of these steps."""
+    names = list(names)
+    own, known = changes(project, names), project.labels
+    return [own[name].labels()[0] if name in own else known.get(name, frozenset({name})) for name in names]
+
+
 def catalogue_of(project: Project) -> Catalogue:
-    return load(project.benchmark).load_catalogue().CATALOGUE  # type: ignore[no-any-return]
+    """What ships with the lab, and what was found in it and approved."""
+    shipped: Catalogue = load(project.benchmark).load_catalogue().CATALOGUE
+    rows = FoundTechnique.objects.in_catalogue(project).select_related("experiment__candidate__idea")
+    return with_found(shipped, [row.technique for row in rows])
 
 
 @lru_cache(maxsize=32)
@@ -47,7 +83,7 @@ def view_of(thread: Thread, number: int) -> View:
         recipe=recipe_of(project, thread.head),
         catalogue=catalogue_of(project),
         lessons=[_lesson_view(lesson) for lesson in _lessons(project)],
-        attempts=[_attempt(idea, thread) for idea in _attempts(project)],
+        attempts=[attempt for idea in _attempts(project) if _is_seen(attempt := _attempt(idea, thread), project)],
         sigma=relative_sigma(project),
         seed=project.seed(number, f"thread-{thread.number}", 0),
         seconds_a_pair=_seconds_a_pair(project),
@@ -59,6 +95,9 @@ def view_of(thread: Thread, number: int) -> View:
         sent_back=[steps_of(request.candidate.idea.steps) for request in _sent_back(project)],
         labels=project.labels,
         elsewhere=_confirmed_elsewhere(thread),
+        discards=[steps_of(lesson.techniques) for lesson in held_discards(project, thread.head)]
+        if project.memory
+        else [],
     )
 
 
@@ -71,12 +110,37 @@ def relative_sigma(project: Project) -> float:
 
 def noise_floor(project: Project) -> NoiseFloor | None:
     """The stored floor of the class of machine that this project runs on."""
+    latest = machine_class_of(project)
+    return NoiseFloor.objects.filter(machine_class=latest, **project.noise_key).first() if latest else None
+
+
+def machine_class_of(project: Project) -> str:
+    """Of the newest result; empty before the first."""
     # By trial: the newest result of a project costs SQLite a walk through all of them, 100 ms of 40,000.
     done = project.trials.filter(result__isnull=False).order_by("-pk")
-    latest = done.values_list("result__machine_class", flat=True).first()
-    if latest is None:
-        return None
-    return NoiseFloor.objects.filter(machine_class=latest, **project.noise_key).first()
+    return done.values_list("result__machine_class", flat=True).first() or ""
+
+
+def standing_of(project: Project, commit: str) -> Standing:
+    """What a commit and its lab are like now, to hold against what a discard assumed."""
+    names = tuple(step.technique for step in recipe_of(project, commit))
+    return Standing(project.preset, names, relative_sigma(project), machine_class_of(project))
+
+
+def tags_of(project: Project) -> dict[str, frozenset[str]]:
+    """Technique -> what it is related to: its family; of a free-form change, its tags."""
+    found = {name: frozenset({str(about["family"])}) for name, about in project.described.items()}
+    changes = Idea.objects.filter(thread__project=project, kind=Idea.Kind.CHANGE)
+    for steps, tags in changes.values_list("steps", "tags"):
+        found |= {str(step["technique"]): frozenset(tags) for step in steps}
+    return found
+
+
+def held_discards(project: Project, head: str) -> list[Lesson]:
+    """What was settled against a change and still holds at this head: see `validation.lessons.changed`."""
+    now, tags = standing_of(project, head), tags_of(project)
+    rows = project.lessons.discards().select_related("experiment").order_by("pk")
+    return [row for row in rows if (assumed := row.assumes) and not changed(assumed, now, tags)]
 
 
 def _copy(sources: dict[str, str]) -> Sources:
@@ -84,7 +148,15 @@ def _copy(sources: dict[str, str]) -> Sources:
 
 
 def _lessons(project: Project) -> list[Lesson]:
-    return list(project.lessons.filter(retracted=False).order_by("pk").select_related("experiment__candidate__idea"))
+    """What counts, imported lessons aside: another lab's effects are no measurements of this one."""
+    rows = project.lessons.current() if project.memory else project.lessons.dead_ends()
+    rows = rows.filter(Q(imported_from="") | Q(kind=Lesson.Kind.REJECTED, binding=True))
+    return list(rows.order_by("pk").select_related("experiment__candidate__idea"))
+
+
+def _is_seen(attempt: Attempt, project: Project) -> bool:
+    """Without memory, only what is under way."""
+    return project.memory or attempt.running
 
 
 def _lesson_view(lesson: Lesson) -> LessonView:

@@ -13,7 +13,7 @@ import hashlib
 from django.db import transaction
 from django.db.models import Q
 
-from benchmarks.catalogue import Step
+from benchmarks.catalogue import Step, is_change
 from research.loop.commit import adopt_commit, message_of
 from research.loop.memory import recipe_of, steps_of
 from research.loop.together import apply_again, bring_together, refuse
@@ -97,7 +97,7 @@ def mark_stale(thread: Thread) -> bool:
 def reopen(thread: Thread) -> bool:
     """Stale requests that were measured against just the commit where `main` stands again, after a rollback."""
     stale = thread.merge_requests.filter(state=MergeRequest.State.STALE, base=thread.project.champion)
-    dead = Lesson.objects.filter(project=thread.project, kind=Lesson.Kind.REJECTED, retracted=False)
+    dead = thread.project.lessons.dead_ends()
     turned_down = {str(step["technique"]) for lesson in dead for step in lesson.techniques} if stale else set()
     free = [request for request in stale if not turned_down & set(request.candidate.idea.techniques)]
     return any([request.reopen() for request in free])
@@ -133,7 +133,8 @@ def combine(thread: Thread, repository: Repository, champion: str) -> bool:
     """Make the thread's own gains, merged onto `main`, a candidate that is measured against `main`."""
     turned_down = _turned_down_below(thread, repository)
     steps = _own_steps(thread, champion, turned_down)
-    above = _above(thread, turned_down) if not steps else None
+    by_git = not steps or any(is_change(step.technique) for step in steps)
+    above = _above(thread, turned_down) if by_git else None
     if turned_down and not steps and above is None:
         return follow(thread, "what it stood on was turned down; nothing else of its own is open")
     if thread.merge_requests.filter(commit=thread.head, combined_in__state=MergeRequest.State.MERGED).exists():
@@ -141,8 +142,8 @@ def combine(thread: Thread, repository: Repository, champion: str) -> bool:
     idea = _combination_idea(thread, champion, steps)
     if idea.state != Idea.State.PROPOSED:  # measured or refused before: `main` it is
         return follow(thread, idea.refusal or "its gains were measured on main already")
-    if above is not None:  # no recipe to apply: git moves what was changed since
-        candidate = _rebased(idea, repository, above.commit, thread.head, champion)
+    if above is not None:  # no recipe to apply, or not by a catalogue: git moves what was changed since
+        candidate = _rebased(idea, repository, above.commit, thread.head, champion, steps)
     elif turned_down:
         candidate = apply_again(idea, champion, steps, why="a change below it was turned down")
     else:
@@ -152,13 +153,17 @@ def combine(thread: Thread, repository: Repository, champion: str) -> bool:
     return True
 
 
-def _rebased(idea: Idea, repository: Repository, base: str, head: str, champion: str) -> Candidate | None:
+def _rebased(
+    idea: Idea, repository: Repository, base: str, head: str, champion: str, steps: tuple[Step, ...]
+) -> Candidate | None:
     try:
         commit = repository.rebase(base, head, champion, message_of(idea), idea.created)
     except Conflict as conflict:
         refuse(idea, champion, f"{conflict}; what it stood on was turned down", conflict)
         return None
-    return adopt_commit(idea, champion, commit, recipe_of(idea.project, champion))
+    below = {step.technique for step in recipe_of(idea.project, base)}
+    moved = (step for step in steps if step.technique not in below)
+    return adopt_commit(idea, champion, commit, (*recipe_of(idea.project, champion), *moved))
 
 
 def _above(thread: Thread, turned_down: list[MergeRequest]) -> MergeRequest | None:
@@ -221,6 +226,10 @@ def _own_steps(thread: Thread, champion: str, turned_down: list[MergeRequest]) -
     )  # fmt: skip
 
 
+def _is_ours(steps: tuple[Step, ...]) -> bool:
+    return bool(steps) and not any(is_change(step.technique) for step in steps)
+
+
 def _fingerprint(champion: str, head: str) -> str:
     return hashlib.sha256(f"combine {champion} {head}".encode()).hexdigest()
 
@@ -238,5 +247,5 @@ def _combination_idea(thread: Thread, champion: str, steps: tuple[Step, ...]) ->
         hypothesis=f"The gains of {thread} ({names}) add to those of main.",
         expected_effect=max((lesson.effect or 0 for lesson in gains), default=0.0) / 2,
         steps=[step.to_json() for step in steps],
-        trusted=bool(steps) or Candidate.all_trusted(thread.project, {thread.head}),  # no recipe: the code of the head
+        trusted=_is_ours(steps) or Candidate.all_trusted(thread.project, {thread.head}),  # else the head's own code
     )  # fmt: skip

@@ -19,7 +19,9 @@ from django.db.migrations.executor import MigrationExecutor
 
 from benchmarks.contract import load
 from benchmarks.data import DataError, data_id
+from research.loop.asking import models
 from research.models import Project
+from research.researchers.llm.models import ModelsError
 from runners.supervisor import AlreadyRunning, PortTaken, Supervisor, listening, only_one
 
 DEMO, DEMO_BENCHMARK = "demo", "nanochat"
@@ -63,6 +65,10 @@ def embedded_lab(serve: tuple[str, int] | None = None, demo: bool = False) -> It
     """
     folder = Path(settings.DATA_DIR)
     try:
+        asks_models = bool(models())
+    except ModelsError as error:
+        raise CommandError(str(error), returncode=2) from error
+    try:
         with ExitStack() as stack:
             stack.enter_context(only_one(folder))
             listener = stack.enter_context(listening(*serve)) if serve else None
@@ -79,6 +85,8 @@ def embedded_lab(serve: tuple[str, int] | None = None, demo: bool = False) -> It
                 supervisor.add("demo", "demo", until_done=True)
             supervisor.add("worker", "attach", "--name", "local", *(["--warm", DEMO_BENCHMARK] if begins else []))
             supervisor.add("control", "control")
+            if asks_models:
+                supervisor.add("sessions", "sessions")
             yield supervisor
     except (AlreadyRunning, PortTaken) as error:
         raise CommandError(str(error), returncode=2) from error

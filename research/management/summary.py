@@ -7,8 +7,12 @@ from typing import Any
 
 from django.db.models import Count, Q, Sum
 
+from research.loop.account import tried
 from research.loop.beside import calibrations, combinations, interactions
-from research.models import Experiment, Lease, MergeRequest, Project, Result, Verdict
+from research.management.waste import waste
+from research.models import Call, Experiment, Lease, MergeRequest, Project, Result, Verdict
+from research.validation.predictions import predictions
+from research.validation.yields import yields
 
 
 def summary(project: Project) -> dict[str, Any]:
@@ -22,6 +26,7 @@ def summary(project: Project) -> dict[str, Any]:
     slots = max([result.machine.slots for result in results.select_related("machine")[:1]], default=1)
     lower = project.contract.metric.lower_is_better
     gain = (start - champion) / start * (1 if lower else -1) if start and champion else None
+    device_seconds = results.aggregate(total=Sum("device_seconds"))["total"] or 0.0
     return {
         "project": project.name,
         "metric": project.contract.metric.name,
@@ -39,15 +44,30 @@ def summary(project: Project) -> dict[str, Any]:
         "interactions": [read.to_json() for _, read in interactions(project)],
         "audits": [point.to_json() for point in calibrations(project)],
         **newest_ablation(project),
-        "device_seconds": round(results.aggregate(total=Sum("device_seconds"))["total"] or 0, 1),
+        "device_seconds": round(device_seconds, 1),
+        **waste(project, gain, device_seconds),
         "wall_seconds": round(project.wall_seconds, 1),
         "budgeted_share": _share(sum(row["train_wall"] for row in timed), slots * project.wall_seconds),
         "idle_median_s": round(median(gaps), 3) if gaps else None,
         "idle_max_s": round(max(gaps), 3) if gaps else None,
         "beyond_budget_median_s": _median([row["total_wall"] - row["train_wall"] for row in timed]),
         "isolation_level": min(results.values_list("isolation_level", flat=True), default=None),
+        **asked_of_models(project),
         "researchers": sorted(set(project.threads.values_list("researcher", flat=True))),
+        "yields": [row.to_json() for row in yields(tried(project), project.price_a_second)],
+        "predictions": [row.summary() for row in predictions(tried(project))],
         "data_id": project.data_id,
+    }
+
+
+def asked_of_models(project: Project) -> dict[str, Any]:
+    """Sessions with models and what they cost; money None where the price of a model is not known."""
+    spent = Call.objects.filter(session__project=project).committed()
+    return {
+        "sessions": project.sessions.count(),
+        "model_calls": spent.calls,
+        "model_tokens": spent.tokens,
+        "model_money": None if spent.unpriced else float(spent.money),
     }
 
 

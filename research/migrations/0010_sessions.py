@@ -74,7 +74,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('public_id', models.CharField(default=research.models.ids.new_id, editable=False, max_length=16, unique=True)),
-                ('key', models.CharField(help_text='one session a purpose: a step that runs again finds it', max_length=80, unique=True)),
+                ('key', models.CharField(help_text='one a purpose: a step that runs again finds it', max_length=80, unique=True)),
                 ('purpose', models.CharField(choices=[('propose', 'Propose'), ('implement', 'Implement'), ('review', 'Review')], max_length=12)),
                 ('mode', models.CharField(blank=True, help_text='exploit, explore, combine, ablate or revisit', max_length=12)),
                 ('base', models.CharField(help_text='the commit whose files it reads and edits', max_length=40)),
@@ -121,7 +121,7 @@ class Migration(migrations.Migration):
                 ('number', models.PositiveIntegerField()),
                 ('model', models.CharField(help_text="the lab's name of the model", max_length=80)),
                 ('state', models.CharField(choices=[('asked', 'Asked'), ('answered', 'Answered'), ('failed', 'Failed'), ('lost', 'Lost')], default='asked', max_length=12)),
-                ('first_message', models.PositiveIntegerField(default=0, help_text='messages sent: all from here that are not left out')),
+                ('first_message', models.PositiveIntegerField(default=0, help_text='sent: all from here that are not left out')),
                 ('partial', models.TextField(blank=True, help_text='what has come so far; of a failed call, what had come')),
                 ('prompt_tokens', models.PositiveIntegerField(default=0)),
                 ('cached_tokens', models.PositiveIntegerField(default=0)),

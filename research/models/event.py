@@ -60,6 +60,7 @@ class Event(models.Model):
         ABLATION = "ablation"
         MORE_SEEDS = "more_seeds"
         STEERED = "steered"
+        SAID = "said"  # a person said a sentence to a researcher, asked it to try something, or took that back
         OBEYED = "obeyed"  # the researcher's first idea under new steering
         HALTED = "halted"
         STATE = "state"  # a thread or project was paused, resumed, finished, exhausted
@@ -70,6 +71,7 @@ class Event(models.Model):
         MACHINE = "machine"
         MEMBER = "member"  # a role was given or taken: open sockets are looked at again
         SESSION = "session"  # a conversation with a model began or ended
+        TECHNIQUE = "technique"  # a change was proposed as a technique, or that was decided
         NOTE = "note"
 
     seq = models.BigIntegerField(primary_key=True)

@@ -10,6 +10,7 @@ from django.db import models, transaction
 from django.db.models import Max, Q
 from django.utils import timezone
 
+from benchmarks.contract import Preset
 from research.models.audit import AuditEntry
 from research.models.candidate import Candidate
 from research.models.data_use import DataUse
@@ -38,10 +39,25 @@ class ExperimentQuerySet(models.QuerySet["Experiment"]):
         """Running, or settled. One that stopped before it could tell is no dead end: it may be tried again."""
         return self.exclude(state=Experiment.State.CANCELLED).exclude(verdict__kind=str(VerdictKind.INCONCLUSIVE))
 
+    def refusing_rewrites(self) -> ExperimentQuerySet:
+        """The same for code of a researcher's own, where a stop that saw no gain is an end too.
+
+        A catalogue has few arms and draws them again on purpose; a model that writes the same again only forgot.
+        """
+        could_not_tell = Q(verdict__kind=str(VerdictKind.INCONCLUSIVE)) & ~Q(verdict__relative__lte=0)
+        return self.exclude(state=Experiment.State.CANCELLED).exclude(could_not_tell)
+
     def isolation(self) -> dict[int, int]:
         """By pk the lowest isolation level among the results of each; those without a result are left out."""
         found = self.filter(trials__result__isnull=False).order_by().values_list("pk")
         return dict(found.annotate(level=models.Min("trials__result__isolation_level")))
+
+
+class Comparisons(models.Manager["Experiment"]):
+    """All but short checks: those compare nothing, so no list, count or verdict may meet one."""
+
+    def get_queryset(self) -> ExperimentQuerySet:
+        return ExperimentQuerySet(self.model, using=self._db).exclude(purpose=Experiment.Purpose.CHECK)
 
 
 class Experiment(models.Model):
@@ -64,6 +80,7 @@ class Experiment(models.Model):
         BASELINE = "baseline"  # a new champion against itself
         AUDIT = "audit"  # the champion against the start, after so many merges
         ABLATION = "ablation"  # the champion without one of its changes
+        CHECK = "check"  # whether a change runs at all; one trial, never compared, shown or counted
 
     public_id = models.CharField(max_length=16, unique=True, default=new_id, editable=False)
     key = models.CharField(max_length=80, unique=True, help_text="makes planning idempotent")
@@ -83,16 +100,22 @@ class Experiment(models.Model):
     bar = models.FloatField(null=True, help_text="the e-value that the campaign asks of it, fixed at the first look")
     confirm_split = models.CharField(max_length=20, blank=True, help_text="what confirms it, fixed at the first look")
     wanted_pairs = models.PositiveIntegerField(default=0, help_text="of a replicate: what a person asked for")
+    preset = models.CharField(max_length=40, blank=True, help_text="where it is not the project's")
     trusted = models.BooleanField(default=False, help_text="the code of both arms ships with the lab")
     state = models.CharField(max_length=12, choices=State, default=State.RUNNING)
     served = models.DateTimeField(null=True, blank=True, help_text="when a machine last took a pair of it")
     created = models.DateTimeField(default=timezone.now)
     ended = models.DateTimeField(null=True, blank=True)
 
-    objects = ExperimentQuerySet.as_manager()
+    objects = Comparisons.from_queryset(ExperimentQuerySet)()
+    every = ExperimentQuerySet.as_manager()
 
     class Meta:
-        constraints = [models.UniqueConstraint(fields=["project", "number"], name="experiment_number")]
+        constraints = [
+            models.UniqueConstraint(  # a check takes no number: those of experiments, and their seeds, do not move
+                fields=["project", "number"], condition=~Q(purpose="check"), name="experiment_number"
+            )
+        ]
         indexes = [models.Index(fields=["thread"], condition=Q(state="running"), name="running_experiment")]
 
     def __str__(self) -> str:
@@ -100,8 +123,17 @@ class Experiment(models.Model):
 
     def save(self, *args: Any, **options: Any) -> None:
         if self._state.adding:
-            self.trusted = Candidate.all_trusted(self.project, {self.baseline_commit, self.candidate_commit})
+            commits = {self.baseline_commit, self.candidate_commit}
+            self.trusted = not self.is_check and Candidate.all_trusted(self.project, commits)
         super().save(*args, **options)
+
+    @property
+    def is_check(self) -> bool:
+        return self.purpose == self.Purpose.CHECK
+
+    @property
+    def sizes(self) -> Preset:
+        return self.project.contract.preset(self.preset or self.project.preset)
 
     @property
     def subject(self) -> Candidate | None:
@@ -125,10 +157,12 @@ class Experiment(models.Model):
         """True once: for the caller that ends it. What still waits is not measured any more."""
         return self._close(self.State.ENDED)
 
-    def cancel(self) -> None:
+    def cancel(self, why: str = "") -> bool:
         with transaction.atomic():
-            if self._close(self.State.CANCELLED):
-                Event.record(Event.Kind.EXPERIMENT, f"experiment {self.number} was cancelled", experiment=self)
+            if closed := self._close(self.State.CANCELLED):
+                words = f"experiment {self.number} was cancelled" + (f": {why}" if why else "")
+                Event.record(Event.Kind.EXPERIMENT, words, experiment=self)
+        return closed
 
     def complete_pairs(self) -> tuple[PairedScore, ...]:
         """The pairs with two scores, in the order they were planned."""
@@ -210,7 +244,7 @@ class Experiment(models.Model):
 
     def _close(self, state: State) -> bool:
         with transaction.atomic():
-            running = Experiment.objects.running().filter(pk=self.pk)
+            running = Experiment.every.running().filter(pk=self.pk)
             if not running.update(state=state, ended=timezone.now()):
                 return False
             self.trials.cancel_waiting()

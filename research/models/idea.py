@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.db import models, transaction
 from django.db.models import Max
 from django.utils import timezone
 
+from benchmarks.catalogue import is_change
 from research.models.event import Event
 from research.models.ids import new_id
 from research.models.project import Project
 from research.models.thread import Thread
+from research.validation.criteria import Criteria
 
 
 class IdeaQuerySet(models.QuerySet["Idea"]):
@@ -48,6 +51,7 @@ class Idea(models.Model):
     mode = models.CharField(max_length=12, blank=True, help_text="exploit, explore, combine, ablate or revisit")
     plan = models.TextField(blank=True, help_text="how it is to be done, for whoever implements it")
     model = models.CharField(max_length=80, blank=True, help_text="the model or agent that proposed it")
+    criteria = models.JSONField(default=dict, blank=True, help_text="when it is given up")
     fingerprint = models.CharField(max_length=64, db_index=True)
     trusted = models.BooleanField(default=False, help_text="what it adds is code that ships with the lab")
     state = models.CharField(max_length=12, choices=State, default=State.PROPOSED)
@@ -72,6 +76,11 @@ class Idea(models.Model):
     def techniques(self) -> list[str]:
         return [str(step["technique"]) for step in self.steps]
 
+    def labels(self) -> list[frozenset[str]]:
+        """What steering may call each part: of a technique its name, family and files, of own code files and tags."""
+        known, own = self.project.labels, frozenset({*self.files, *self.tags})
+        return [known.get(name, frozenset({name}) | (own if is_change(name) else set())) for name in self.techniques]
+
     @classmethod
     def next_number(cls, thread: Thread) -> int:
         return (thread.ideas.aggregate(last=Max("number"))["last"] or 0) + 1
@@ -80,8 +89,10 @@ class Idea(models.Model):
     def add(cls, thread: Thread, number: int, **fields: Any) -> Idea:
         """Save a new idea of a thread. A combination adds no code of its own: what goes into it decides."""
         fields.setdefault("trusted", fields["kind"] == cls.Kind.COMBINATION)
+        fields.setdefault("researcher", thread.researcher)
+        fields["criteria"] = Criteria.from_json(fields.get("criteria", {})).to_json()
         with transaction.atomic():
-            idea = cls.objects.create(thread=thread, number=number, researcher=thread.researcher, **fields)
+            idea = cls.objects.create(thread=thread, number=number, **fields)
             Event.record(Event.Kind.IDEA, f"idea {number}: {idea.name}", thread=thread)
         return idea
 
@@ -96,9 +107,14 @@ class Idea(models.Model):
             mine = Idea.objects.filter(pk=self.pk, state=self.State.PROPOSED)
             refused = mine.update(state=self.State.REFUSED, refusal=why, pointer=pointer) == 1
             if refused:
+                for session in self.sessions.open():
+                    session.stop("refused", f"the idea was refused: {why}")
                 Event.record(Event.Kind.REFUSED, f"idea {self.number} refused: {why}", thread=self.thread)
         self.refresh_from_db(fields=["state", "refusal", "pointer"])
         return refused
 
-    def implemented(self) -> None:
-        Idea.objects.filter(pk=self.pk, state=self.State.PROPOSED).update(state=self.State.IMPLEMENTED)
+    def implemented(self, files: Sequence[str]) -> None:
+        """`files`: what its commit changes; a catalogue knew that before, a model does not."""
+        fields = {} if self.files else {"files": list(files)}
+        mine = Idea.objects.filter(pk=self.pk, state=self.State.PROPOSED)
+        mine.update(state=self.State.IMPLEMENTED, **fields)

@@ -19,7 +19,7 @@ from research.models.people import Membership, Role
 from research.validation import records
 
 LEASE_TIME = timedelta(seconds=15)
-SCREENING = ("screen", "extend")  # stages whose pairs confirm nothing
+SCREENING = ("screen", "extend", "check")  # stages whose trials confirm nothing
 SCREEN_LEVEL, CONFIRM_LEVEL = 1, 2  # isolation that code from outside the lab needs
 
 

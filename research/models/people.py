@@ -85,6 +85,9 @@ class Membership(models.Model):
         own = threads.filter(steered_by=user.pk).first()
         if own is not None:
             raise NotAllowed(f"you started or steered thread {own.number} last; somebody else has to {act}")
+        handed = threads.filter(ideas__submission__token__owner=user.pk).first()
+        if handed is not None:
+            raise NotAllowed(f"an agent of yours works on thread {handed.number}; somebody else has to {act}")
 
     @classmethod
     def projects_of(cls, user: AbstractUser) -> models.QuerySet[Project]:
@@ -96,6 +99,15 @@ class Membership(models.Model):
         if user.is_superuser or mine.filter(project=None).exists():
             return projects
         return projects.filter(pk__in=mine.values("project"))
+
+    @classmethod
+    def projects_seen_with(cls, project: Project) -> models.QuerySet[Project]:
+        """Projects that everybody who sees this one may see too; it is among them."""
+        projects: models.QuerySet[Project] = apps.get_model("research", "Project").objects.all()
+        everywhere = Q(user__is_superuser=True) | Q(user__in=cls.objects.filter(project=None).values("user"))
+        for user in cls.objects.filter(project=project).exclude(everywhere).values_list("user", flat=True):
+            projects = projects.filter(pk__in=cls.objects.filter(user=user).values("project"))
+        return projects
 
     @classmethod
     def give(cls, by: AbstractUser, user: AbstractUser, project: Project | None, role: int) -> None:

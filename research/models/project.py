@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,17 @@ from django.utils import timezone
 
 from benchmarks.contract import Benchmark, Preset, load
 from benchmarks.data import parts_of
+from benchmarks.found import files_of
 from research.models.audit import AuditEntry
 from research.models.event import Event
 from research.models.ids import new_id
 from research.models.people import Membership, Role
 
-BUDGETS = ("max_trials", "max_device_seconds", "max_wall_seconds")
+USUAL_PRICES = {
+    "cpu": Decimal("0.05"),
+    "gpu": Decimal("2.50"),
+}  # a device-hour: about what hosts charge for a rented one
+BUDGETS = ("max_trials", "max_device_seconds", "max_wall_seconds", "max_money", "max_tokens")
 
 
 def new_seed_key() -> str:
@@ -66,6 +72,10 @@ class Project(models.Model):
         max_digits=14, decimal_places=8, null=True, blank=True, help_text="of models; never passed, not by one call"
     )
     max_tokens = models.PositiveBigIntegerField(null=True, blank=True, help_text="of models, prompt and reply together")
+    device_price = models.DecimalField(
+        max_digits=10, decimal_places=4, null=True, blank=True,
+        help_text="of one device-hour, in the money of the models: what a choice between them weighs; None: a default",
+    )  # fmt: skip
     memory = models.BooleanField(default=True, help_text="researchers see lessons, and repetitions are refused")
     wall_seconds = models.FloatField(default=0, help_text="time the search has been running, over all starts")
     audit_every = models.PositiveIntegerField(
@@ -118,7 +128,12 @@ class Project(models.Model):
         """Store what the catalogue holds, where it changed. Only the control worker tries techniques: it parses."""
         version = self.contract.catalogue_version(self.start)
         if self.techniques.get("version") != version:
-            self.techniques = {"version": version, "by_name": self.contract.describe_techniques(self.start)}
+            found = {
+                row.name: {"title": row.title, "family": row.family, "files": files_of(row.patch)}
+                for row in self.found_techniques.model.objects.in_catalogue(self)
+            }
+            by_name = {**found, **self.contract.describe_techniques(self.start)}
+            self.techniques = {"version": version, "by_name": by_name}
             self.save(update_fields=["techniques"])
 
     @property
@@ -167,10 +182,11 @@ class Project(models.Model):
         before = {self.State.ACTIVE, self.State.PAUSED, self.State.EXHAUSTED}
         self._act(by, "finish", before, self.State.FINISHED, "")
 
-    def set_budget(self, by: User, **limits: float | None) -> None:
-        """Set one or more of max_trials, max_device_seconds and max_wall_seconds; None lifts a limit.
+    def set_budget(self, by: User, **limits: float | Decimal | None) -> None:
+        """Set one or more of BUDGETS; None lifts a limit.
 
-        An exhausted project goes on, until the next look finds the new budget spent too.
+        An exhausted project goes on, until the next look finds the new budget spent too; so does what a cap on models
+        had stopped.
         """
         Membership.require(by, self, Role.MEMBER, "set its budget")
         if unknown := sorted(set(limits) - set(BUDGETS)):
@@ -179,11 +195,32 @@ class Project(models.Model):
             raise ValueError("a budget must be above 0; leave it empty for none")
         with transaction.atomic():
             Project.objects.filter(pk=self.pk).update(**limits)
-            AuditEntry.record(by, "budget", self, **limits)
+            plain = {name: float(limit) if isinstance(limit, Decimal) else limit for name, limit in limits.items()}
+            AuditEntry.record(by, "budget", self, **plain)
             words = ", ".join(f"{_limit(name, value)}" for name, value in limits.items())
             Event.record(Event.Kind.STATE, f"budget set by {by}: {words}", project=self, actor=by)
             self._change({self.State.EXHAUSTED}, self.State.ACTIVE, "")
+            for thread in self.threads.all():
+                thread.funded("the budget was raised")
         self.refresh_from_db(fields=list(limits))
+
+    @property
+    def price_a_second(self) -> float:
+        """What a device-second counts for beside the money that models cost."""
+        usual = USUAL_PRICES["cpu" if self.sizes.clock == "cpu" else "gpu"]
+        return float(usual if self.device_price is None else self.device_price) / 3600
+
+    def set_device_price(self, by: User, price: Decimal | None) -> None:
+        """What one device-hour counts for when researchers are chosen by yield per cost; None takes the default."""
+        Membership.require(by, self, Role.MEMBER, "set its price of device time")
+        if price is not None and not 0 <= price < 100_000:
+            raise ValueError("the price of a device-hour is 0 or more; leave it empty for the default")
+        with transaction.atomic():
+            Project.objects.filter(pk=self.pk).update(device_price=price)
+            AuditEntry.record(by, "device price", self, price=None if price is None else str(price))
+            words = "the default" if price is None else str(price)
+            Event.record(Event.Kind.STATE, f"price of a device-hour set by {by}: {words}", project=self, actor=by)
+        self.refresh_from_db(fields=["device_price"])
 
     def set_single_person(self, by: User, single: bool) -> None:
         """Whether whoever started or steered a thread may also approve what it found. Shown on the pages."""
@@ -215,6 +252,6 @@ class Project(models.Model):
         return changed
 
 
-def _limit(name: str, value: float | None) -> str:
+def _limit(name: str, value: float | Decimal | None) -> str:
     what = name.removeprefix("max_").replace("_", " ")
-    return f"no limit of {what}" if value is None else f"{value:g} {what}"
+    return f"no limit of {what}" if value is None else f"{value:.12g} {what}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from django.db import models, transaction
-from django.db.models import F, Q
+from django.db.models import Case, F, Q, Value, When
 from django.utils import timezone
 
 from research.models.event import Event
@@ -13,6 +13,7 @@ from research.models.machine import LEASE_TIME, Lease, Machine
 from research.models.project import Project
 
 MAX_ATTEMPTS = 4
+CHECK = "check"  # the stage of a short check: one trial, no pair
 
 
 class TrialQuerySet(models.QuerySet["Trial"]):
@@ -40,17 +41,38 @@ class TrialQuerySet(models.QuerySet["Trial"]):
             made += new
         return made
 
-    def claim_pair(self, machine: Machine, worker: str) -> list[Lease]:
-        """Lease both arms of the next waiting pair, or nothing.
+    def comparing(self) -> TrialQuerySet:
+        """Without short checks, which are no measurement."""
+        return self.exclude(stage=CHECK)
 
-        The experiment served longest ago comes first, so that threads and the noise floor take turns. One short
-        transaction; a pair taken by somebody else in between is left alone.
+    def plan_check(self, experiment: Experiment) -> None:
+        """Its only trial, scored on the text it trains on: validation text takes no part in a check."""
+        Trial.objects.get_or_create(
+            experiment=experiment, stage=CHECK, pair=0, arm=Trial.Arm.CANDIDATE,
+            defaults={
+                "project": experiment.project, "seed": experiment.project.seed(0, CHECK, 0),
+                "commit": experiment.candidate_commit, "slot": 0, "split": "train",
+            },
+        )  # fmt: skip
+
+    def claim_pair(self, machine: Machine, worker: str) -> list[Lease]:
+        """Lease both arms of the next waiting pair, or a short check alone, or nothing.
+
+        The experiment served longest ago comes first, so that threads and the noise floor take turns. A machine takes
+        checks and pairs by turns where both wait: a check waits for one pair, and no pair for more than one check.
+        One short transaction; a pair taken by somebody else in between is left alone.
         """
+        newest = Lease.objects.filter(machine=machine).order_by("-pk").values_list("trial__stage").first()
+        turn = When(stage=CHECK, then=Value(newest == (CHECK,)))
         live = (Project.State.ACTIVE, Project.State.EXHAUSTED)
         first = (
             self.waiting()
             .filter(machine.takes(), experiment__state=Experiment.State.RUNNING, project__state__in=live)
-            .order_by(F("experiment__served").asc(nulls_first=True), "pk")
+            .order_by(
+                Case(turn, default=Value(newest != (CHECK,)), output_field=models.BooleanField()),
+                F("experiment__served").asc(nulls_first=True),
+                "pk",
+            )
             .values("experiment_id", "stage", "pair")
             .first()
         )
@@ -58,12 +80,14 @@ class TrialQuerySet(models.QuerySet["Trial"]):
             return []
         with transaction.atomic():
             trials = list(Trial.objects.waiting().filter(**first).order_by("pk"))
-            if len(trials) == 1:  # measured alone, on a quieter machine, it would have an advantage
+            if (
+                len(trials) == 1 and first["stage"] != CHECK
+            ):  # measured alone, on a quieter machine, it would have an advantage
                 trials[0].lose("the other arm of its pair ended without it; a new pair takes its place")
                 return []
             leases = [lease for trial in trials if (lease := trial.lease(machine, worker))]
             if leases:
-                Experiment.objects.filter(pk=first["experiment_id"]).update(served=timezone.now())
+                Experiment.every.filter(pk=first["experiment_id"]).update(served=timezone.now())
         return leases
 
     def return_expired(self) -> int:
@@ -142,7 +166,7 @@ class Trial(models.Model):
             if not lease.release():
                 return False
             again = self.State.WAITING if lease.generation < MAX_ATTEMPTS else self.State.LOST
-            if Experiment.objects.filter(pk=self.experiment_id).exclude(state=Experiment.State.RUNNING).exists():
+            if Experiment.every.filter(pk=self.experiment_id).exclude(state=Experiment.State.RUNNING).exists():
                 again = self.State.CANCELLED
             Trial.objects.filter(pk=self.pk, generation=lease.generation).update(state=again, note=why)
             self._tell_of(Event.Kind.TRIAL_ENDED, f"{self.name}: {again.value}, {why}")
@@ -159,7 +183,15 @@ class Trial(models.Model):
         return True
 
     def _tell_of(self, kind: str, text: str) -> None:
-        Event.record(kind, text, experiment=self.experiment)
+        if self.stage != CHECK:  # its researcher is told; the feed and the pages are not
+            Event.record(kind, text, experiment=self.experiment)
+
+
+class Measurements(models.Manager["Result"]):
+    """All but those of short checks, whose scores nobody may see or add up."""
+
+    def get_queryset(self) -> models.QuerySet[Result]:
+        return super().get_queryset().exclude(trial__stage=CHECK)
 
 
 class Result(models.Model):
@@ -183,6 +215,9 @@ class Result(models.Model):
     losses = models.ForeignKey("Artifact", models.SET_NULL, null=True, blank=True, related_name="+")
     sample = models.TextField(blank=True, help_text="what the trained model writes; data, never markup")
     created = models.DateTimeField(default=timezone.now)
+
+    objects = Measurements()
+    every = models.Manager["Result"]()
 
     class Meta:
         constraints = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from benchmarks.catalogue import Catalogue, Sources, Step, Technique, allows
 
@@ -63,6 +63,7 @@ class View:
     elsewhere: Mapping[str, str] = field(default_factory=dict)  # technique -> thread that has it confirmed
     sent_back: Sequence[tuple[Step, ...]] = ()  # changes that a person wanted different: never again just so
     labels: Mapping[str, frozenset[str]] = field(default_factory=dict)  # what steering calls each technique
+    discards: Sequence[tuple[Step, ...]] = ()  # settled against, and what that assumed holds for this head
 
     def allows(self, technique: Technique) -> bool:
         """Whether steering allows it, and no person has rejected it."""
@@ -95,11 +96,40 @@ class NothingToPropose(Exception):
 
 
 class Researcher(Protocol):
-    name: str
-    ships_code: bool  # all that it writes is code of the lab's own catalogue: confirmed at any isolation level
+    """Who proposes for a thread. Ideas come in one of three ways, and the loop tells them apart by this alone:
+
+    it is a Proposer          it answers at once, in the control worker
+    holds_sessions            a model is asked, in sessions that a process of their own carries on
+    neither                   nobody is asked: what comes is submitted from outside
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def ships_code(self) -> bool:
+        """All that it writes is code of the lab's own catalogue: confirmed at any isolation level."""
+        ...
+
+    @property
+    def holds_sessions(self) -> bool: ...
+
+
+@runtime_checkable
+class Proposer(Researcher, Protocol):
+    """A researcher that answers at once."""
 
     def propose(self, view: View) -> Draft: ...
 
     def implement(self, view: View, kind: str, steps: Sequence[Step]) -> tuple[Sources, tuple[Step, ...]]:
         """The changed sources and the new recipe. Raises DoesNotApply."""
         ...
+
+
+@dataclass(frozen=True)
+class Guest:
+    """A researcher whose ideas are made elsewhere; its code never ships with the lab."""
+
+    name: str
+    holds_sessions: bool = False
+    ships_code: bool = False

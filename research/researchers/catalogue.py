@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.catalogue import Sources, Step, Technique, Tunable, Value, changed_files
+from benchmarks.catalogue import Catalogue, Sources, Step, Technique, Tunable, Value, changed_files
 from benchmarks.edits import DoesNotApply
 from research.researchers.base import Draft, LessonView, NothingToPropose, View
 
@@ -39,6 +39,7 @@ class Arm:
 class CatalogueResearcher:
     name = "catalogue"
     ships_code = True
+    holds_sessions = False
 
     def propose(self, view: View) -> Draft:
         """The arm with the best draw that applies to the head and is no repetition."""
@@ -248,16 +249,20 @@ NEAR = 0.08  # settings closer than this are a near duplicate
 
 def _repeats(view: View, steps: Sequence[Step]) -> bool:
     """Tried on this head already (by any thread), with the same or nearly the same tunables; or being tried now; or
-    sent back by a person on whatever head."""
+    sent back by a person on whatever head; or discarded, as long as that holds for this head."""
     here = [attempt.steps for attempt in view.attempts if attempt.base == view.head or attempt.running]
-    return any(_is_near(view, steps, tried) for tried in (*here, *view.sent_back))
+    return any(is_near(view.catalogue, steps, tried) for tried in (*here, *view.sent_back, *view.discards))
 
 
-def _is_near(view: View, steps: Sequence[Step], others: Sequence[Step]) -> bool:
+def is_near(catalogue: Catalogue, steps: Sequence[Step], others: Sequence[Step]) -> bool:
+    """The same techniques with the same or nearly the same settings."""
     wanted, tried = {step.technique: step for step in steps}, {step.technique: step for step in others}
-    if set(tried) != set(wanted):
+    if set(tried) != set(wanted) or not wanted:
         return False
-    return all(distance(view.catalogue[name], wanted[name], tried[name]) < NEAR for name in wanted)
+    return all(
+        distance(catalogue[name], wanted[name], tried[name]) < NEAR if name in catalogue else wanted == tried
+        for name in wanted
+    )
 
 
 def _title(kind: str, parts: Sequence[Technique]) -> str:

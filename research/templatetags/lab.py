@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import datetime
+from decimal import Decimal
 from typing import TypeGuard
 
 from django import template
@@ -27,7 +28,8 @@ STATES = {
     "invalid": ("×", "bad"), "proposed": ("○", "quiet"), "implemented": ("◐", "live"), "refused": ("–", "quiet"),
     "gain": ("✔", "good"), "near_miss": ("≈", "warn"), "no_gain": ("=", "quiet"), "harm": ("▼", "bad"),
     "failure": ("×", "bad"), "conflict": ("×", "warn"), "structural": ("×", "bad"), "review": ("▲", "warn"),
-    "info": ("·", "quiet"), "rolled_back": ("↶", "bad"),
+    "info": ("·", "quiet"), "rolled_back": ("↶", "bad"), "failed": ("×", "bad"), "stopped": ("■", "warn"),
+    "asked": ("◐", "live"), "answered": ("✔", "quiet"),
 }  # fmt: skip
 
 
@@ -134,6 +136,27 @@ def duration(seconds: float | None) -> str:
         return f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+
+
+@register.filter
+def money(value: Decimal | float | None) -> str:
+    """What models cost, in the unit of the price list: cents need no more than three digits, larger sums two places."""
+    if not isinstance(value, Decimal | int | float):
+        return NO_NUMBER
+    amount = float(value)
+    if not amount:
+        return "0"
+    return f"{amount:,.2f}" if amount >= 1 else f"{amount:.{min(8, 2 - math.floor(math.log10(abs(amount))))}f}"
+
+
+@register.filter
+def tokens(value: int | None) -> str:
+    """9,870; 98.7 k; 1.23 M."""
+    if not _is_number(value):
+        return NO_NUMBER
+    if value < 10_000:
+        return f"{value:,}"
+    return f"{value / 1e3:.3g} k" if value < 999_500 else f"{value / 1e6:,.2f} M"
 
 
 @register.filter

@@ -26,18 +26,27 @@ DID = {
     "finish": "finished", "budget": "set the budget of", "merge": "merged", "reject": "rejected",
     "request changes": "requested changes of", "more seeds": "asked for more pairs of",
     "retract a lesson": "retracted", "restore a lesson": "restored", "member": "changed the role of",
+    "say": "said something to", "ask to try": "asked something of", "withdraw": "took back a word to",
+    "raise a budget": "raised the budget of", "import autoresearch": "imported a search into",
+    "propose a technique": "proposed a technique from", "approve a technique": "approved a technique from",
+    "reject a technique": "rejected a technique from", "return a technique": "asked for changes of a technique from",
+    "retract a technique": "took out a technique from",
+    "import lessons": "imported lessons into",
     "sign-in link": "made a sign-in link for", "sign in": "signed in", "sign out": "signed out",
     "failed sign-in": "failed to sign in as", "single person": "switched single-person mode",
     "administer": "changed in the admin", "roll back": "rolled back", "ablate": "asked for an ablation of",
     "comment": "commented on", "reply": "replied on", "resolve a comment": "resolved a comment on",
     "reopen a comment": "reopened a comment on", "override a finding": "overrode a finding of",
     "reinstate a finding": "reinstated a finding of", "override isolation": "switched the isolation override of",
+    "replay": "replayed a session of", "prompt": "changed a prompt of",
+    "criteria": "set the limits of", "device price": "set the price of device time of",
 }  # fmt: skip
 ALONE = {"sign in", "sign out", "failed sign-in", "single person", "administer"}  # about nothing that has a page
-ABOUT = ("thread", "experiment", "request", "lesson", "machine", "user")
+ABOUT = ("thread", "session", "experiment", "request", "lesson", "machine", "user")
 NAMES = {
     "max_trials": "trials", "max_device_seconds": "device time", "max_wall_seconds": "time of search",
-    "before": "was", "address": "from", "on": "", "did": "", "what": "", "how": "",
+    "max_money": "money", "max_tokens": "tokens", "before": "was", "address": "from", "on": "", "did": "", "what": "",
+    "how": "",
 }  # fmt: skip
 ROLES = {0: "no role", **{role.value: str(role.label) for role in Role}}
 DECISIONS = {"merge", "reject", "request changes", "roll back"}
@@ -223,6 +232,8 @@ def _link(entry: AuditEntry, name: str, ids: Ids) -> Link | None:
         numbered = ids.threads if name == "thread" else ids.experiments
         id = value if isinstance(value, str) and value.isalnum() else numbered.get((entry.project_id, value))
         return Link(name if id == value else f"{name} {value}", reverse(name, args=[id]) if id else "")
+    if name == "session":
+        return Link("session", reverse("session", args=[value]) if str(value).isalnum() else "")
     if name == "lesson":
         return Link(f"lesson {value}", f"{reverse('lessons')}?id={value}")
     if name == "machine":

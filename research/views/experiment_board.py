@@ -13,13 +13,13 @@ from django.utils.safestring import SafeString, mark_safe
 
 from research.drawing.strip import Effect, strip
 from research.drawing.strip import Pair as Dot
+from research.logtext import tail
 from research.loop.memory import noise_floor
 from research.models import Experiment, Finding, Idea, Lease, NoiseFloor, Result, Trial, Verdict
 from research.validation.outcomes import Pooled
 from research.validation.records import Direction, Rule
 from research.views.curves import Curves, curves_of
 from research.views.datawords import DataUsed, data_used
-from research.views.logtext import tail
 from research.views.now import Now, measuring
 from research.views.pairs import Pair, Pairs, direction_of, order_of, pairs_of
 from research.views.rulewords import rule_words, what_next

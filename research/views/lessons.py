@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 from urllib.parse import urlencode
 
 from django.contrib.auth.models import AbstractUser
 from django.core.paginator import Page, Paginator
-from django.db.models import Q, TextField
-from django.db.models.functions import Cast
+from django.db.models import Case, FloatField, Q, Value, When
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_POST
 
-from research.models import Lesson, Membership, NotMergeable, Project, Role
+from research.models import Lesson, LessonQuerySet, Membership, NotMergeable, Project, Role
+from research.models.lesson_words import ranks
 from research.views.pages import checked, go, render_page
 
-A_PAGE, TECHNIQUES_OF = 50, 2_000  # lessons on a page; the newest lessons whose techniques can be chosen
+A_PAGE, CHOICES_OF, BEST_OF = 50, 2_000, 300  # on a page; newest ones that can be chosen by; ranked by their fit
+STATES = {
+    "reopened": ("worth another look", Q(reopened__isnull=False)),
+    "discard": ("held against a proposal", Q(reopened=None, retracted=False, binding=True) & ~Q(assumption={})),
+    "superseded": ("superseded or contradicted", Q(superseded_by__isnull=False)),
+    "imported": ("imported", ~Q(imported_from="")),
+    "retracted": ("retracted", Q(retracted=True)),
+}
 EXPLAINED = {
     Lesson.Kind.GAIN: "a confirmed gain",
     Lesson.Kind.NEAR_MISS: "probably a gain, too small to confirm",
@@ -70,7 +79,7 @@ class LessonsBoard:
         self.user = user
         self.asked = {
             name: asked.get(name, "").replace("\0", "").strip()[:200]
-            for name in ("q", "project", "kind", "technique", "id")
+            for name in ("q", "project", "kind", "technique", "tag", "file", "benchmark", "state", "id")
         }
         self.number = asked.get("page", "1")
 
@@ -82,21 +91,38 @@ class LessonsBoard:
     def kinds(self) -> list[tuple[str, str]]:
         return [(kind.value, f"{str(kind.label).lower()}: {EXPLAINED[kind]}") for kind in Lesson.Kind]
 
+    @property
+    def states(self) -> list[tuple[str, str]]:
+        return [(name, words) for name, (words, _) in STATES.items()]
+
     @cached_property
-    def techniques(self) -> list[str]:
-        """Names that can be chosen."""
-        rows = Lesson.objects.filter(project__in=self.projects).order_by("-pk").values_list("techniques", flat=True)
-        return sorted({str(step["technique"]) for row in rows[:TECHNIQUES_OF] for step in row})
+    def facets(self) -> list[Facet]:
+        """What can be chosen, the most frequent first; a filter with one choice is no choice."""
+        names = ("technique", "tag", "file", "benchmark")
+        counts: dict[str, Counter[str]] = {name: Counter() for name in names}
+        rows = Lesson.objects.filter(project__in=self.projects).order_by("-pk")
+        for techniques, tags, files, benchmark in rows.values_list("techniques", "tags", "files", "benchmark")[
+            :CHOICES_OF
+        ]:
+            found = ([step["technique"] for step in techniques], tags, files, [benchmark])
+            for name, values in zip(names, found, strict=True):
+                counts[name].update({str(value) for value in values})
+        facets = [Facet(name, self.asked[name], count.most_common()) for name, count in counts.items()]
+        return [facet for facet in facets if len(facet.choices) > 1 or facet.chosen]
 
     @cached_property
     def page(self) -> Page[Any]:
-        rows = Lesson.objects.filter(self._fitting(), project__in=self.projects).annotate(
-            technique_text=Cast("techniques", TextField())
-        )
-        if name := self.asked["technique"]:  # portable: SQLite cannot look into a list
-            rows = rows.filter(technique_text__contains=f'"technique": "{name}"')
-        rows = rows.select_related("project", "thread", "experiment__candidate__idea", "request").order_by("-pk")
+        rows = self._ordered(Lesson.objects.filter(self._fitting(), project__in=self.projects).search(self.asked["q"]))
+        for name in ("technique", "tag", "file"):
+            if self.asked[name]:
+                rows = rows.labelled(self.asked[name])
+        near = ("project", "thread", "experiment__candidate__idea", "request", "session", "superseded_by__experiment")
+        rows = rows.select_related(*near).prefetch_related("supersedes__experiment")
         return Paginator(rows, A_PAGE).get_page(self.number)
+
+    @property
+    def order(self) -> str:
+        return "best fit first" if self.asked["q"] else "newest first"
 
     @cached_property
     def rows(self) -> list[LessonRow]:
@@ -126,17 +152,36 @@ class LessonsBoard:
         needed = lesson.keeper
         return max(self.roles.get(None, 0), self.roles.get(lesson.project_id, 0)) >= needed
 
+    def _ordered(self, rows: LessonQuerySet) -> LessonQuerySet:
+        fits = ranks(self.asked["q"], BEST_OF) if self.asked["q"] else {}
+        if not fits:
+            return rows.order_by("-pk")
+        fit = Case(
+            *(When(pk=pk, then=Value(value)) for pk, value in fits.items()),
+            default=Value(0.0),
+            output_field=FloatField(),
+        )
+        return rows.order_by(fit.desc(), "-pk")
+
     def _fitting(self) -> Q:
-        fitting = Q()
-        for word in self.asked["q"].split()[:8]:
-            fitting &= Q(text__icontains=word)
+        fitting = STATES[self.asked["state"]][1] if self.asked["state"] in STATES else Q()
         if self.asked["project"]:
             fitting &= Q(project__name=self.asked["project"])
-        if self.asked["kind"]:
-            fitting &= Q(kind=self.asked["kind"])
+        for name in ("kind", "benchmark"):
+            if self.asked[name]:
+                fitting &= Q(**{name: self.asked[name]})
         if self.asked["id"].isdecimal():
             fitting &= Q(pk=int(self.asked["id"][:15]))
         return fitting
+
+
+@dataclass(frozen=True)
+class Facet:
+    """One thing to filter by, with what there is and how often."""
+
+    name: str
+    chosen: str
+    choices: list[tuple[str, int]]
 
 
 class LessonRow:
@@ -150,7 +195,29 @@ class LessonRow:
 
     @property
     def is_dead_end(self) -> bool:
-        return self.lesson.kind == Lesson.Kind.REJECTED
+        return self.lesson.is_dead_end
+
+    @property
+    def parts(self) -> list[Lesson]:
+        """Earlier lessons whose measurements this one holds too."""
+        return [old for old in self.lesson.supersedes.all() if old.superseded_why == Lesson.Superseded.POOLED]
+
+    @property
+    def contradicts(self) -> list[Lesson]:
+        return [old for old in self.lesson.supersedes.all() if old.superseded_why == Lesson.Superseded.CONTRARY]
+
+    @property
+    def superseded(self) -> str:
+        """By what later lesson, in words; empty where it stands."""
+        why = self.lesson.superseded_why if self.lesson.superseded_by_id else ""
+        return {"pooled": "counted in", "stronger": "superseded by", "contrary": "contradicted by"}.get(why, "")
+
+    @property
+    def held_until(self) -> str:
+        """What would make a discard worth another look; empty where it refuses nothing."""
+        lesson = self.lesson
+        holds = lesson.assumes if lesson.binding and not lesson.retracted and lesson.reopened is None else None
+        return holds.words() if holds else ""
 
     @property
     def explained(self) -> str:

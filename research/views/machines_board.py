@@ -21,6 +21,7 @@ from django.utils.safestring import SafeString, mark_safe
 from research.drawing.gantt import Bar, Lane, gantt
 from research.models import Experiment, Lease, Machine, Membership, NoiseFloor, Project, Role, Trial
 from research.models.machine import IdleGap
+from research.models.trial import CHECK
 from research.views.now import MEASURING, SILENT_AFTER, why_waiting
 
 WINDOW = timedelta(minutes=10)
@@ -92,7 +93,11 @@ class MachinesBoard:
     def waiting(self) -> list[Waiting]:
         """Pairs that no machine has taken yet, by experiment, in the order in which they will be."""
         live = (Project.State.ACTIVE, Project.State.EXHAUSTED)
-        trials = Trial.objects.waiting().filter(project__state__in=live, experiment__state=Experiment.State.RUNNING)
+        trials = (
+            Trial.objects.waiting()
+            .comparing()
+            .filter(project__state__in=live, experiment__state=Experiment.State.RUNNING)
+        )
         rows = trials.values("experiment_id", "stage").annotate(pairs=Count("pair", distinct=True))
         experiments = Experiment.objects.select_related("candidate__idea", "project", "thread").in_bulk(
             {row["experiment_id"] for row in rows}
@@ -286,6 +291,8 @@ class MachineBoard:
         slot = lease["trial__slot"]
         if lease["trial__project_id"] not in self.board.visible:
             return Running(slot, "", "", "", "", "a trial of another project", elapsed, about)
+        if lease["trial__stage"] == CHECK:
+            return Running(slot, "", "", "", "", "a short check of a change", elapsed, about)
         thread = lease["trial__experiment__thread__number"]
         what = f"{MEASURING.get(lease['trial__stage'], lease['trial__stage'])}, pair {lease['trial__pair'] + 1}"
         return Running(
@@ -306,10 +313,14 @@ def _typical(leases: list[Row]) -> float | None:
 
 
 def _href(lease: Row) -> str:
+    if lease["trial__stage"] == CHECK:  # has no page
+        return ""
     return reverse("experiment", args=[lease["trial__experiment__public_id"]])
 
 
 def _title(lease: Row) -> str:
+    if lease["trial__stage"] == CHECK:
+        return "a short check of a change"
     number, arm, stage = lease["trial__experiment__number"], lease["trial__arm"], lease["trial__stage"]
     end = "running" if lease["released"] is None else f"{(lease['released'] - lease['granted']).total_seconds():.1f} s"
     failure = f", {lease['trial__result__failure'].replace('_', ' ')}" if _failed(lease) else ""

@@ -59,8 +59,14 @@ def now_lines(threads: Iterable[Thread]) -> dict[int, Now]:
         if thread.pk in running:
             found[thread.pk] = _with_state(thread, measured[running[thread.pk].pk])
         else:
-            found[thread.pk] = _stopped(thread) or ready.get(thread.pk) or Now("proposing the next idea", "proposing")
+            found[thread.pk] = _stopped(thread) or ready.get(thread.pk) or _idle(thread)
     return found
+
+
+def _idle(thread: Thread) -> Now:
+    if thread.researcher == "external":
+        return Now("waiting for an agent from outside", "waiting", "quiet")
+    return Now("proposing the next idea", "proposing")
 
 
 def measuring(experiments: Sequence[Experiment]) -> dict[int, Now]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator
+from decimal import Decimal
 
 from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
@@ -14,10 +15,12 @@ from django.views.decorators.http import require_POST
 from research import tasks
 from research.loop import begin
 from research.models import NotAllowed, Project, Role
+from research.views.deciding_board import DecidingBoard
 from research.views.gain import gain_of
 from research.views.pages import go, project_for, render_page
 from research.views.project_board import ProjectBoard
 from research.views.project_form import new
+from research.views.session_models import why_not
 from research.views.worth_board import WorthBoard
 
 __all__ = ["add_thread", "new", "page", "state"]
@@ -37,7 +40,8 @@ def page(request: HttpRequest, name: str) -> HttpResponse | StreamingHttpRespons
     if request.GET.get("part") == "frontier" and request.GET.get("have") == board.key_text:
         return HttpResponse(status=204)  # the drawing of 10,000 attempts has not changed
     worth = WorthBoard(project, request.user)  # type: ignore[arg-type]  # the lab's users are auth.User
-    return render_page(request, "project", {"project": project, "board": board, "worth": worth})
+    boards = {"board": board, "worth": worth, "deciding": DecidingBoard(project)}
+    return render_page(request, "project", {"project": project, "may_steer": board.may_steer, **boards})
 
 
 @require_POST
@@ -56,9 +60,11 @@ def state(request: HttpRequest, name: str) -> HttpResponse:
 
 @require_POST
 def add_thread(request: HttpRequest, name: str) -> HttpResponse:
-    project = project_for(request, name, Role.MEMBER)
+    project, researcher = project_for(request, name, Role.MEMBER), request.POST.get("researcher", "")
+    if why := why_not(researcher):
+        return go(request, reverse("project", args=[name]), problem=f"{researcher} cannot search here: {why}")
     try:
-        thread = begin.add_thread(project, request.POST.get("researcher", ""), request.user)  # type: ignore[arg-type]
+        thread = begin.add_thread(project, researcher, request.user)  # type: ignore[arg-type]
     except (NotAllowed, ValueError) as refused:
         return go(request, reverse("project", args=[name]), problem=str(refused))
     tasks.advance_thread(thread.pk)
@@ -75,17 +81,21 @@ def _act(project: Project, user: User, request: HttpRequest) -> str:
         return "The search goes on."
     if act == "budget":
         trials = amount(request.POST.get("max_trials", ""), "trials")
+        money = amount(request.POST.get("max_money", ""), "money for models", 1e6)
+        tokens = amount(request.POST.get("max_tokens", ""), "tokens of models", 1e15)
         project.set_budget(
             user,
             max_trials=None if trials is None else int(trials),
             max_device_seconds=scaled(amount(request.POST.get("device_hours", ""), "device-hours")),
             max_wall_seconds=scaled(amount(request.POST.get("wall_hours", ""), "hours of search")),
+            max_money=None if money is None else Decimal(str(money)),
+            max_tokens=None if tokens is None else int(tokens),
         )
         return "The budget is set."
     raise ValueError(f"there is no action {act!r} here; pause, resume or set the budget")
 
 
-def amount(text: str, name: str) -> float | None:
+def amount(text: str, name: str, below: float = 1e9) -> float | None:
     """A number that a person typed; None where the field is empty."""
     text = text.strip().replace(",", "")
     if not text:
@@ -94,8 +104,8 @@ def amount(text: str, name: str) -> float | None:
         value = float(text)
     except ValueError:
         raise ValueError(f"{name}: {text[:20]!r} is not a number; leave it empty for no limit") from None
-    if not 0 < value < 1e9:
-        raise ValueError(f"{name}: a budget must be above 0; leave it empty for no limit")
+    if not 0 < value < below:
+        raise ValueError(f"{name}: a budget must be above 0 and below {below:g}; leave it empty for no limit")
     return value
 
 

@@ -15,7 +15,9 @@ from django.utils import timezone
 from django.utils.safestring import SafeString
 
 from research.loop import memory, noise
+from research.loop.account import paid
 from research.models import (
+    Call,
     Experiment,
     Lesson,
     Machine,
@@ -26,7 +28,7 @@ from research.models import (
     Result,
     Role,
 )  # fmt: skip
-from research.researchers import RESEARCHERS
+from research.researchers import OFFERED
 from research.validation.records import Rule, VerdictKind
 from research.views.datawords import DataUsed, data_used
 from research.views.experiment_rows import ExperimentRow, experiment_rows
@@ -96,7 +98,7 @@ class ProjectBoard:
 
     @property
     def researchers(self) -> list[str]:
-        return list(RESEARCHERS)
+        return list(OFFERED)
 
     # Frontier
 
@@ -253,6 +255,19 @@ class ProjectBoard:
             _burn("trials", spent.trials, project.max_trials, "{:,.0f}"),
             _burn("device-hours", spent.seconds / 3600, hours, "{:.2f} h"),
             _burn("hours of search", project.wall_seconds / 3600, wall, "{:.2f} h"),
+            *self._models(),
+        ]
+
+    def _models(self) -> list[Burn]:
+        """Money and tokens of models, reserves of calls under way included; nothing where none is asked or capped."""
+        project = self.project
+        money, tokens = paid(Call.objects.filter(session__project=project))
+        if not tokens and not money and project.max_money is None and project.max_tokens is None:
+            return []
+        limit = None if project.max_money is None else float(project.max_money)
+        return [
+            _burn("money for models", money, limit, "{:,.2f}"),
+            _burn("tokens", tokens, project.max_tokens, "{:,.0f}"),
         ]
 
     @cached_property
@@ -285,6 +300,11 @@ class ProjectBoard:
     @property
     def device_hours(self) -> str:
         return _hours(self.project.max_device_seconds)
+
+    @property
+    def max_money(self) -> str:
+        """Without the zeros behind it."""
+        return "" if self.project.max_money is None else f"{self.project.max_money.normalize():f}"
 
     @property
     def wall_hours(self) -> str:

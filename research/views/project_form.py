@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 from django import forms
@@ -23,12 +24,13 @@ from benchmarks.data import DataError, data_id
 from research import tasks
 from research.loop.begin import Budget, begin_project, rule_for
 from research.models import Machine, Membership, NoiseFloor, NotAllowed, Project, Result, Role
-from research.researchers import RESEARCHERS
+from research.researchers import OFFERED
 from research.templatetags.lab import duration
 from research.validation.named import DEFAULT, RULES, NamedRule, RuleError
 from research.validation.records import Rule
 from research.views.pages import go, render_page
 from research.views.project_board import seconds_a_pair
+from research.views.session_models import Configured, configured, why_not
 
 MOST_THREADS = 16
 HOUR = 3600.0
@@ -79,7 +81,7 @@ class Size:
 class ProjectForm(forms.Form):
     preset = forms.ChoiceField()
     start = forms.ChoiceField()
-    researcher = forms.ChoiceField(choices=[(name, name) for name in RESEARCHERS])
+    researcher = forms.ChoiceField(choices=[(name, name) for name in OFFERED])
     rule = forms.ChoiceField(choices=[(name, name) for name in RULES], initial=DEFAULT, required=False)
     target = forms.FloatField(required=False)
     threads = forms.IntegerField(min_value=1, max_value=MOST_THREADS, initial=2)
@@ -88,6 +90,8 @@ class ProjectForm(forms.Form):
     max_trials = forms.IntegerField(min_value=1, max_value=10**9, required=False)
     device_hours = forms.FloatField(min_value=0.01, max_value=10**6, required=False)
     wall_hours = forms.FloatField(min_value=0.01, max_value=10**6, required=False)
+    max_money = forms.DecimalField(min_value=Decimal("0.0001"), max_digits=14, decimal_places=8, required=False)
+    max_tokens = forms.IntegerField(min_value=1, max_value=10**15, required=False)
     single_person = forms.BooleanField(required=False)
 
     def __init__(self, contract: Benchmark, user: User, data: Any = None) -> None:
@@ -103,6 +107,12 @@ class ProjectForm(forms.Form):
         name: str = self.cleaned_data["name"]
         if Project.objects.filter(name__iexact=name).exists():
             raise ValidationError(f"There is a project {name} already; choose another name.")
+        return name
+
+    def clean_researcher(self) -> str:
+        name: str = self.cleaned_data["researcher"]
+        if why := why_not(name):
+            raise ValidationError(f"{name} cannot search here: {why}.")
         return name
 
     def clean_rule(self) -> str:
@@ -134,7 +144,8 @@ class ProjectForm(forms.Form):
         return begin_project(
             chosen["name"], self.contract.name, chosen["preset"], chosen["start"],
             [chosen["researcher"]] * chosen["threads"],
-            Budget(chosen["max_trials"], hours and hours * HOUR, wall and wall * HOUR),
+            Budget(chosen["max_trials"], hours and hours * HOUR, wall and wall * HOUR,
+                   chosen["max_money"], chosen["max_tokens"]),
             auto_approve=False, started_by=self.user, single_person=chosen["single_person"],
             question=chosen["question"].strip(), rule=chosen["rule"], target=chosen["target"],
         )  # fmt: skip
@@ -162,8 +173,21 @@ class ProjectForm(forms.Form):
         return found
 
     @property
+    def researchers(self) -> list[tuple[str, str]]:
+        """(name, why it cannot be chosen)"""
+        return [(name, why_not(name)) for name in OFFERED]
+
+    @property
+    def unavailable(self) -> Configured | None:
+        """What to set, where a researcher cannot be chosen for want of a model."""
+        return configured() if any(why for _, why in self.researchers) else None
+
+    @property
     def budgets(self) -> list[tuple[forms.BoundField, str]]:
-        labels = {"max_trials": "Trials", "device_hours": "Device-hours", "wall_hours": "Hours of search"}
+        labels = {
+            "max_trials": "Trials", "device_hours": "Device-hours", "wall_hours": "Hours of search",
+            "max_money": "Money for models", "max_tokens": "Tokens of models",
+        }  # fmt: skip
         return [(self[name], label) for name, label in labels.items()]
 
     @property

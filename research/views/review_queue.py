@@ -201,7 +201,7 @@ def sigma_of(verdict: Verdict) -> float | None:
 
 def seconds_a_trial(project: int) -> float | None:
     """How long the project's machines take for a trial, from the newest ones that ended."""
-    ended = Trial.objects.filter(project=project, ended__isnull=False).order_by("-ended")
+    ended = Trial.objects.comparing().filter(project=project, ended__isnull=False).order_by("-ended")
     times: list[datetime] = [at for at in ended.values_list("ended", flat=True)[:RECENT] if at]
     if len(times) < 4:
         return None

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from django.utils import timezone
 
 from research.models import Project, Result
+from research.models.trial import CHECK
 
 # Rows may become visible out of the order of their ids while their transactions run; none runs for that long.
 SETTLED_AFTER = timedelta(minutes=2)
@@ -45,19 +46,19 @@ class _Sums:
     def now(self) -> dict[Place, Cost]:
         """The kept sums and what came since. Not filtered by project: the ids alone find the new rows."""
         with self.lock:
-            if self.newest and not Result.objects.filter(pk=self.newest[0], created=self.newest[1]).exists():
+            if self.newest and not Result.every.filter(pk=self.newest[0], created=self.newest[1]).exists():
                 self.newest = None  # the table is another one: a restored backup, the next test
                 self.costs.clear()
-            fresh = Result.objects.filter(pk__gt=self.newest[0] if self.newest else 0).order_by("pk")
+            fresh = Result.every.filter(pk__gt=self.newest[0] if self.newest else 0).order_by("pk")
             young: dict[Place, Cost] = defaultdict(Cost)
             settled = timezone.now() - SETTLED_AFTER
-            for pk, project, thread, seconds, created in fresh.values_list(
-                "pk", "trial__project_id", "trial__experiment__thread_id", "device_seconds", "created"
+            for pk, project, thread, seconds, created, stage in fresh.values_list(
+                "pk", "trial__project_id", "trial__experiment__thread_id", "device_seconds", "created", "trial__stage"
             ):
                 is_settled = not young and created < settled
                 into = self.costs if is_settled else young
                 cost = into[project, thread]
-                cost.trials += 1
+                cost.trials += stage != CHECK  # a check costs its seconds and is no trial of the budget
                 cost.seconds += seconds
                 if is_settled:
                     self.newest = pk, created

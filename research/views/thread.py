@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from decimal import Decimal, InvalidOperation
 from typing import Any
 from urllib.parse import urlencode
 
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, QueryDict
 from django.urls import reverse
 from django.views.decorators.http import require_POST
 
 from research.models import Membership, NotMergeable, Role, Thread
 from research.tasks import advance_thread
+from research.views.deciding_board import DecidingBoard
 from research.views.difftext import files_of
 from research.views.pages import checked, go, render_page
+from research.views.session_thread import ThreadTalk
 from research.views.thread_board import ThreadBoard
 
 
@@ -40,6 +44,41 @@ def steer(request: HttpRequest, id: str) -> HttpResponse:
 
 
 @require_POST
+def ask(request: HttpRequest, id: str) -> HttpResponse:
+    """Say a sentence, ask for one try, take either back, or raise the budget."""
+    thread, sent = _thread(request, id, Role.MEMBER), request.POST
+    by, text = request.user, sent.get("text", "")
+    acts: dict[str, tuple[Callable[[], None], str]] = {
+        "say": (lambda: thread.say(by, text), "Said; the next idea is made under it"),  # type: ignore[arg-type]
+        "try": (lambda: thread.try_this(by, text), "Asked for; the next idea takes it or says why not"),  # type: ignore[arg-type]
+        "withdraw": (lambda: thread.withdraw(by, sent.get("id", "")), "Taken back"),  # type: ignore[arg-type]
+        "budget": (lambda: thread.raise_budget(by, *_limits(sent)), "The budget is raised"),  # type: ignore[arg-type]
+    }
+    if sent.get("act") not in acts:
+        raise Http404("say, try, withdraw or budget")
+    act, said = acts[sent["act"]]
+    url = reverse("thread", args=[id])
+    try:
+        act()
+    except ValueError as refusal:
+        return go(request, url, problem=str(refusal))
+    advance_thread(thread.pk)
+    return go(request, f"{url}#steering", said=said)
+
+
+def _limits(sent: QueryDict) -> tuple[int | None, Decimal | None]:
+    """Trials and money of the form; what is empty stays. Raises ValueError."""
+    money = sent.get("max_money", "").strip()
+    try:
+        amount = Decimal(money) if money else None
+    except InvalidOperation:
+        raise ValueError(f"{money[:20]!r} is no amount of money") from None
+    if amount is not None and not (amount.is_finite() and amount < 1_000_000):
+        raise ValueError("money must be below a million")
+    return _number(sent.get("max_trials")), amount
+
+
+@require_POST
 def state(request: HttpRequest, id: str) -> HttpResponse:
     """Pause or resume."""
     thread = _thread(request, id, Role.MEMBER)
@@ -63,12 +102,17 @@ def _thread(request: HttpRequest, id: str, role: int = Role.VIEWER) -> Thread:
 def _context(request: HttpRequest, thread: Thread) -> dict[str, Any]:
     asked = request.GET
     everything, before = asked.get("all") == "1", _number(asked.get("before"))
-    older = _number(asked.get("older"))
+    older, talk_below = _number(asked.get("older")), _number(asked.get("talk"))
     board = ThreadBoard(thread, asked.get("e", ""), asked.getlist("metric"))
     return {
         "thread": thread,
         "project": thread.project,
         "board": board,
+        "talk": ThreadTalk(thread, talk_below, board),
+        "session_query": _query(part="session", talk=talk_below),
+        "deciding": DecidingBoard(thread.project, thread),
+        "max_money": "" if thread.max_money is None else f"{float(thread.max_money):.8g}",
+        "gain_hours": _hours(thread.criteria.get("device_seconds_without_gain")),
         "may_steer": Membership.role_of(request.user, thread.project) >= Role.MEMBER,  # type: ignore[arg-type]
         "listed": lambda: board.experiments(older),
         "older": older,
@@ -83,6 +127,10 @@ def _context(request: HttpRequest, thread: Thread) -> dict[str, Any]:
         "events_query": _query(part="events", all=asked.get("all") if everything else None, before=before),
         "asked": {name: thread.directives.get(name, "") for name in ("focus", "forbid", "note")},
     }
+
+
+def _hours(seconds: float | None) -> str:
+    return f"{seconds / 3600:.6g}" if seconds else ""
 
 
 def _labels(thread: Thread) -> list[tuple[str, list[Any]]]:

@@ -71,6 +71,8 @@ class Steering:
     given: Event | None
     obeyed: Event | None
     fresh: bool
+    said: list[dict[str, str]]
+    wishes: list[dict[str, str]]
 
     @property
     def is_set(self) -> bool:
@@ -199,6 +201,7 @@ class ThreadBoard:
         return Steering(
             list(directives.get("focus", [])), list(directives.get("forbid", [])), str(directives.get("note", "")),
             given, answers.order_by("seq").first(), bool(directives.get("fresh", False)),
+            list(directives.get("say", [])), list(directives.get("try_this", [])),
         )  # fmt: skip
 
     @property

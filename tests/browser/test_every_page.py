@@ -12,6 +12,7 @@ from playwright.sync_api import Page
 from research.models import Event, Lesson, Thread, Trial
 from tests.browser.test_thread import write
 from tests.cast import World, focus, go
+from tests.session_play import ask, begin_session, whole_session
 
 
 def addresses(thread: Thread, world: World) -> list[str]:
@@ -25,6 +26,8 @@ def addresses(thread: Thread, world: World) -> list[str]:
         write(lease, 0, 40)
     ended, running = thread.experiments.order_by("number")[0], thread.experiments.order_by("-number")[0]
     assert Lesson.objects.exists() and Event.objects.exists()
+    session, asking = whole_session(thread), begin_session(thread)
+    ask(asking, partial="A reply that streams in")
     return [
         "/", f"/p/{thread.project.name}/", f"/p/{thread.project.name}/?by=time", "/projects/new/",
         f"/t/{thread.public_id}/", f"/e/{ended.public_id}/", f"/e/{running.public_id}/",
@@ -32,6 +35,7 @@ def addresses(thread: Thread, world: World) -> list[str]:
         f"/compare/?e={ended.public_id},{running.public_id}", "/compare/", f"/p/{thread.project.name}/graph/",
         "/review/", f"/review/{request.public_id}/", f"/review/{first.public_id}/", "/lessons/", "/machines/",
         "/settings/", "/audit/", "/members/", f"/p/{thread.project.name}/audit/", f"/p/{thread.project.name}/members/",
+        f"/s/{session.public_id}/", f"/s/{asking.public_id}/", f"/p/{thread.project.name}/prompts/",
     ]  # fmt: skip
 
 

@@ -8,9 +8,11 @@ fresh paired seeds.
 from __future__ import annotations
 
 import json
+import re
 import signal
 import threading
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
@@ -19,12 +21,14 @@ from django.db import Error as DatabaseError
 from benchmarks.contract import ContractError, load
 from benchmarks.data import DataError
 from research import tasks
+from research.loop.asking import models
 from research.loop.begin import Budget, begin_project, rule_for
 from research.management.embedded import choose_data, embedded_lab, ensure_data
 from research.management.progress import Progress
 from research.management.summary import closing_scores, summary
 from research.models import Ablation, Experiment, NotMergeable, Project
 from research.researchers import RESEARCHERS
+from research.researchers.llm.models import HOW, ModelsError
 from research.validation.named import DEFAULT, RULES, RuleError
 from runners.supervisor import Supervisor
 
@@ -50,9 +54,12 @@ class Command(BaseCommand):
         parser.add_argument("--minutes", type=float, default=25, help="wall time of the search, over all starts")
         parser.add_argument("--max-trials", type=int, help="stop after so many trials")
         parser.add_argument("--max-device-seconds", type=float, help="stop after so many seconds of device time")
+        parser.add_argument("--max-money", type=Decimal, help="of models: no call is made that could pass it")
+        parser.add_argument("--max-tokens", type=int, help="of models: no call is made that could pass it")
         parser.add_argument("--auto-approve", action="store_true", help="merge confirmed gains without a person")
         parser.add_argument("--audit-every", type=int, default=10, help="merges between champion-against-start audits")
         parser.add_argument("--ablate", action="store_true", help="at the end, beyond --minutes: each change left out")
+        parser.add_argument("--no-memory", action="store_true", help="to compare: no lessons, repetitions not refused")
         parser.add_argument("--data", help="the data folder (default: $LAB_DATA or ./data)")
         parser.add_argument("--json", action="store_true", help="print only the JSON object on stdout")
 
@@ -62,6 +69,8 @@ class Command(BaseCommand):
             raise CommandError("--threads must be 1 to 32 and --minutes above 0", returncode=2)
         if options["audit_every"] < 1:
             raise CommandError("--audit-every must be 1 or more", returncode=2)
+        if options["researcher"] == "llm":
+            self._models()
         stopping = threading.Event()
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda *_: stopping.set())
@@ -83,6 +92,13 @@ class Command(BaseCommand):
                 self.stdout.write(f"{key}: {value}")
         self.stdout.write(json.dumps(result))
 
+    def _models(self) -> None:
+        try:
+            if not models():
+                raise CommandError(f"no model is configured for --researcher llm: {HOW}", returncode=2)
+        except ModelsError as error:
+            raise CommandError(str(error), returncode=2) from error
+
     def _begin(self, options: dict[str, Any]) -> Project:
         """The unfinished campaign of the same arguments, or a new one."""
         base = "campaign-{benchmark}-{preset}-{start}-{researcher}-{threads}".format(**options)
@@ -90,7 +106,9 @@ class Command(BaseCommand):
             base += f"-{options['rule']}"
         if options["target"] is not None:
             base += f"-{options['target']:g}".replace(".", "_")
-        earlier = Project.objects.filter(name__startswith=f"{base}-n")
+        if options["no_memory"]:
+            base += "-no-memory"
+        earlier = Project.objects.filter(name__regex=rf"^{re.escape(base)}-n[0-9]+$")
         unfinished = earlier.exclude(state=Project.State.FINISHED).order_by("-pk").first()
         budget = Budget(options["max_trials"], options["max_device_seconds"], options["minutes"] * 60)
         project = begin_project(
@@ -102,7 +120,10 @@ class Command(BaseCommand):
         project.auto_approve = options["auto_approve"]
         project.max_wall_seconds = budget.wall_seconds
         project.audit_every = options["audit_every"]
-        project.save(update_fields=["auto_approve", "max_wall_seconds", "audit_every"])
+        project.max_money, project.max_tokens = options["max_money"], options["max_tokens"]
+        project.memory = not options["no_memory"]
+        kept = ["auto_approve", "max_wall_seconds", "audit_every", "max_money", "max_tokens", "memory"]
+        project.save(update_fields=kept)
         project.resume()
         return project
 

@@ -11,7 +11,6 @@ Plain records. The client makes replies of them, the conversation decides by the
         Unauthorized    a missing, wrong or exhausted key: stops the session with one line that says which variable
         BadRequest      the endpoint does not understand the request: stops the session, never tried again as it is
     FormatError         a reply that is no answer to what was asked; told to the model, a bounded number of times
-    CapReached          the next call could pass a cap on committed spend: it is not made
 """
 
 from __future__ import annotations
@@ -26,13 +25,16 @@ MILLION = Decimal(1_000_000)
 
 
 class ModelError(Exception):
-    """A call that brought no usable reply. One line; `text` holds what had come."""
+    """A call that brought no usable reply. One line; `text` holds what had come.
+
+    `wait`: seconds that the endpoint asks for. `charged`: it may charge for the call, although nothing is to be had.
+    """
 
     kind = "model_error"
 
-    def __init__(self, message: str, text: str = "", wait: float | None = None) -> None:
+    def __init__(self, message: str, text: str = "", wait: float | None = None, charged: bool = False) -> None:
         super().__init__(message)
-        self.text, self.wait = text, wait
+        self.text, self.wait, self.charged = text, wait, charged or bool(text)
 
 
 class RateLimited(ModelError):
@@ -45,6 +47,9 @@ class Unavailable(ModelError):
 
 class CutOff(ModelError):
     kind = "cut_off"
+
+    def __init__(self, message: str, text: str = "") -> None:
+        super().__init__(message, text, charged=True)
 
 
 class ContextFull(ModelError):
@@ -67,10 +72,6 @@ class FormatError(Exception):
     """A reply that is no answer to what was asked. The text is what the model is told."""
 
 
-class CapReached(Exception):
-    """The next call could pass a cap on committed spend. One line that says which."""
-
-
 @dataclass(frozen=True)
 class ModelSpec:
     """One model of one endpoint. Prices are per million tokens; None: unknown, so no cap on money can be kept."""
@@ -87,6 +88,7 @@ class ModelSpec:
     price_out: Decimal | None = None
     timeout_seconds: float = 120.0  # without a byte
     tools: bool = True  # False: tool calls are asked for as JSON in text, held to a schema where the endpoint can
+    schema: str = "json_schema"  # how it is told the schema; json_object: as llama-cpp-python; none: not at all
     extra: Mapping[str, Any] = field(default_factory=dict)  # more fields of the request body
 
     @property
@@ -126,8 +128,10 @@ class ToolCall:
         """Raises FormatError where it is no JSON object."""
         try:
             found = json.loads(self.arguments or "{}")
-        except ValueError as error:
-            raise FormatError(f"the arguments of {self.name} are not JSON: {error}") from error
+        except (ValueError, RecursionError) as error:
+            raise FormatError(
+                f"the arguments of {self.name} are not JSON ({error}); a reply that is too long is cut off: write less"
+            ) from error
         if not isinstance(found, dict):
             raise FormatError(f"the arguments of {self.name} must be a JSON object")
         return found

@@ -14,6 +14,7 @@ CANDIDATES = int(os.environ.get("PLANTED_CANDIDATES", "40"))
 class Notes:
     name = "notes"
     ships_code = False  # it is measured like anybody's from outside
+    holds_sessions = False
 
     def propose(self, view: View) -> Draft:
         number = len(view.attempts) + 1

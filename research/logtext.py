@@ -41,6 +41,12 @@ def clean(content: bytes) -> list[str]:
     return rows
 
 
+def said(text: str) -> str:
+    """A text that is no log: whole, without terminal codes, with what hides or reorders made visible."""
+    rows = ANSI.sub("", text).replace("\r\n", "\n").split("\n")
+    return "\n".join(row if PLAIN.fullmatch(row) else "".join(map(_visible, row)) for row in rows)
+
+
 def _line(row: str) -> str:
     row = row.rstrip("\r").rsplit("\r", 1)[-1]  # a progress bar: what a terminal would show in the end
     cut = len(row) - LINE_CHARACTERS

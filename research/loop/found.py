@@ -1,0 +1,19 @@
+"""Try what was proposed as a technique: on the start, on the champion, and with all others on top of it."""
+
+from __future__ import annotations
+
+from benchmarks.found import fit
+from research.loop.memory import catalogue_of, sources_of
+from research.models import FoundTechnique, Project
+
+
+def step(project: Project) -> bool:
+    """Try one that waits for a person and was not tried on this champion. It parses, so no page does it."""
+    for row in FoundTechnique.objects.waiting().filter(project=project).select_related("experiment__candidate__idea"):
+        if row.fit.get("at") != project.champion:
+            start, champion = (
+                dict(sources_of(project.repository_path, commit)) for commit in (project.start_commit, project.champion)
+            )
+            row.tried(fit(catalogue_of(project), row.technique, start, champion), project.champion)
+            return True
+    return False

@@ -1,0 +1,1 @@
+"""Tests against real services, each started for its tests alone."""
