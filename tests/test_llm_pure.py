@@ -330,7 +330,7 @@ def test_a_line_break_inside_a_text_of_json_is_read() -> None:
 
 def test_a_model_held_to_a_schema_is_led_to_an_end() -> None:
     def names(*messages: Message) -> list[str]:
-        return [tool.name for tool in offered(messages, tools_for("implement"))]
+        return [tool.name for tool in offered(messages, tools_for("implement"), 12)]
 
     looks = [reply("list_files"), reply("list_files")]
     assert "list_files" in names(*looks[:1]) and "list_files" not in names(*looks)

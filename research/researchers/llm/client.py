@@ -124,7 +124,7 @@ class Client:
                 request["tools"] = [{"type": "function", "function": _function(tool)} for tool in tools]
         else:
             request["messages"] = held.in_words(messages, tools)
-            request |= held.held(held.schema_of(held.offered(messages, tools)), spec.schema)
+            request |= held.held(held.schema_of(held.offered(messages, tools, spec.looks)), spec.schema)
         return request | ({"extra_body": extra} if extra else {})
 
     def _reply(self, coming: _Coming, messages: Sequence[Message], tools: Sequence[Tool]) -> Reply:

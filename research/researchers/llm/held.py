@@ -13,15 +13,17 @@ from typing import Any
 
 from research.researchers.llm.wire import FormatError, Message, Tool, ToolCall
 
-MOST_REPLIES = 12  # before only edits and the end are offered
 LOOKS = frozenset({"list_files", "read_file", "search", "lessons", "results", "log", "curve", "check"})
 
 
-def offered(messages: Sequence[Message], tools: Sequence[Tool]) -> tuple[Tool, ...]:
-    """The tools of the next reply; the one that ends the session is always among them."""
+def offered(messages: Sequence[Message], tools: Sequence[Tool], looks: int) -> tuple[Tool, ...]:
+    """The tools of the next reply; the one that ends the session is always among them.
+
+    `looks`: replies after which only edits and the end are.
+    """
     made = Counter((call.name, call.arguments) for message in messages for call in message.tool_calls)
     worn = {name for (name, _), times in made.items() if times > 1}
-    if sum(message.role == "assistant" for message in messages) >= MOST_REPLIES:
+    if sum(message.role == "assistant" for message in messages) >= looks:
         worn |= LOOKS
     return tuple(tool for tool in tools[:-1] if tool.name not in worn) + tuple(tools[-1:])
 

@@ -20,7 +20,7 @@ from research.researchers.llm.wire import ModelSpec
 ROLES = ("propose", "implement", "review")
 HOW = "set LAB_LLM_MODEL (and LAB_LLM_BASE_URL for a server of your own), or LAB_MODELS for several, then start again"
 PRICES = ("price_in", "price_cached", "price_out")
-WHOLE = ("context_tokens", "reply_tokens")
+WHOLE = ("context_tokens", "reply_tokens", "looks")
 SCHEMAS = ("json_schema", "json_object", "none")
 VARIABLE = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_]{0,79})?")
 ADDRESS = re.compile(r"https?://[^\s/@?#]+(?:/[^\s@?#]*)?")
