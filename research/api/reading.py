@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from django.db.models import Model, Q, QuerySet, Sum
+from django.db.models import Model, QuerySet, Sum
 from django.urls import reverse
 
 from research.api.schemas import (
@@ -26,6 +26,7 @@ from research.api.schemas import (
 )
 from research.logtext import clean
 from research.loop.memory import relative_sigma
+from research.loop.recall import recall
 from research.models import ApiToken, Experiment, Lesson, Project, Result, Series, Thread, Trial
 from research.models.asked import lines_of
 from research.repository import Repository
@@ -237,20 +238,19 @@ def curve(token: ApiToken, id: str, metric: str) -> Curve:
 
 
 def lessons(token: ApiToken, name: str, query: str = "", limit: int = 30) -> list[LessonLine]:
-    """What was learned, newest first; with a query what has its words."""
-    rows = lessons_of(project_of(token, name), query)
-    return [lesson_line(row) for row in rows[: max(1, min(limit, MOST))]]
+    """What was learned: with a query what matters for it, dead ends first; else the newest."""
+    found, most = project_of(token, name), max(1, min(limit, MOST))
+    if query.strip():
+        return [lesson_line(row, found) for row in recall(found, query, found.champion, most)[:most]]
+    return [
+        lesson_line(row, found) for row in found.lessons.current().select_related("experiment").order_by("-pk")[:most]
+    ]
 
 
-def lessons_of(found: Project, query: str = "") -> QuerySet[Lesson]:
-    rows = found.lessons.filter(retracted=False).select_related("experiment").order_by("-pk")
-    for word in query.split()[:8]:
-        rows = rows.filter(Q(text__icontains=word) | Q(techniques__icontains=word))
-    return rows
-
-
-def lesson_line(row: Lesson) -> LessonLine:
+def lesson_line(row: Lesson, found: Project) -> LessonLine:
+    """A lesson of another project of the benchmark comes without its experiment, which the token may not open."""
+    own = row.experiment is not None and row.project_id == found.pk
     return LessonLine(
         kind=row.kind, text=row.text, effect=row.effect, pairs=row.pairs, dead_end=row.kind == Lesson.Kind.REJECTED,
-        experiment=row.experiment.public_id if row.experiment else "", base=row.base,
+        experiment=row.experiment.public_id if own and row.experiment else "", base=row.base,
     )  # fmt: skip
