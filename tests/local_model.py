@@ -54,6 +54,7 @@ def serving(log: Path) -> Iterator[str]:
         port = free.getsockname()[1]
     command = [VENV / "bin" / "python", "-m", "llama_cpp.server", "--model", weights(), "--model_alias", "smollm2"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--n_ctx", str(CONTEXT), "--verbose", "false"]
+    command += ["--interrupt_requests", "false"]  # or one session cuts the reply of another short
     with log.open("wb") as out:
         server = subprocess.Popen([str(word) for word in command], stdout=out, stderr=subprocess.STDOUT)
     try:
