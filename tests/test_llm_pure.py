@@ -16,7 +16,7 @@ from research.researchers.llm import prompts
 from research.researchers.llm.answers import ChangeAnswer, IdeaAnswer, ReviewAnswer
 from research.researchers.llm.conversation import Ask, Give, Perform, Tell, fit, left, next_step
 from research.researchers.llm.desk import Waiting
-from research.researchers.llm.held import call_in, offered
+from research.researchers.llm.held import call_in, offered, within
 from research.researchers.llm.models import ModelsError, models_from, with_role
 from research.researchers.llm.quoting import CLOSE, OPEN, RULE, quoted, wishes
 from research.researchers.llm.tokens import count, count_text
@@ -333,6 +333,15 @@ def test_a_model_held_to_a_schema_is_led_to_an_end() -> None:
         return [tool.name for tool in offered(messages, tools_for("implement"), 12)]
 
     looks = [reply("list_files"), reply("list_files")]
+    edited = Message("tool", quoted("replace", "done", 99), name="replace")
     assert "list_files" in names(*looks[:1]) and "list_files" not in names(*looks)
-    assert names(*looks * 6) == ["replace", "write_file", "finish_change"]
-    assert names(*[reply("finish_change")] * 3)[-1] == "finish_change"
+    assert names(*looks * 6) == ["replace", "write_file"], "nothing is changed yet"
+    assert names(edited, *looks * 6) == ["replace", "write_file", "finish_change"]
+    assert names(edited, *[reply("finish_change")] * 3)[-1] == "finish_change"
+    assert [tool.name for tool in offered([*looks] * 6, tools_for("propose"), 12)] == ["finish_idea"]
+
+
+def test_a_model_held_to_a_schema_names_files_that_are_there() -> None:
+    by_name = {tool.name: tool for tool in within(tools_for("implement"), ["train.py"])}
+    assert by_name["replace"].parameters["properties"]["path"]["enum"] == ["train.py"]
+    assert "enum" not in by_name["read_file"].parameters["properties"]["path"]

@@ -35,9 +35,11 @@ from research.models.session import CAP
 from research.researchers.llm import tools
 from research.researchers.llm.client import Client
 from research.researchers.llm.conversation import Ask, Fitted, Give, Perform, Tell, fit, left, next_step
+from research.researchers.llm.held import within
 from research.researchers.llm.wire import ContextFull, ModelError, ModelSpec, Tool, ToolCall
 from research.researchers.llm.wire import Message as Said
 from research.researchers.llm.workspace import Workspace
+from research.validation.integrity import check_paths
 
 log = logging.getLogger("lab.sessions")
 
@@ -183,14 +185,23 @@ def choose(session: Session, models: Mapping[str, ModelSpec]) -> Choice | str:
     return last
 
 
+def _editable(session: Session) -> list[str]:
+    """The files of its base that an edit may name."""
+    project = session.project
+    paths = sorted(sources_of(project.repository_path, session.base))
+    return [path for path in paths if not check_paths([path], project.contract.editable, project.contract.protected)]
+
+
 def _ask(session: Session, owner: str, rows: Sequence[Message], models: Mapping[str, ModelSpec]) -> bool:
     choice = choose(session, models)
     if isinstance(choice, str):
         last = session.calls.filter(state=Call.State.FAILED).last()
         session.fail(last.failure if last else "no_model", choice)
         return False
-    offered = tools.tools_for(session.purpose)
     spec = choice.spec
+    offered = tools.tools_for(session.purpose)
+    if not spec.tools:
+        offered = within(offered, _editable(session))
     try:
         fitted = _fitted(session, rows, offered, choice)
         most = Ceiling(fitted.tokens, spec.reply_tokens, spec.reserve(fitted.tokens))

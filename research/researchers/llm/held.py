@@ -9,23 +9,40 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from research.researchers.llm.quoting import OPEN
 from research.researchers.llm.wire import FormatError, Message, Tool, ToolCall
 
 LOOKS = frozenset({"list_files", "read_file", "search", "lessons", "results", "log", "curve", "check"})
+EDITS = frozenset({"replace", "write_file"})
 
 
 def offered(messages: Sequence[Message], tools: Sequence[Tool], looks: int) -> tuple[Tool, ...]:
-    """The tools of the next reply; the one that ends the session is always among them.
+    """The tools of the next reply. `looks`: replies after which only edits and the end are among them.
 
-    `looks`: replies after which only edits and the end are.
+    The end is always, but for that of a change before anything is changed.
     """
     made = Counter((call.name, call.arguments) for message in messages for call in message.tool_calls)
     worn = {name for (name, _), times in made.items() if times > 1}
     if sum(message.role == "assistant" for message in messages) >= looks:
         worn |= LOOKS
+    edits = {tool.name for tool in tools} & EDITS
+    if edits and not any(message.name in edits and message.content.startswith(OPEN) for message in messages):
+        return tuple(tool for tool in tools[:-1] if tool.name not in worn - edits)
     return tuple(tool for tool in tools[:-1] if tool.name not in worn) + tuple(tools[-1:])
+
+
+def within(tools: Sequence[Tool], paths: Sequence[str]) -> tuple[Tool, ...]:
+    """The tools with these paths as the only ones that an edit can name: small models make some up."""
+    path = {"type": "string", "enum": list(paths)}
+    return tuple(
+        replace(tool, parameters={**tool.parameters, "properties": {**tool.parameters["properties"], "path": path}})
+        if paths and tool.name in EDITS
+        else tool
+        for tool in tools
+    )
 
 
 def arguments_of(call: ToolCall) -> str:
