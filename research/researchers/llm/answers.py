@@ -135,7 +135,10 @@ def _object(required: tuple[str, ...], **properties: Mapping[str, Any]) -> dict[
 # Lengths are told, and held by endpoints that hold a reply to its schema: else a small model writes on without end.
 IDEA = _object(
     ("title", "hypothesis", "plan", "expected_effect"),
-    title={"type": "string", "description": "what is changed, in a few words", "minLength": 5, "maxLength": LONGEST_TITLE},
+    title={
+        "type": "string", "description": "what is changed, in a few words", "minLength": 5,
+        "maxLength": LONGEST_TITLE,
+    },
     hypothesis={
         "type": "string",
         "description": "one falsifiable sentence: what the change does to the metric, and why",
