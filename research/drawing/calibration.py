@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from research.drawing.scale import MINUS, Scale, ticks
+from research.drawing.diagonal import Square
+from research.drawing.scale import MINUS
 
-WIDTH = 1000  # units across
-TOP, BOTTOM, HEIGHT = 14, 34, 260
 PAD = 0.06
 
 
@@ -35,23 +34,9 @@ def calibration(promises: Sequence[Promise], unit: str) -> str:
     known = [row for row in promises if row.realised is not None]
     if not known:
         return ""
-    low, high = _range(known)
-    across, up = Scale(low, high, 0, 100), Scale(low, high, HEIGHT - BOTTOM, TOP)
-    base = HEIGHT - BOTTOM
-    parts = [
-        *_axes(low, high, across, up),
-        f'<svg width="100%" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none">'
-        f'<path class="diagonal" d="M0 {base}L{WIDTH} {TOP}"/></svg>',
-        _text(2, TOP + 12, "more than promised", "side", "start"),
-        _text(98, base - 8, "less than promised", "side", "end"),
-        *(_point(row, across, up, unit) for row in known),
-        _text(100, HEIGHT - 3, "promised: the sum of shrunk gains", "axis", "end"),
-    ]
-    label = escape(summary(known, unit))
-    return (
-        f'<svg class="calibration" role="img" aria-label="{label}" width="100%" height="{HEIGHT}">'
-        f"<title>{label}</title>{''.join(parts)}</svg>"
-    )
+    square = Square(*_range(known), "promised", "promised: the sum of shrunk gains")
+    points = [_point(row, square, unit) for row in known]
+    return square.svg("calibration", summary(known, unit), points, _labels)
 
 
 def summary(promises: Sequence[Promise], unit: str) -> str:
@@ -78,35 +63,22 @@ def _range(known: Sequence[Promise]) -> tuple[float, float]:
     return (low - pad if low < 0 else low), high + pad
 
 
-def _axes(low: float, high: float, across: Scale, up: Scale) -> list[str]:
-    marks = ticks(low, high, 4)
+def _labels(marks: Sequence[float]) -> list[str]:
     step = abs(marks[1] - marks[0]) if len(marks) > 1 else 0.1
-    base = HEIGHT - BOTTOM
-    parts = [f'<line class="axis" x1="0" x2="100%" y1="{base}" y2="{base}"/>']
-    for mark in marks:
-        label, x, y = "0" if mark == 0 else _signed(mark, step, 1), across(mark), up(mark)
-        parts.append(f'<line class="grid" x1="{x:.2f}%" x2="{x:.2f}%" y1="{TOP}" y2="{base}"/>')
-        parts.append(f'<line class="grid" x1="0" x2="100%" y1="{y:.1f}" y2="{y:.1f}"/>')
-        anchor = "end" if x > 94 else "middle" if x > 4 else "start"
-        parts.append(_text(x, base + 15, label, "tick", anchor))
-        parts.append(f'<text class="tick" x="-8" y="{y + 4:.1f}" text-anchor="end">{label}</text>')
-    return parts
+    return ["0" if mark == 0 else _signed(mark, step, 1) for mark in marks]
 
 
-def _point(row: Promise, across: Scale, up: Scale, unit: str) -> str:
+def _point(row: Promise, square: Square, unit: str) -> str:
     assert row.realised is not None
-    x, kind = across(row.promised), {1: "more", -1: "less", 0: "kept"}[row.sign]
+    x, kind = square.x(row.promised), {1: "more", -1: "less", 0: "kept"}[row.sign]
     bar = ""
     if row.low is not None and row.high is not None:
-        bar = f'<line class="interval" x1="{x:.2f}%" x2="{x:.2f}%" y1="{up(row.low):.1f}" y2="{up(row.high):.1f}"/>'
+        ends = f'y1="{square.y(row.low):.1f}" y2="{square.y(row.high):.1f}"'
+        bar = f'<line class="interval" x1="{x:.2f}%" x2="{x:.2f}%" {ends}/>'
     return (
         f'<g class="promise {kind}"><title>{escape(_words(row, unit))}</title>{bar}'
-        f'<circle cx="{x:.2f}%" cy="{up(row.realised):.1f}" r="5"/></g>'
+        f'<circle cx="{x:.2f}%" cy="{square.y(row.realised):.1f}" r="5"/></g>'
     )
-
-
-def _text(x: float, y: float, text: str, kind: str, anchor: str) -> str:
-    return f'<text class="{kind}" x="{x:.2f}%" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
 def _signed(value: float, size: float, digits: int = 3) -> str:

@@ -9,12 +9,12 @@ from functools import cached_property
 
 from django.contrib.auth.models import AbstractUser
 from django.db.models import Q
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_safe
 
-from research.models import ApiToken, Membership, NotAllowed, Project, Role, Thread
-from research.views.pages import go, project_for, render_page
+from research.models import ApiToken, Membership, Project, Role, Thread
+from research.views.pages import act_or_show, project_for, render_page
 
 MOST = 100  # tokens of one page, the newest
 LIVES = (("7", "7 days"), ("30", "30 days"), ("90", "90 days"), ("365", "a year"))
@@ -50,6 +50,10 @@ class AgentsBoard:
     address: str
     secret: str = ""  # of the token that was made just now; shown once
     lives = LIVES
+
+    @property
+    def once(self) -> str:
+        return self.secret
 
     @cached_property
     def role(self) -> int:
@@ -97,21 +101,9 @@ class AgentsBoard:
 
 
 def _answer(request: HttpRequest, project: Project | None) -> HttpResponse:
-    board = AgentsBoard(request.user, project, _address(request))  # type: ignore[arg-type]  # LoginRequiredMiddleware
     here = reverse("agents", args=[project.name]) if project else reverse("tokens")
-    if request.method == "POST":
-        act = {"make": _make, "revoke": _revoke}.get(request.POST.get("act", ""))
-        if act is None:
-            raise Http404("there is no such act")
-        try:
-            said = act(request, board)
-        except (NotAllowed, ValueError) as refusal:
-            return go(request, here, problem=str(refusal))
-        if not board.secret:
-            return go(request, here, said)
-    response = render_page(request, "agents", {"project": project, "board": board})
-    response.status_code = 201 if board.secret else 200
-    return response
+    board = AgentsBoard(request.user, project, _address(request))  # type: ignore[arg-type]  # LoginRequiredMiddleware
+    return act_or_show(request, "agents", here, board, {"make": _make, "revoke": _revoke})
 
 
 def _make(request: HttpRequest, board: AgentsBoard) -> str:

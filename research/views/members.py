@@ -10,12 +10,12 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AbstractUser
 from django.core.exceptions import PermissionDenied
 from django.db.models import Q
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods
 
-from research.models import Membership, NotAllowed, Project, Role
-from research.views.pages import go, project_for, render_page
+from research.models import Membership, Project, Role
+from research.views.pages import act_or_show, project_for
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -38,6 +38,10 @@ class MembersBoard:
     invited: str = ""  # whom, and the link that signs them in; shown once
     link: str = ""
     roles = tuple(Role.choices)
+
+    @property
+    def once(self) -> str:
+        return self.link
 
     @cached_property
     def may_change(self) -> bool:
@@ -76,21 +80,9 @@ class MembersBoard:
 
 
 def _answer(request: HttpRequest, project: Project | None) -> HttpResponse:
-    board = MembersBoard(request.user, project)  # type: ignore[arg-type]
     here = reverse("members", args=[project.name]) if project else reverse("lab-members")
-    if request.method == "POST":
-        act = ACTS.get(request.POST.get("act", ""))
-        if act is None:
-            raise Http404("there is no such act")
-        try:
-            said = act(request, board)
-        except (NotAllowed, ValueError) as refusal:
-            return go(request, here, problem=str(refusal))
-        if not board.link:
-            return go(request, here, said)
-    response = render_page(request, "members", {"project": project, "board": board})
-    response.status_code = 201 if board.link else 200
-    return response
+    board = MembersBoard(request.user, project)  # type: ignore[arg-type]
+    return act_or_show(request, "members", here, board, ACTS)
 
 
 def _give(request: HttpRequest, board: MembersBoard) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypeVar
 
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
@@ -13,7 +13,7 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.template import TemplateDoesNotExist
 
-from research.models import Membership, Project, Role
+from research.models import Membership, NotAllowed, Project, Role
 
 Row = TypeVar("Row", bound=Model)
 
@@ -54,6 +54,40 @@ def checked(request: HttpRequest, rows: QuerySet[Row], role: int = Role.VIEWER) 
     if mine < role:
         raise PermissionDenied(f"this needs the role {Role(role).label} in {project}; you are {Role(mine).label}")
     return row
+
+
+class Board(Protocol):
+    """What a page of forms shows and acts on. `once`: what an act has made that can be read only now, else empty."""
+
+    project: Project | None
+
+    @property
+    def once(self) -> str: ...
+
+
+Acted = TypeVar("Acted", bound=Board)
+
+
+def act_or_show(
+    request: HttpRequest, family: str, here: str, board: Acted, acts: Mapping[str, Callable[[HttpRequest, Acted], str]]
+) -> HttpResponse:
+    """Do what a form asks for by `act`, and come back `here` with what was done; without a form, show the page.
+
+    What an act has made that is shown once comes at once, with 201.
+    """
+    if request.method == "POST":
+        act = acts.get(request.POST.get("act", ""))
+        if act is None:
+            raise Http404("there is no such act")
+        try:
+            said = act(request, board)
+        except (NotAllowed, ValueError) as refusal:
+            return go(request, here, problem=str(refusal))
+        if not board.once:
+            return go(request, here, said)
+    response = render_page(request, family, {"project": board.project, "board": board})
+    response.status_code = 201 if board.once else 200
+    return response
 
 
 def go(request: HttpRequest, url: str, said: str = "", problem: str = "") -> HttpResponse:
