@@ -7,6 +7,7 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
+from django.test import Client
 from django.utils import timezone
 
 from research.models import Call, Idea, Message, Session, Thread
@@ -100,3 +101,9 @@ def implement_session(thread: Thread, idea: Idea) -> Session:
 def due(session: Session, seconds: float) -> None:
     Session.objects.filter(pk=session.pk).update(due=timezone.now() + timedelta(seconds=seconds))
     session.refresh_from_db()
+
+
+def shown(client: Client, url: str, status: int = 200) -> str:
+    response = client.get(url)
+    assert response.status_code == status, response.content[:500]
+    return response.content.decode()
