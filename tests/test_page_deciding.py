@@ -91,7 +91,7 @@ def test_the_project_shows_money_and_device_time_for_a_confirmed_gain(
     assert "By mode of working" in text and "all" in text
     assert "money for models 1.50" in words(client, "/p/question/?part=budget").replace("Money", "money")
     mine = words(client, f"/t/{thread.public_id}/?part=deciding")
-    assert "1.50 of money in 12,000 tokens, 0.75 for one confirmed gain" in mine
+    assert "1.50 of money in 12,000 tokens, 0.750 for one confirmed gain" in mine
     scored = words(client, "/p/question/?part=predictions")
     assert re.search(r"small 2 1 \+1\.20 % 1\.20 %", scored), scored
     found = summary(Project.objects.get())

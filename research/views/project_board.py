@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from urllib.parse import urlencode
@@ -29,6 +30,7 @@ from research.models import (
     Role,
 )  # fmt: skip
 from research.researchers import OFFERED
+from research.templatetags.lab import money as in_money
 from research.validation.records import Rule, VerdictKind
 from research.views.datawords import DataUsed, data_used
 from research.views.experiment_rows import ExperimentRow, experiment_rows
@@ -252,9 +254,9 @@ class ProjectBoard:
         hours = project.max_device_seconds and project.max_device_seconds / 3600
         wall = project.max_wall_seconds and project.max_wall_seconds / 3600
         return [
-            _burn("trials", spent.trials, project.max_trials, "{:,.0f}"),
-            _burn("device-hours", spent.seconds / 3600, hours, "{:.2f} h"),
-            _burn("hours of search", project.wall_seconds / 3600, wall, "{:.2f} h"),
+            _burn("trials", spent.trials, project.max_trials, "{:,.0f}".format),
+            _burn("device-hours", spent.seconds / 3600, hours, "{:.2f} h".format),
+            _burn("hours of search", project.wall_seconds / 3600, wall, "{:.2f} h".format),
             *self._models(),
         ]
 
@@ -266,8 +268,8 @@ class ProjectBoard:
             return []
         limit = None if project.max_money is None else float(project.max_money)
         return [
-            _burn("money for models", money, limit, "{:,.2f}"),
-            _burn("tokens", tokens, project.max_tokens, "{:,.0f}"),
+            _burn("money for models", money, limit, in_money),
+            _burn("tokens", tokens, project.max_tokens, "{:,.0f}".format),
         ]
 
     @cached_property
@@ -278,6 +280,11 @@ class ProjectBoard:
         relative = floor.sigma_pair / abs(level) if floor and level else None
         left = (wanted - done) / 2 * seconds_a_pair(self.project.sizes.budget_seconds)
         return Noise(done, wanted, floor, relative, left)
+
+    @property
+    def measures(self) -> bool:
+        """Whether a comparison is being measured: an idea may still be in the making."""
+        return self.project.experiments.running().filter(purpose=Experiment.Purpose.COMPARE).exists()
 
     @property
     def attached(self) -> bool:
@@ -349,6 +356,6 @@ def _below(request: MergeRequest, opened: dict[int, MergeRequest]) -> int:
     return depth
 
 
-def _burn(name: str, spent: float, limit: float | None, form: str) -> Burn:
-    words = form.format(limit) if limit else "no limit"
-    return Burn(name, form.format(spent), words, min(1.0, spent / limit) if limit else None)
+def _burn(name: str, spent: float, limit: float | None, form: Callable[[float], str]) -> Burn:
+    words = form(limit) if limit else "no limit"
+    return Burn(name, form(spent), words, min(1.0, spent / limit) if limit else None)
