@@ -3,12 +3,12 @@
 from django.contrib import admin
 from django.urls import include, path
 
-from research.api import http
+from research.api import entrance
 from research.views.signin import admin_door
 
 urlpatterns = [
     path("admin/login/", admin_door),
     path("admin/", admin.site.urls),
-    path("api/v1/", http.patterns()),
+    path("api/v1/<path:rest>", entrance.version_1),
     path("", include("research.urls")),
 ]

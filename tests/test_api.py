@@ -303,6 +303,12 @@ def test_a_body_that_is_no_change_is_told_so(agent: Agent, project: Project, bod
     assert reply.status_code in (400, 422) and json.loads(reply.content)["error"]
 
 
+def test_an_address_that_is_not_there_is_told_so(agent: Agent) -> None:
+    assert "nothing under" in agent.get("nowhere", expect=404)["error"]
+    assert agent.client.put("/api/v1/projects", headers=agent.headers).status_code == 405
+    assert json.loads(Client().get("/api/v1/openapi.json").content)["openapi"].startswith("3.")
+
+
 def test_a_body_that_is_too_large_is_told_so(agent: Agent, project: Project) -> None:
     mine = agent.post("projects/question/threads")
     agent.post(f"threads/{mine['id']}/submissions", change(mine["head"], plan="x" * 3_000_000), expect=413)

@@ -11,7 +11,7 @@ from asgiref.sync import sync_to_async
 from django.conf import settings
 
 from research.api.door import TooOften, Unknown, token_of
-from research.api.schemas import Problem
+from research.api.entrance import problem
 
 if TYPE_CHECKING:
     from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
@@ -66,7 +66,7 @@ class McpGate:
 
 
 async def _refuse(send: Send, status: int, error: str, do: str) -> None:
-    body = Problem(error=error, do=do, pointer="").model_dump_json().encode()
+    body = problem(error, do)
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

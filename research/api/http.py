@@ -37,7 +37,7 @@ from research.api.schemas import (
 from research.loop.submit import Invalid, NotNow
 from research.models import ApiToken, NotAllowed
 
-VERSION = "1.0.0"
+ROOT, VERSION = "/api/v1/", "1.0.0"
 LONGEST_WAIT = 60.0
 LOOK_EVERY = 0.5
 
@@ -72,8 +72,15 @@ def _in_thread_where_needed(call: Any, *arguments: Any) -> Any:
     return sync_to_async(call)(*arguments)
 
 
+class Api(NinjaAPI):
+    """Its addresses are looked up behind `entrance`, where Django's names do not reach."""
+
+    def get_root_path(self, path_params: Any) -> str:
+        return ROOT
+
+
 STATUSES = (400, 401, 403, 404, 409, 413, 422, 429)
-api = NinjaAPI(
+api = Api(
     title="Recursive Lab", version=VERSION, docs_url=None, urls_namespace="api-1", auth=Bearer(),
     description="Bring your own agent: claim a thread, read what is known, hand in changes, follow them to a verdict.",
 )  # fmt: skip
@@ -240,11 +247,3 @@ for _kind in EXPECTED:
 api.add_exception_handler(ValidationError, _not_valid)  # type: ignore[arg-type]
 api.add_exception_handler(RequestDataTooBig, _too_large)  # type: ignore[arg-type]
 api.add_exception_handler(HttpError, _plain)  # type: ignore[arg-type]
-
-
-def patterns() -> tuple[list[Any], str, str]:
-    """The routes for Django, open to whoever has a token: sessions and their forms have no part in it."""
-    found, app, namespace = api.urls
-    for pattern in found:
-        setattr(pattern.callback, "login_required", False)  # noqa: B010
-    return found, app, namespace
