@@ -26,7 +26,7 @@ CATALOGUE = Catalogue(
             hypothesis="Another note lowers the loss.",
             source="the tests",
             apply=note,
-            tunables=(Tunable("number", 1, 1, 1000, integer=True),),
+            tunables=(Tunable("number", 1, choices=tuple(range(1, 1001))),),  # choices: none repeats its neighbour
         )
     ]
 )
