@@ -12,7 +12,7 @@ import importlib
 import math
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -49,6 +49,7 @@ class Preset:
     side_by_side: bool  # both arms of a pair at the same time, one core each
     noise_pairs: int  # A/A pairs that make a noise floor
     confirm_data: str  # the validation split that confirms
+    screen_preset: str = ""  # whose trials screen for this one; its own where empty
 
 
 @dataclass(frozen=True)
@@ -220,12 +221,14 @@ def parse(path: Path) -> Benchmark:
         check = raw.get("check", "")
         if check and check not in raw["presets"]:
             raise ContractError(f"{path.name}: check is {check!r}; name one of {', '.join(raw['presets'])}")
+        presets = {name: _preset(name, body, path) for name, body in raw["presets"].items()}
+        _check_screens(presets, path)
         return Benchmark(
             name=raw["name"],
             title=raw["title"],
             folder=path.parent,
             metric=Metric(raw["metric"]["name"], raw["metric"]["unit"], direction == "lower"),
-            presets={name: _preset(name, body, path) for name, body in raw["presets"].items()},
+            presets=presets,
             starts=_texts(raw, "starts", path),
             editable=_texts(raw, "editable", path),
             protected=_texts(raw, "protected", path),
@@ -241,18 +244,30 @@ def parse(path: Path) -> Benchmark:
 
 def _preset(name: str, body: Mapping[str, Any], path: Path) -> Preset:
     known = {f.name for f in fields(Preset)} - {"name"}
+    needed = {f.name for f in fields(Preset) if f.default is MISSING} - {"name"}
     if unknown := set(body) - known:
         raise ContractError(f"{path.name}: preset {name} has unknown keys {', '.join(sorted(unknown))}")
-    if missing := known - set(body):
+    if missing := needed - set(body):
         raise ContractError(f"{path.name}: preset {name} lacks {', '.join(sorted(missing))}")
     for field_ in fields(Preset):
-        value = body.get(field_.name, name)
+        value = body.get(field_.name, name if field_.name == "name" else field_.default)
         if not _fits(value, str(field_.type)):
             raise ContractError(f"{path.name}: preset {name} has {field_.name} = {value!r}; it must be {field_.type}")
     preset = Preset(name=name, **body)
     if not 0 < preset.budget_seconds < math.inf or preset.clock not in ("cpu", "wall"):
         raise ContractError(f"{path.name}: preset {name} needs budget_seconds > 0 and clock 'cpu' or 'wall'")
     return preset
+
+
+def _check_screens(presets: Mapping[str, Preset], path: Path) -> None:
+    """What screens for a preset is another one that screens for itself: two fidelities, never three."""
+    for preset in presets.values():
+        other = presets.get(preset.screen_preset)
+        if preset.screen_preset and (other is None or other is preset or other.screen_preset == preset.name):
+            others = ", ".join(name for name in presets if name != preset.name)
+            raise ContractError(
+                f"{path.name}: preset {preset.name} has screen_preset = {preset.screen_preset!r}; name one of {others}"
+            )
 
 
 def _texts(raw: Mapping[str, Any], key: str, path: Path) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import pytest
 from benchmarks import contract
 from benchmarks.contract import ContractError, load, names, parse
 
-TOY = (Path(__file__).parent / "benchmarks" / "toy" / "benchmark.toml").read_text()
+TOY = (Path(__file__).parent / "benchmarks" / "toy" / "benchmark.toml").read_text().partition("\n# Its candidates")[0]
 
 
 @pytest.fixture
@@ -58,6 +58,7 @@ def test_what_does_not_exist_is_answered_with_what_does() -> None:
         ('clock = "cpu"', 'clock = "moon"', "clock 'cpu' or 'wall'"),
         ('clock = "cpu"', 'clock = "cpu"\nspeed = 3', "unknown keys speed"),
         ('check = "quick"', 'check = "slow"', "check is 'slow'; name one of quick"),
+        ("noise_pairs = 6", 'noise_pairs = 6\nscreen_preset = "quick"', "screen_preset = 'quick'; name one of"),
         ("[presets.quick]", "[presets]", "benchmark.toml"),
     ],
 )

@@ -71,6 +71,7 @@ def begin_project(
         name=name,
         defaults={
             "benchmark": benchmark, "preset": preset, "start": start, "data_id": data_id(benchmark),
+            "screen_preset": contract.preset(preset).screen_preset if frozen.screen_pairs else "",
             "rule": frozen.to_json(), "auto_approve": auto_approve, "max_trials": budget.trials,
             "max_device_seconds": budget.device_seconds, "max_wall_seconds": budget.wall_seconds,
             "max_money": budget.money, "max_tokens": budget.tokens,
