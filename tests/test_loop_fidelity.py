@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
+from django.core.management import CommandError, call_command
 
 from research.loop import fidelity, noise, screens
 from research.loop.advance import advance_project_until_idle
 from research.loop.memory import noise_floor
+from research.management.summary import summary
 from research.models import DataUse, Experiment, Machine, NoiseFloor, NotMergeable, Project, Thread
 from research.validation.records import Evidence
 from tests.cast import SIGMA, World, begin, focus, go, running, step
@@ -111,3 +115,22 @@ def test_confirmation_waits_for_the_floor_of_the_projects_own_preset(two: World,
 
 def test_a_rule_without_screening_needs_no_second_floor(two: World) -> None:
     assert begin("ten", preset="long", rule="ten_seeds").measured_presets == ("long",)
+
+
+def test_the_command_says_what_is_known_and_asks_for_more(
+    two: World, thread: Thread, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measure_noise(thread.project, two)
+    focus(thread, "delta")
+    two.until_verdict(thread)
+    call_command("fidelity", "question", measure=3)
+    told = capsys.readouterr().out
+    assert "1 candidates will be measured at long" in told and "read from 10 on" in told
+    two.run()
+    advance_project_until_idle(thread.project_id)
+    call_command("fidelity", "question", json=True)
+    found = json.loads(capsys.readouterr().out)
+    assert found["points"][0]["label"] == "delta" and found["relation"] is None and found["being_measured"] == 0
+    assert summary(thread.project)["fidelity_points"] == found["points"]
+    with pytest.raises(CommandError, match="no project named 'nobody'; there are: question"):
+        call_command("fidelity", "nobody")
