@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from benchmarks.contract import Assignment, Benchmark, ContractError, Outcome, load
-from benchmarks.data import DataError, data_folder, data_id
+from benchmarks.data import DataError, data_folder, data_id, use
 from benchmarks.nanochat import evaluate, prepare
 from runners.sandbox import Sandbox, SandboxBroken
 
@@ -55,12 +55,7 @@ def install_data(folder: Path | None = None) -> prepare.Manifest:
     older = "django-docs" if folder is None else f"text-{prepare.read_folder(folder).sha256[:12]}"
     name = f"{older}-{prepare.MANIFEST_FORMAT}"
     manifest = prepare.prepare(root / name, folder, lambda line: print(line, file=sys.stderr), older=root / older)
-    link = root / manifest.data_id[:16]
-    if not link.exists():
-        link.symlink_to(name)
-    partial = root / ".current"
-    partial.write_text(name)
-    partial.replace(root / "current")
+    use(root / name, "", manifest.data_id)
     return manifest
 
 
@@ -115,9 +110,10 @@ def report(outcome: Outcome, options: argparse.Namespace) -> int:
 
 def assignment(options: argparse.Namespace, seed: int) -> Assignment:
     contract = load("nanochat")
-    identity = data_id("nanochat")
+    preset = contract.preset(options.preset)
+    identity = data_id("nanochat", preset)
     return Assignment(
-        benchmark="nanochat", preset=contract.preset(options.preset), commit="", tree=tree_of(contract, options),
+        benchmark="nanochat", preset=preset, commit="", tree=tree_of(contract, options),
         seed=seed, split=options.split, confirming=options.split.startswith(prepare.CONFIRM),
         data=data_folder("nanochat") / identity[:16],
     )  # fmt: skip
@@ -125,7 +121,7 @@ def assignment(options: argparse.Namespace, seed: int) -> Assignment:
 
 def tree_of(contract: Benchmark, options: argparse.Namespace) -> bytes:
     if options.tree is None:
-        return pack(contract.start_files(options.start))
+        return pack(contract.start_files(options.start, options.preset))
     if not (options.tree / "train.py").is_file():
         raise FileNotFoundError(f"{options.tree} holds no train.py; name the folder of a candidate")
     if links := [path.name for path in sorted(options.tree.iterdir()) if path.is_symlink()]:

@@ -66,13 +66,14 @@ def begin_project(
     Membership.require(started_by, None, Role.MEMBER, "start a project")
     contract = load(benchmark)
     frozen = rule_for(contract, preset, rule, target)
-    files = contract.start_files(start)
+    files = contract.start_files(start, preset)
     project, _ = Project.objects.get_or_create(
         name=name,
         defaults={
-            "benchmark": benchmark, "preset": preset, "start": start, "data_id": data_id(benchmark),
-            "rule": frozen.to_json(), "auto_approve": auto_approve, "max_trials": budget.trials,
-            "max_device_seconds": budget.device_seconds, "max_wall_seconds": budget.wall_seconds,
+            "benchmark": benchmark, "preset": preset, "start": start, "rule": frozen.to_json(),
+            "data_id": data_id(benchmark, contract.preset(preset)), "auto_approve": auto_approve,
+            "max_trials": budget.trials, "max_device_seconds": budget.device_seconds,
+            "max_wall_seconds": budget.wall_seconds,
             "max_money": budget.money, "max_tokens": budget.tokens,
             "question": question
             or f"Which changes to `{start}` improve {contract.metric.name} on {benchmark} {preset}?",

@@ -126,13 +126,13 @@ class Project(models.Model):
 
     def list_techniques(self) -> None:
         """Store what the catalogue holds, where it changed. Only the control worker tries techniques: it parses."""
-        version = self.contract.catalogue_version(self.start)
+        version = self.contract.catalogue_version(self.start, self.preset)
         if self.techniques.get("version") != version:
             found = {
                 row.name: {"title": row.title, "family": row.family, "files": files_of(row.patch)}
                 for row in self.found_techniques.model.objects.in_catalogue(self)
             }
-            by_name = {**found, **self.contract.describe_techniques(self.start)}
+            by_name = {**found, **self.contract.describe_techniques(self.start, self.preset)}
             self.techniques = {"version": version, "by_name": by_name}
             self.save(update_fields=["techniques"])
 

@@ -76,7 +76,7 @@ class Command(BaseCommand):
             signal.signal(name, lambda *_: stopping.set())
         try:
             rule_for(load(options["benchmark"]), options["preset"], options["rule"], options["target"])
-            ensure_data(options["benchmark"])
+            ensure_data(options["benchmark"], options["preset"])
             with embedded_lab() as supervisor:
                 project = self._begin(options)
                 run = Run(project, supervisor, stopping, Progress(project, options["minutes"] * 60))
