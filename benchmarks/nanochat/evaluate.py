@@ -153,8 +153,8 @@ class Evaluator:
         request = {
             "op": "score", "split": task.split, "rows": task.preset.score_rows,
             "length": task.preset.sequence_length, "reference": task.reference and str(task.reference),
-            "keep_losses": task.keep_losses and str(task.keep_losses), **audits.sizes(task),
-            "seed": int.from_bytes(os.urandom(8), "big"),
+            "keep_losses": task.keep_losses and str(task.keep_losses), "vocabulary": task.preset.vocabulary,
+            **audits.sizes(task), "seed": int.from_bytes(os.urandom(8), "big"),
         }  # fmt: skip
         reply = self._forward(task, box, weights, request, outcome, "score", cache)
         return float(reply["score"])
@@ -162,7 +162,7 @@ class Evaluator:
     def audit(self, task: Assignment, box: Sandbox, weights: Weights, outcome: Outcome, cache: bytes = b"") -> None:
         """Prefix truncation and re-scoring in a fresh process; every mismatch is a finding."""
         request = {
-            "op": "audit", **audits.sizes(task),
+            "op": "audit", "length": task.preset.sequence_length, **audits.sizes(task),
             "seed": int.from_bytes(os.urandom(8), "big"), "sample": task.wants_sample,
         }  # fmt: skip
         reply = self._forward(task, box, weights, request, outcome, "audit", cache)

@@ -44,6 +44,7 @@ SHORTEST = 40  # bytes worth showing
 WINDOW = 64  # bytes the model sees of what it has written; half the cost of 128
 
 Floats = NDArray[np.float32]
+Meet = Callable[[int, dict[str, Any]], Any]
 Replies = Mapping[str, Callable[[], dict[str, Any]]]
 
 
@@ -285,8 +286,8 @@ class Judges(Protocol):
     def audit(self, candidate: Any, request: dict[str, Any]) -> dict[str, Any]: ...
 
 
-def serve(judge: Judges, control: socket.socket, meet: Callable[[int, float], Any], more: Replies | None = None) -> None:
-    """Serve one worker until it closes the socket. `meet(descriptor, seconds)` makes the far end of a FORWARD process;
+def serve(judge: Judges, control: socket.socket, meet: Meet, more: Replies | None = None) -> None:
+    """Serve one worker until it closes the socket. `meet(descriptor, request)` makes the end of a FORWARD process;
     `more` answers requests that come without one."""
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, 65536, 1)
@@ -297,7 +298,7 @@ def serve(judge: Judges, control: socket.socket, meet: Callable[[int, float], An
             control.send(json.dumps(more[request["op"]]()).encode())
             continue
         began = os.times()
-        candidate = meet(descriptors[0], request["seconds"])
+        candidate = meet(descriptors[0], request)
         try:
             reply = (judge.score if request["op"] == "score" else judge.audit)(candidate, request)
         except Refusal as refusal:
@@ -313,7 +314,7 @@ def main() -> None:
     """`judge.py DATA CONTROL_FD`."""
     control = socket.socket(fileno=int(sys.argv[2]))
     control.send(b"{}")  # ready
-    serve(Judge(Path(sys.argv[1])), control, Candidate)
+    serve(Judge(Path(sys.argv[1])), control, lambda descriptor, request: Candidate(descriptor, request["seconds"]))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ def code_bytes(tree: bytes) -> int:
 
 
 def entropy(content: bytes) -> float:
-    """Bits per byte of an even sample. Trained floats lie near 7; packed or compressed tables near 8, text far below."""
+    """Bits per byte of an even sample. Trained floats lie near 7; packed tables near 8, text far below."""
     return entropy_of(histogram(content[:: sample_step(len(content))]))
 
 

@@ -22,7 +22,10 @@ _ASKED = re.compile(r"Tried to allocate ([\d.]+) (bytes|KiB|MiB|GiB)")
 # What torch and the CUDA runtime say, and the kind of failure that it is.
 _ON_DEVICE = (
     ("out_of_memory", re.compile(r"CUDA out of memory|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED")),
-    ("busy_device", re.compile(r"CUDA-capable device\(s\) is/are busy or unavailable|all CUDA-capable devices are busy")),
+    (
+        "busy_device",
+        re.compile(r"CUDA-capable device\(s\) is/are busy or unavailable|all CUDA-capable devices are busy"),
+    ),
     ("no_device", re.compile(r"no CUDA-capable device is detected|No CUDA GPUs are available|no NVIDIA driver on")),
 )
 

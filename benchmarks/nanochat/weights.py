@@ -1,7 +1,7 @@
 """The weights of a trial as the parent holds them: a safetensors file in sealed memory, never loaded out here.
 
 A memory file whose writing, shrinking and growing are sealed for good can be taken as it is: whoever else holds it can
-only read it. Anything else is copied into one of our own. So weights of several GB cost the candidate's clock a message.
+only read it. Anything else is copied into one of our own. So weights of several GB cost the clock one message.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ class Reserved:
         Where the kernel still sees a pinned page it refuses the seal, and the parent then copies.
         """
         if self._pinned:
-            torch.cuda.cudart().cudaHostUnregister(self._pinned)
+            torch.cuda.cudart().cudaHostUnregister(self._pinned)  # type: ignore[no-untyped-call]
         self._places.clear()
         self._map.close()
         try:
@@ -119,7 +119,8 @@ def _bytes(dtype: torch.dtype, shape: tuple[int, ...]) -> int:
 
 def _pin(whole: torch.Tensor) -> int:
     """Let the device copy straight into this memory. Returns its address, 0 where the driver refuses."""
-    if int(torch.cuda.cudart().cudaHostRegister(whole.data_ptr(), whole.numel(), 0)):
+    runtime: Any = torch.cuda.cudart()  # type: ignore[no-untyped-call]
+    if int(runtime.cudaHostRegister(whole.data_ptr(), whole.numel(), 0)):
         print("the memory for the weights could not be pinned", file=sys.stderr)
         return 0
     return whole.data_ptr()
