@@ -15,6 +15,9 @@ from benchmarks.data import DataError, data_folder, data_id, use
 from benchmarks.nanochat import evaluate, prepare
 from benchmarks.nanochat.tokens import climbmix
 from benchmarks.nanochat.tokens import prepare as tokens
+from benchmarks.nanochat.training import TrialFailed
+from benchmarks.nanochat.weights import Weights
+from runners import device
 from runners.sandbox import Sandbox, SandboxBroken
 
 CLIMBMIX = "climbmix"  # the data of `official`
@@ -106,7 +109,7 @@ def run_train(options: argparse.Namespace) -> int:
             print(f"step {int(steps[-1]):6d}  loss {float(values[-1]):.4f}", file=sys.stderr)
 
     evaluator = evaluate.Evaluator()
-    with _box() as box:
+    with _box(task) as box:
         began = time.monotonic()
         outcome = evaluator.run(task, box, show, keep_weights=options.weights)
         outcome.seconds["wall"] = time.monotonic() - began
@@ -116,14 +119,13 @@ def run_train(options: argparse.Namespace) -> int:
 
 def run_evaluate(options: argparse.Namespace) -> int:
     task = assignment(options, seed=0)
-    weights = options.weights.read_bytes()
     outcome = Outcome()
     evaluator = evaluate.Evaluator()
-    with _box() as box:
+    with _box(task) as box, Weights.of(options.weights.read_bytes()) as weights:
         try:
             outcome.score = evaluator.score(task, box, weights, outcome)
             evaluator.audit(task, box, weights, outcome)
-        except evaluate.TrialFailed as failed:
+        except TrialFailed as failed:
             outcome.score, outcome.failure = None, failed.failure
     evaluator.close()
     return report(outcome, options)
@@ -178,8 +180,11 @@ def pack(files: dict[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def _box() -> Sandbox:
-    return Sandbox.start(0, inside=evaluate.INSIDE, preload=evaluate.PRELOAD, setup_statement=evaluate.SETUP)
+def _box(task: Assignment) -> Sandbox:
+    return Sandbox.start(
+        0, inside=evaluate.INSIDE, preload=evaluate.PRELOAD, setup_statement=evaluate.SETUP,
+        **device.sandbox_options(task.preset.device),
+    )  # fmt: skip
 
 
 if __name__ == "__main__":
