@@ -23,7 +23,7 @@ from benchmarks.data import DataError
 from research import tasks
 from research.loop.asking import models
 from research.loop.begin import Budget, begin_project, rule_for
-from research.management.embedded import choose_data, embedded_lab, ensure_data
+from research.management.embedded import choose_data, embedded_lab, ensure_data, ensure_device
 from research.management.progress import Progress
 from research.management.summary import closing_scores, summary
 from research.models import Ablation, Experiment, NotMergeable, Project
@@ -79,6 +79,7 @@ class Command(BaseCommand):
             signal.signal(name, lambda *_: stopping.set())
         try:
             rule_for(load(options["benchmark"]), options["preset"], options["rule"], options["target"])
+            ensure_device(options["benchmark"], options["preset"])
             ensure_data(options["benchmark"], options["preset"])
             with embedded_lab() as supervisor:
                 project = self._begin(options)
