@@ -97,17 +97,17 @@ class Worker:
         self._held: list[Work] = []
         self._lost: set[int] = set()
 
-    def measure_isolation(self) -> Isolation:
-        """Attack a sandbox like the ones trials get, and report the level to the lab."""
-        with Sandbox.start(0, inside=Path(__file__).parent) as box:
+    def measure_isolation(self, kind: str = "cpu") -> Isolation:
+        """Attack a sandbox like the ones trials on such a device get, and report the level to the lab."""
+        with Sandbox.start(0, inside=Path(__file__).parent, **sandbox_options(kind)) as box:
             isolation = box.isolation
         rows = [{"name": row.name, "passed": row.passed, "detail": row.detail} for row in isolation.rows]
         self.lab.report_isolation(isolation.level, rows)
         return isolation
 
-    def warm(self, benchmark: str) -> None:
+    def warm(self, benchmark: str, kind: str = "cpu") -> None:
         """Start every slot's sandbox before the first trial asks for it: importing torch takes seconds."""
-        for _ in self._pool.map(lambda slot: slot.prepare(benchmark), self.slots):
+        for _ in self._pool.map(lambda slot: slot.prepare(benchmark, kind), self.slots):
             pass
 
     def run(self) -> None:

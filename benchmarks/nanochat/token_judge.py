@@ -130,7 +130,8 @@ class TokenJudge:
     @torch.inference_mode()
     def audit(self, candidate: Exchange, request: dict[str, Any]) -> dict[str, Any]:
         """Ask again, in a fresh process, with the future cut off; and a shuffled part as it was."""
-        if (sheet := self.sheet) is None:
+        sheet, self.sheet = self.sheet, None  # what trains next needs its room on the device
+        if sheet is None:
             raise Refusal("refused", "nothing has been scored that could be audited")
         random = np.random.default_rng(request["seed"])
         report = {
@@ -141,7 +142,6 @@ class TokenJudge:
             "tolerance": sheet.tolerance,
         }
         report["asking_seconds"] = candidate.asking
-        self.sheet = None
         if request["sample"]:
             report |= self._sample(candidate)
         return report
