@@ -8,6 +8,7 @@ from dataclasses import replace
 from django.db import transaction
 
 from research.loop.memory import noise_floor
+from research.loop.screens import screening_of
 from research.models import Event, Experiment, Finding, Project, Result, Thread, Trial, Verdict
 from research.validation import rules
 from research.validation.effects import RelativeGain, relative_gain
@@ -80,7 +81,9 @@ def gather(experiment: Experiment) -> Evidence:
         rules.Finding(f.kind, Severity(f.severity), f.message, tuple(f.evidence)) for f in experiment.findings.all()
     )
     bar = (experiment.original or experiment).bar
-    return Evidence(pairs=experiment.complete_pairs(), noise=noise, findings=findings, bar=bar)
+    pairs = experiment.complete_pairs()
+    screening = screening_of(experiment.project) if experiment.purpose == Experiment.Purpose.COMPARE else None
+    return Evidence(pairs=pairs, noise=noise, findings=findings, bar=bar, screening=screening)
 
 
 def broken_pairs(experiment: Experiment, stage: str) -> int:

@@ -19,7 +19,8 @@ from research.models.people import Membership, Role
 from research.validation import records
 
 LEASE_TIME = timedelta(seconds=15)
-SCREENING = ("screen", "extend", "check")  # stages whose trials confirm nothing
+FIDELITY = "fidelity"  # the stage of what screening stopped, measured at the project's own preset to see what it misses
+SCREENING = ("screen", "extend", "check", FIDELITY)  # stages whose trials confirm nothing
 SCREEN_LEVEL, CONFIRM_LEVEL = 1, 2  # isolation that code from outside the lab needs
 
 

@@ -55,6 +55,9 @@ class Project(models.Model):
     question = models.TextField(blank=True)
     benchmark = models.CharField(max_length=40)
     preset = models.CharField(max_length=40)
+    screen_preset = models.CharField(
+        max_length=40, blank=True, help_text="under which candidates are screened; empty: the project's own"
+    )
     start = models.CharField(max_length=40)
     data_id = models.CharField(max_length=64, help_text="scores on different data are never compared")
     rule = models.JSONField(help_text="the rule of evidence, as research.validation.rules.Rule")
@@ -117,12 +120,21 @@ class Project(models.Model):
     @property
     def noise_key(self) -> dict[str, Any]:
         """What a noise floor must have been measured on to hold here, but for the class of machine."""
+        return self.noise_key_at(self.preset)
+
+    def noise_key_at(self, preset: str) -> dict[str, Any]:
+        """The same for another preset: every preset has a noise floor of its own."""
         return {
             "benchmark": self.benchmark,
-            "preset": self.preset,
+            "preset": preset,
             "start_tree": self.start_tree,
             "data_id": self.data_id,
         }
+
+    @property
+    def measured_presets(self) -> tuple[str, ...]:
+        """The presets that need a noise floor: the one that screens, if it is another, before the project's own."""
+        return (self.screen_preset, self.preset) if self.screen_preset else (self.preset,)
 
     def list_techniques(self) -> None:
         """Store what the catalogue holds, where it changed. Only the control worker tries techniques: it parses."""

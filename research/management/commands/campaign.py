@@ -46,6 +46,9 @@ class Command(BaseCommand):
     def add_arguments(self, parser: Any) -> None:
         parser.add_argument("--benchmark", default="nanochat")
         parser.add_argument("--preset", default="cpu")
+        parser.add_argument(
+            "--screen-preset", help="under which candidates are screened (default: the preset's own word)"
+        )
         parser.add_argument("--start", default="vanilla")
         parser.add_argument("--researcher", default="catalogue", choices=sorted(RESEARCHERS))
         parser.add_argument("--rule", default=DEFAULT, choices=list(RULES), help="the rule of evidence")
@@ -108,6 +111,8 @@ class Command(BaseCommand):
             base += f"-{options['target']:g}".replace(".", "_")
         if options["no_memory"]:
             base += "-no-memory"
+        if options["screen_preset"]:
+            base += f"-screened-at-{options['screen_preset']}"
         earlier = Project.objects.filter(name__regex=rf"^{re.escape(base)}-n[0-9]+$")
         unfinished = earlier.exclude(state=Project.State.FINISHED).order_by("-pk").first()
         budget = Budget(options["max_trials"], options["max_device_seconds"], options["minutes"] * 60)
@@ -115,7 +120,7 @@ class Command(BaseCommand):
             unfinished.name if unfinished else f"{base}-n{earlier.count() + 1}",
             options["benchmark"], options["preset"], options["start"],
             [options["researcher"]] * options["threads"], budget, options["auto_approve"],
-            rule=options["rule"], target=options["target"],
+            rule=options["rule"], target=options["target"], screen_preset=options["screen_preset"],
         )  # fmt: skip
         project.auto_approve = options["auto_approve"]
         project.max_wall_seconds = budget.wall_seconds
