@@ -13,7 +13,8 @@ import pytest
 from benchmarks.contract import Outcome
 from benchmarks.nanochat import evaluate
 from benchmarks.nanochat.judge import windows
-from runners.sandbox import Sandbox
+from benchmarks.nanochat.training import device_failure
+from runners.sandbox import Sandbox, SandboxBroken
 from tests import token_play as play
 
 pytestmark = pytest.mark.torch
@@ -178,6 +179,36 @@ except PermissionError:
 harness._channel = real
 """
     assert "SEALED" in run(play.table(before_end=write)).log
+
+
+def test_a_file_of_the_data_that_is_gone_is_one_line(run: Run, data: Path) -> None:
+    moved = (data / "val_screen.bin").rename(data / "away")
+    outcome = run(play.table())
+    moved.rename(data / "val_screen.bin")
+    assert outcome.failure is not None and outcome.failure.kind == "no_data"
+    assert "lack val_screen.bin" in outcome.failure.message and "prepare --preset gpu-tiny" in outcome.failure.message
+
+
+@pytest.mark.parametrize(
+    ("line", "kind", "asked"),
+    [
+        ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has", "out_of_memory", 2.5),
+        ("RuntimeError: CUDA error: out of memory", "out_of_memory", None),
+        ("torch.AcceleratorError: CUDA error: CUDA-capable device(s) is/are busy or unavailable", "busy_device", None),
+        ("RuntimeError: No CUDA GPUs are available", "no_device", None),
+        ("RuntimeError: CUDA error: an illegal memory access was encountered", None, None),
+    ],
+)
+def test_what_the_cuda_runtime_says_has_its_class(line: str, kind: str | None, asked: float | None) -> None:
+    failed = device_failure(f"Traceback\n{line}\n  a hint")
+    assert (failed.failure.kind if failed else None) == kind
+    if failed and asked:
+        assert failed.metrics == {"out_of_memory_bytes": asked * 2**30}
+
+
+def test_a_trial_for_a_gpu_in_a_sandbox_without_one_is_the_machine_s_fault(run: Run) -> None:
+    with pytest.raises(SandboxBroken, match="needs an NVIDIA GPU"):
+        run(play.table(), preset=replace(play.TINY, device="cuda"))
 
 
 def test_data_that_do_not_fit_the_preset_are_refused(run: Run) -> None:

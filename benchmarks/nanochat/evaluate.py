@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contract import Assignment, Gate, Observation, Outcome, PointSink
+from benchmarks.contract import Assignment, Failure, Gate, Observation, Outcome, PointSink
 from benchmarks.nanochat import audits, bounds, identity, sizes
 from benchmarks.nanochat.compiled import CompileCache
 from benchmarks.nanochat.judging import JudgeProcess
@@ -73,6 +73,8 @@ class Evaluator:
         """The whole trial. A candidate's failure is part of the outcome; only a broken sandbox raises."""
         if task.removed_guards:
             raise ValueError("a trial that counts keeps all its guards")
+        if missing := [name for name in ("manifest.json", "train.bin", f"{task.split}.bin") if not _has(task, name)]:
+            return Outcome(failure=Failure("no_data", _without(missing, task)))
         outcome = Outcome(hashes=identity.hashes(task), surroundings=identity.surroundings(task, box))
         began = time.monotonic()
         judge = self.judge(task, box)
@@ -270,6 +272,15 @@ def _gpu(task: Assignment, box: Sandbox) -> int | None:
         return cuda.number_of(box.jail.devices)
     except cuda.CudaError as error:
         raise SandboxBroken(f"preset {task.preset.name} needs an NVIDIA GPU: {error}") from None
+
+
+def _has(task: Assignment, name: str) -> bool:
+    return (task.data / name).is_file()
+
+
+def _without(missing: list[str], task: Assignment) -> str:
+    command = "python -m benchmarks.nanochat prepare" + (f" --preset {task.preset.name}" if task.preset.data else "")
+    return f"the prepared data lack {', '.join(missing)}: run `{command}` again"
 
 
 def _checked_device(task: Assignment, judge: JudgeProcess) -> None:

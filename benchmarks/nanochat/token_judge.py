@@ -157,7 +157,7 @@ class TokenJudge:
         if request["vocabulary"] != self.vocabulary:
             words = f"the data have a vocabulary of {self.vocabulary}, the preset of {request['vocabulary']}"
             raise Refusal("refused", f"{words}; prepare them again")
-        raw = np.fromfile(self.data / f"{request['split']}.bin", dtype="<u2")
+        raw = np.memmap(self.data / f"{request['split']}.bin", dtype="<u2", mode="r")  # a check reads the train data
         inputs, targets = windows(raw, request["rows"], request["length"], "tokens")
         if max(inputs.max(), targets.max()) >= self.vocabulary:
             raise Refusal("refused", "the validation data hold tokens beyond the vocabulary; prepare them again")
