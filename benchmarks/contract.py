@@ -205,6 +205,9 @@ FAILURE_KINDS = (
     "no_weights",
     "bad_output",
     "disk_full",
+    "busy_device",
+    "no_device",
+    "no_data",
     "refused",
 )
 

@@ -130,7 +130,8 @@ class TokenJudge:
     @torch.inference_mode()
     def audit(self, candidate: Exchange, request: dict[str, Any]) -> dict[str, Any]:
         """Ask again, in a fresh process, with the future cut off; and a shuffled part as it was."""
-        if (sheet := self.sheet) is None:
+        sheet, self.sheet = self.sheet, None  # what trains next needs its room on the device
+        if sheet is None:
             raise Refusal("refused", "nothing has been scored that could be audited")
         random = np.random.default_rng(request["seed"])
         report = {
@@ -141,7 +142,6 @@ class TokenJudge:
             "tolerance": sheet.tolerance,
         }
         report["asking_seconds"] = candidate.asking
-        self.sheet = None
         if request["sample"]:
             report |= self._sample(candidate)
         return report
@@ -157,7 +157,7 @@ class TokenJudge:
         if request["vocabulary"] != self.vocabulary:
             words = f"the data have a vocabulary of {self.vocabulary}, the preset of {request['vocabulary']}"
             raise Refusal("refused", f"{words}; prepare them again")
-        raw = np.fromfile(self.data / f"{request['split']}.bin", dtype="<u2")
+        raw = np.memmap(self.data / f"{request['split']}.bin", dtype="<u2", mode="r")  # a check reads the train data
         inputs, targets = windows(raw, request["rows"], request["length"], "tokens")
         if max(inputs.max(), targets.max()) >= self.vocabulary:
             raise Refusal("refused", "the validation data hold tokens beyond the vocabulary; prepare them again")
