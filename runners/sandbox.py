@@ -235,7 +235,7 @@ class Sandbox:
         with self._receiving:  # `close` waits for it
             if self._closed:
                 raise SandboxBroken("this sandbox is closed")
-            return cache.take(self._launched.scratch_fd)
+            return cache.take(self._launched.scratch_fd, self.limits.cache_bytes, self.limits.cache_entries)
 
     def _spawn(
         self, folder: str, name: str, log: int, tars: tuple[bytes, bytes], args: Mapping[str, Any],

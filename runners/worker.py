@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 from benchmarks.contract import Evaluator, Failure, Observation, Outcome, load
+from runners.device import sandbox_options
 from runners.lab import Lab, Work
 from runners.points import PointBuffer, PointsError
 from runners.sandbox import Isolation, Sandbox, SandboxBroken
@@ -30,32 +31,35 @@ class Slot:
 
     def __init__(self, index: int, cpu: int | None) -> None:
         self.index, self.cpu = index, cpu
-        self._name = ""
+        self._made_for = ("", "")  # benchmark and kind of device
         self._box: Sandbox | None = None
         self._evaluator: Evaluator | None = None
         self._closing = threading.RLock()  # re-entrant: a second signal may interrupt the handler of the first
 
-    def prepare(self, benchmark: str) -> tuple[Sandbox, ModuleType]:
-        """The sandbox for this benchmark, started if it is not there yet."""
+    def prepare(self, benchmark: str, kind: str = "cpu") -> tuple[Sandbox, ModuleType]:
+        """The sandbox for this benchmark on a device of `kind`, started if it is not there yet."""
         module = load(benchmark).load_evaluator()
-        if self._name != benchmark:
+        if self._made_for != (benchmark, kind):
             self.close()
         if self._box is None:
             self._box = Sandbox.start(
-                self.index, inside=module.INSIDE, preload=module.PRELOAD, setup_statement=module.SETUP
-            )
-            self._name = benchmark
-        if self.cpu is not None:
+                self.index, inside=module.INSIDE, preload=module.PRELOAD, setup_statement=module.SETUP,
+                **sandbox_options(kind, self.index),
+            )  # fmt: skip
+            self._made_for = (benchmark, kind)
+        if self.cpu is not None and kind == "cpu":
             self._box.pin(self.cpu)
         return self._box, module
 
     def execute(self, work: Work, points: PointBuffer, gate: threading.Barrier | None) -> Outcome:
         """Run one trial; a broken sandbox is thrown away and reported by SandboxBroken."""
         try:
-            box, module = self.prepare(work.task.benchmark)
+            kind = work.task.preset.device
+            box, module = self.prepare(work.task.benchmark, kind)
             self._evaluator = self._evaluator or module.Evaluator()
+            cpu = self.cpu if kind == "cpu" else None  # beside a GPU there is a judge, a loader, a compiler
             sink = partial(points.add, work.trial.pk, work.lease.generation)
-            outcome = self._evaluator.run(work.task, box, sink, gate=partial(_meet, gate), cpu=self.cpu)
+            outcome = self._evaluator.run(work.task, box, sink, gate=partial(_meet, gate), cpu=cpu)
         except SandboxBroken:
             self.close()
             raise
@@ -68,7 +72,7 @@ class Slot:
         """From any thread, and from several at once: a signal, a lost heartbeat and the trial itself may end it."""
         with self._closing:
             box, evaluator = self._box, self._evaluator
-            self._box, self._evaluator, self._name = None, None, ""
+            self._box, self._evaluator, self._made_for = None, None, ("", "")
         if evaluator is not None:
             evaluator.close()
         if box is not None:

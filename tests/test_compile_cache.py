@@ -126,8 +126,8 @@ def test_warm_ups_do_not_add_up(run: Run) -> None:
 
 
 @pytest.mark.torch
-def test_a_cache_that_is_too_large_is_dropped_and_said(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "LARGEST", 1000)
+def test_a_cache_that_is_too_large_is_dropped_and_said(run: Run, box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(box, "limits", replace(box.limits, cache_bytes=1000))
     tree = writer('(CACHE / "large").write_bytes(bytes(1001))')
     first = run(tree)
     assert {seen.kind: seen.severity for seen in first.observations} == {"cache_dropped": "info"}

@@ -35,7 +35,7 @@ def test_what_does_not_exist_is_answered_with_what_does() -> None:
         load("nothing")
     with pytest.raises(ContractError, match="no preset 'huge'; choose one of .*cpu"):
         load("nanochat").preset("huge")
-    with pytest.raises(ContractError, match="no start 'none'; choose one of .*vanilla"):
+    with pytest.raises(ContractError, match="no start 'none' for cpu; choose one of .*vanilla"):
         load("nanochat").start_files("none", "cpu")
 
 
