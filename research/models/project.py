@@ -186,7 +186,8 @@ class Project(models.Model):
         return moved == 1
 
     def pause(self, reason: str = "", by: User | None = None) -> None:
-        self._act(by, "pause", {self.State.ACTIVE}, self.State.PAUSED, reason)
+        before = {self.State.ACTIVE, self.State.EXHAUSTED}  # what ends is held up too
+        self._act(by, "pause", before, self.State.PAUSED, reason)
 
     def resume(self, by: User | None = None) -> None:
         """Go on. A spent budget stops it again at the next look, so raise that first."""
