@@ -93,10 +93,14 @@ def test_each_data_has_a_pointer_of_its_own(tmp_path: Path, monkeypatch: pytest.
     for name, data in (("bytes", ""), ("books", "tokens")):
         folder = data_folder("nanochat") / name
         folder.mkdir(parents=True)
-        (folder / "manifest.json").write_text(f'{{"data_id": "{name}-and-more-than-16-letters"}}')
+        vocabulary = ', "vocabulary": 8192' if data else ""
+        (folder / "manifest.json").write_text(f'{{"data_id": "{name}-and-more-than-16-letters"{vocabulary}}}')
         use(folder, data, f"{name}-and-more-than-16-letters")
     assert data_id("nanochat", presets["smoke"]).startswith("bytes")
     assert data_id("nanochat", presets["gpu-20s"]) == data_id("nanochat", presets["gpu-300s"]) != ""
     assert (data_folder("nanochat") / data_id("nanochat", presets["gpu-60s"])[:16]).resolve().name == "books"
     with pytest.raises(DataError, match="no data for official"):
         data_id("nanochat", presets["official"])
+    use(folder, "tokens-tiny", "books-and-more-than-16-letters")
+    with pytest.raises(DataError, match="has 8,192 tokens, gpu-tiny needs 512: run .* prepare --preset gpu-tiny"):
+        data_id("nanochat", presets["gpu-tiny"])
