@@ -184,6 +184,22 @@ def test_strided_values_are_read_where_they_are() -> None:
     )
 
 
+def test_gradients_of_several_passes_are_summed() -> None:
+    tables = []
+    for batches in ([[0, 1, 2, 3]], [[0, 1], [2, 3]]):
+        torch.manual_seed(7)
+        table = ngrams.NgramTable(1, 2, 8, heads=2, rows=5, dtype=torch.float32)
+        table.open(4 * len(batches[0]))
+        optimizer = updates.RowRMSProp([table], 0.1)
+        tokens, value, gates = torch.arange(16).view(4, 4) % 7, drawn(4, 4, 8), drawn(4, 4, 2)
+        for batch in batches:
+            table(tokens[batch], value[batch], gates[batch]).square().sum().backward()
+            optimizer.collect(tokens[batch])
+        optimizer.step()
+        tables.append(table.table)
+    torch.testing.assert_close(*tables)
+
+
 @FEW
 @given(
     count=st.sampled_from([1, 21]),
@@ -226,7 +242,8 @@ def test_seldom_seen_rows_are_trained_as_a_dense_optimizer_would() -> None:
             drawn(2, 5, width, seed=99 + step),
         )
         (table(tokens, value, gates) * target).sum().backward()
-        optimizer.step(tokens, beta2=beta2)
+        optimizer.collect(tokens)
+        optimizer.step(beta2=beta2)
         parts = [t.double().flatten(0, 1) for t in (value, gates, target)]
         leaf = dense.clone().requires_grad_()
         (ngrams.naive_ngram_values(parts[0], parts[1], leaf, table.places(tokens)) * parts[2]).sum().backward()
@@ -263,7 +280,8 @@ def test_a_table_trains_under_torch_compile_and_reloads() -> None:
         for step in range(3):
             tokens = torch.randint(0, 9, (3, 4), generator=torch.Generator().manual_seed(step))
             call(tokens, drawn(3, 4, 8), drawn(3, 4, 2)).square().sum().backward()
-            optimizer.step(tokens)
+            optimizer.collect(tokens)
+            optimizer.step()
         return table
 
     eager = trained(lambda table: table)

@@ -1,7 +1,7 @@
 """Hashed n-gram tables whose rows are added to attention's values through a gate: the lookup and its gradient.
 
 `NgramTable` is one layer's tables as a module; `hash_rows` and `ngram_values` are its parts; `row_update.py` beside
-this file trains the tables. Stands alone: imports torch and triton only.
+this file trains the tables. Stands alone: imports torch, and triton where it is there.
 
     table = NgramTable(layer=1, order=2, width=512, heads=4)  # bigrams; order 3 for trigrams
     value = table(tokens, value, gates)                       # in the attention of that layer
@@ -17,12 +17,18 @@ three times that. Backward it is the same again. Hashing moves 8 bytes a token a
 Shapes: B batch, T positions, N = B T, H heads, D = C / H, C width, K tables, W = C / K, R rows a table.
 """
 
+from __future__ import annotations
+
 import math
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor, nn
+
+try:
+    import triton
+    import triton.language as tl
+except ImportError:  # a machine without a GPU may go without, and takes the naive ways
+    triton = None
 
 ROWS = 2**19
 TABLES = 2
@@ -131,7 +137,11 @@ def ngram_values(value: Tensor, gates: Tensor, table: Tensor, rows: Tensor, slot
     return _add_rows(value, gates, table, rows, slot)
 
 
-@triton.jit
+def _jit(kernel):
+    return triton.jit(kernel) if triton else kernel
+
+
+@_jit
 def _add_kernel(
     value, gates, table, rows, out, count, value_stride, gates_stride, heads, tables,
     HEADS_A_TABLE: tl.constexpr, HEAD: tl.constexpr, WIDE: tl.constexpr, TOKENS: tl.constexpr,
@@ -152,7 +162,7 @@ def _add_kernel(
     tl.store(out + token[:, None] * (heads * HEAD) + place, new.to(out.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@_jit
 def _add_backward_kernel(
     of_out, gates, table, rows, of_gates, of_found, count, out_stride, gates_stride, heads, tables,
     HEADS_A_TABLE: tl.constexpr, HEAD: tl.constexpr, WIDE: tl.constexpr, TOKENS: tl.constexpr,
@@ -175,13 +185,15 @@ def _add_backward_kernel(
     tl.store(of_found + token[:, None] * (heads * HEAD) + place, of_row.to(of_found.dtype.element_ty), mask=inside)
 
 
-INTERPRETED = not isinstance(_add_kernel, triton.JITFunction)  # TRITON_INTERPRET=1: the kernels run on a CPU
+INTERPRETED = triton is not None and not isinstance(_add_kernel, triton.JITFunction)
+# TRITON_INTERPRET=1 plays the kernels on a CPU.
+_DEVICES = () if triton is None else ("cuda", "cpu") if INTERPRETED else ("cuda",)
 _TOKENS = 32  # a program; times one head
 _WARPS = 4
 
 
 def _fast(tensor: Tensor) -> bool:
-    return (tensor.is_cuda or INTERPRETED) and tensor.dtype != torch.float64 and tensor.numel() > 0
+    return tensor.device.type in _DEVICES and tensor.dtype != torch.float64 and tensor.numel() > 0
 
 
 def _side_by_side(tensor: Tensor) -> Tensor:

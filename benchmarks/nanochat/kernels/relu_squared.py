@@ -1,7 +1,7 @@
 """A linear layer and squared ReLU in one kernel, and the MLP around it with a fused backward pass.
 
 `linear_relu_squared` is the layer alone; `relu_squared_mlp` takes the second layer as well and fuses the gradient of
-the activation into the matmul that makes it. Stands alone: imports torch and triton only.
+the activation into the matmul that makes it. Stands alone: imports torch, and triton where it is there.
 
 Only the squared activation is written. The backward pass needs nothing else: the slope of relu(h)^2 is 2 relu(h), the
 square root of what was written (So et al. 2021, "Primer", for the activation; the modded-nanogpt records 59 and 87 for
@@ -20,13 +20,19 @@ constants and not tuned at run time: two arms of a comparison must run the same 
 Shapes: N rows (any leading dimensions), C width, F hidden width, a multiple of 8 as C is.
 """
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
-from triton.tools.tensor_descriptor import TensorDescriptor
+
+try:
+    import triton
+    import triton.language as tl
+    from triton.tools.tensor_descriptor import TensorDescriptor
+except ImportError:  # a machine without a GPU may go without, and takes the naive ways
+    triton = None
 
 
 class Tile(NamedTuple):
@@ -84,7 +90,11 @@ def relu_squared_mlp(x: Tensor, weight_in: Tensor, weight_out: Tensor, shift: fl
     return _MLP.apply(x.flatten(0, -2), weight_in, weight_out, shift).unflatten(0, x.shape[:-1])
 
 
-@triton.jit
+def _jit(kernel):
+    return triton.jit(kernel) if triton else kernel
+
+
+@_jit
 def _tile_kernel(
     left, right, post, out, shift, rows, columns, inner,
     BACKWARD: tl.constexpr, HALVES: tl.constexpr,
@@ -112,7 +122,7 @@ def _tile_kernel(
             _finish(total, post, out, shift, row, column, BACKWARD)
 
 
-@triton.jit
+@_jit
 def _finish(total, post, out, shift, row, column, BACKWARD: tl.constexpr):
     """Apply the activation, or its slope, to a finished tile and store it."""
     if BACKWARD:
@@ -123,7 +133,9 @@ def _finish(total, post, out, shift, row, column, BACKWARD: tl.constexpr):
     out.store([row, column], result.to(out.dtype))
 
 
-INTERPRETED = not isinstance(_tile_kernel, triton.JITFunction)  # TRITON_INTERPRET=1: the kernel runs on a CPU
+INTERPRETED = triton is not None and not isinstance(_tile_kernel, triton.JITFunction)
+# TRITON_INTERPRET=1 plays the kernels on a CPU.
+_DEVICES = () if triton is None else ("cuda", "cpu") if INTERPRETED else ("cuda",)
 # The interpreter multiplies the bit patterns of bfloat16, so there that type takes the naive way.
 _TYPES = (torch.float32, torch.float16) if INTERPRETED else (torch.bfloat16, torch.float16)
 
@@ -131,7 +143,8 @@ _TYPES = (torch.float32, torch.float16) if INTERPRETED else (torch.bfloat16, tor
 def _fast(x: Tensor, weight: Tensor) -> bool:
     """Whether the kernel takes these: tiles are copied in units of 16 bytes, and float32 belongs to cuBLAS."""
     aligned = all(size * x.element_size() % 16 == 0 for size in weight.shape)
-    return (x.is_cuda or INTERPRETED) and x.dtype == weight.dtype and x.dtype in _TYPES and aligned and x.numel() > 0
+    kind = x.dtype == weight.dtype and x.dtype in _TYPES
+    return x.device.type in _DEVICES and kind and aligned and x.numel() > 0
 
 
 def _programs(device: torch.device) -> int:

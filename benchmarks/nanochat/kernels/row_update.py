@@ -1,11 +1,12 @@
 """RMSProp on those rows of a table that a step has seen: the optimizer of hashed n-gram tables and large embeddings.
 
 `RowRMSProp` trains the tables of `ngram_values.py` beside this file; `row_update` is one step of one table. Stands
-alone: imports torch and triton only.
+alone: imports torch, and triton where it is there.
 
     tables = RowRMSProp([table, ...])
     for table in tables.tables: table.open(batch * length)    # once, before training
-    loss.backward(); tables.step(tokens, learning_rate)       # after the backward pass of these tokens
+    loss.backward(); tables.collect(tokens)                   # after the backward pass of these tokens, once or oftener
+    tables.step(learning_rate)
 
 Rows that a step has not seen need nothing. Their gradient is 0, so RMSProp (Tieleman and Hinton 2012; no momentum, no
 weight decay) leaves them and only lets their second moment decay, and that is made up for when they are seen again: a
@@ -20,12 +21,18 @@ the rows seen, at most 2 N and in text far fewer. Sorting the keys, 262,144 of 3
 Shapes: N tokens, K tables joined to one of K R rows, W width of a row.
 """
 
+from __future__ import annotations
+
 import math
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor, nn
+
+try:
+    import triton
+    import triton.language as tl
+except ImportError:  # a machine without a GPU may go without, and takes the naive ways
+    triton = None
 
 BETA2 = 0.999
 EPSILON = 1e-10
@@ -47,21 +54,28 @@ class RowRMSProp:
         """per_row: one second moment a row, its mean over the row, rather than one an element (float32 either way)."""
         self.tables = list(tables)
         self.learning_rate, self.beta2, self.epsilon, self.by_visits = learning_rate, beta2, epsilon, by_visits
+        self.waiting: list[list[tuple[Tensor, Tensor]]] = [[] for _ in self.tables]  # places and gradients
         self.log_decay = 0.0  # of the second moment, since the first step
         self.moments = [torch.zeros_like(t.table[:, :1] if per_row else t.table, dtype=torch.float32) for t in tables]
         self.clocks = [torch.zeros_like(t.table[:, 0], dtype=torch.float32) for t in tables]
 
-    @torch.no_grad()
-    def step(self, tokens: Tensor, learning_rate: float | None = None, beta2: float | None = None) -> None:
-        """Update the tables after the backward pass of tokens [B, T], and forget its gradient."""
+    def collect(self, tokens: Tensor) -> None:
+        """Take the gradients that the backward pass of tokens [B, T] has left in the tables' slots."""
+        for table, waiting in zip(self.tables, self.waiting, strict=True):
+            waiting.append((table.places(tokens), table.slot.grad))
+            table.slot.grad = None
+
+    def step(self, learning_rate: float | None = None, beta2: float | None = None) -> None:
+        """Update the tables by what was collected since the last step."""
         rate = self.learning_rate if learning_rate is None else learning_rate
         beta2 = self.beta2 if beta2 is None else beta2
         self.log_decay += math.log(beta2)
-        for table, moments, clocks in zip(self.tables, self.moments, self.clocks, strict=True):
-            gradient = table.slot.grad
-            table.slot.grad = None
+        parts = zip(self.tables, self.moments, self.clocks, self.waiting, strict=True)
+        for table, moments, clocks, waiting in parts:
+            places, gradients = waiting[0] if len(waiting) == 1 else map(torch.cat, zip(*waiting, strict=True))
+            waiting.clear()
             row_update(
-                table.table, moments, clocks, table.places(tokens), gradient,
+                table.table, moments, clocks, places, gradients,
                 rate, beta2, self.log_decay, self.epsilon, self.by_visits,
             )  # fmt: skip
 
@@ -103,7 +117,11 @@ def row_update(
         _update_rows(table, moments, clocks, rows, gradients, learning_rate, beta2, log_decay, epsilon, by_visits)
 
 
-@triton.jit
+def _jit(kernel):
+    return triton.jit(kernel) if triton else kernel
+
+
+@_jit
 def _add_visits(total, key, start, keys, order, gradients, count, column, WIDTH: tl.constexpr, VISITS: tl.constexpr):
     """Add the gradients of the next visits to a row; whether all VISITS were visits to it, so that more may follow."""
     place = start + tl.arange(0, VISITS)
@@ -114,7 +132,7 @@ def _add_visits(total, key, start, keys, order, gradients, count, column, WIDTH:
     return total + tl.sum(rows.to(tl.float32), 0), tl.sum(same.to(tl.int32), 0) == VISITS
 
 
-@triton.jit
+@_jit
 def _update_kernel(
     table, moments, clocks, keys, order, gradients, count, learning_rate, beta2, log_beta2, log_decay, epsilon,
     PER_ROW: tl.constexpr, BY_VISITS: tl.constexpr, WIDTH: tl.constexpr, WIDE: tl.constexpr,
@@ -154,13 +172,15 @@ def _update_kernel(
         tl.store(places, new.to(table.dtype.element_ty), mask=inside)
 
 
-INTERPRETED = not isinstance(_update_kernel, triton.JITFunction)  # TRITON_INTERPRET=1: the kernel runs on a CPU
+INTERPRETED = triton is not None and not isinstance(_update_kernel, triton.JITFunction)
+# TRITON_INTERPRET=1 plays the kernels on a CPU.
+_DEVICES = () if triton is None else ("cuda", "cpu") if INTERPRETED else ("cuda",)
 _FEW, _MANY = 4, 32  # visits summed at a time
 _WARPS = 4
 
 
 def _fast(tensor: Tensor) -> bool:
-    return (tensor.is_cuda or INTERPRETED) and tensor.dtype != torch.float64
+    return tensor.device.type in _DEVICES and tensor.dtype != torch.float64
 
 
 @torch.library.custom_op(f"{_LIBRARY}::update_rows", mutates_args=("table", "moments", "clocks"))

@@ -1,7 +1,7 @@
 """Softcap and cross entropy over the vocabulary, with gradients, and no float32 scores in memory.
 
 `linear_softcap_cross_entropy` takes the hidden vectors and the head's weight; `softcap_cross_entropy` takes scores that
-somebody else made. Stands alone: imports torch and triton only.
+somebody else made. Stands alone: imports torch, and triton where it is there.
 
 Why a matmul of cuBLAS and one kernel, rather than one kernel for both: with N = 131,072 rows, C = 512 and V = 8,192
 each of the three matmuls (scores, gradient of hidden, gradient of weight) is 2 N C V = 1.1 Tflop, 1.5 ms at 750
@@ -18,10 +18,16 @@ of Hsu et al. 2024, "Liger Kernel", section 3.2.
 Shapes: N rows, C width, V vocabulary. Losses are nats.
 """
 
+from __future__ import annotations
+
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
+
+try:
+    import triton
+    import triton.language as tl
+except ImportError:  # a machine without a GPU may go without, and takes the naive ways
+    triton = None
 
 SOFTCAP = 15.0
 CHUNK_ROWS = 16_384  # scores in memory at once: 268 MB at V = 8,192 in bfloat16
@@ -88,7 +94,11 @@ def linear_softcap_cross_entropy(
     return _linear_loss_only(hidden, weight, targets, softcap, divisor, chunk_rows)
 
 
-@triton.jit
+def _jit(kernel):
+    return triton.jit(kernel) if triton else kernel
+
+
+@_jit
 def _cap(z, softcap, divisor, CAPPED: tl.constexpr):
     """The capped scores. tanh from one exponential: exact to 1e-7, and the interpreter knows it."""
     if CAPPED:
@@ -96,7 +106,7 @@ def _cap(z, softcap, divisor, CAPPED: tl.constexpr):
     return z
 
 
-@triton.jit
+@_jit
 def _gradient(capped, logsum, is_target, weight, softcap, divisor, CAPPED: tl.constexpr):
     """The gradient of the scores. The exponential again, from the capped score: so one number a score is kept."""
     gradient = (tl.exp(capped - logsum) - tl.where(is_target, 1.0, 0.0)) * weight
@@ -105,7 +115,7 @@ def _gradient(capped, logsum, is_target, weight, softcap, divisor, CAPPED: tl.co
     return gradient
 
 
-@triton.jit
+@_jit
 def _loss_kernel(
     scores, targets, losses, logsums, scale, row_stride, vocabulary, softcap, divisor,
     CAPPED: tl.constexpr, BOUNDED: tl.constexpr, IN_PLACE: tl.constexpr, EVEN: tl.constexpr, BLOCK: tl.constexpr,
@@ -137,7 +147,7 @@ def _loss_kernel(
             tl.store(places, gradient, mask=columns < vocabulary)
 
 
-@triton.jit
+@_jit
 def _gradient_kernel(
     scores, targets, logsums, scale, gradients, row_stride, vocabulary, softcap, divisor,
     CAPPED: tl.constexpr, BLOCK: tl.constexpr,
@@ -154,11 +164,13 @@ def _gradient_kernel(
     tl.store(gradients + row * vocabulary + columns, gradient.to(gradients.dtype.element_ty), mask=inside)
 
 
-INTERPRETED = not isinstance(_loss_kernel, triton.JITFunction)  # TRITON_INTERPRET=1: the kernels run on a CPU
+INTERPRETED = triton is not None and not isinstance(_loss_kernel, triton.JITFunction)
+# TRITON_INTERPRET=1 plays the kernels on a CPU.
+_DEVICES = () if triton is None else ("cuda", "cpu") if INTERPRETED else ("cuda",)
 
 
 def _fast(tensor: Tensor) -> bool:
-    return (tensor.is_cuda or INTERPRETED) and tensor.dtype != torch.float64 and tensor.size(-1) <= LARGEST_VOCABULARY
+    return tensor.device.type in _DEVICES and tensor.dtype != torch.float64 and tensor.size(-1) <= LARGEST_VOCABULARY
 
 
 def _warps(vocabulary: int) -> int:
