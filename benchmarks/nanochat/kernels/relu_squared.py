@@ -66,27 +66,31 @@ _LIBRARY = __name__.replace(".", "_")  # copies of this file in one process defi
 
 
 def naive_linear_relu_squared(x: Tensor, weight: Tensor, shift: float = 0.0) -> Tensor:
-    """relu(x @ weight.T - shift)^2 as one writes it first: x [..., C], weight [F, C] -> [..., F]."""
-    h = x @ weight.T
+    """relu(x @ weight.T - shift)^2 as one writes it first: x [..., C], weight [F, C] -> [..., F].
+
+    The weight is used in the type of x and may be kept in another one.
+    """
+    h = x @ weight.to(x.dtype).T
     return torch.relu(h - shift if shift else h).square()
 
 
 def naive_relu_squared_mlp(x: Tensor, weight_in: Tensor, weight_out: Tensor, shift: float = 0.0) -> Tensor:
     """x [..., C], weight_in [F, C], weight_out [C, F] -> [..., C]."""
-    return naive_linear_relu_squared(x, weight_in, shift) @ weight_out.T
+    return naive_linear_relu_squared(x, weight_in, shift) @ weight_out.to(x.dtype).T
 
 
 def linear_relu_squared(x: Tensor, weight: Tensor, shift: float = 0.0) -> Tensor:
-    """As the naive one, differentiable in x and weight, both bfloat16 or float16 on a GPU; else it is the naive one."""
+    """As the naive one, differentiable in x and weight. x is bfloat16 or float16 on a GPU, or it is the naive one."""
     if not _fast(x, weight):
         return naive_linear_relu_squared(x, weight, shift)
-    return _linear(x.flatten(0, -2), weight, shift).unflatten(0, x.shape[:-1])
+    return _linear(x.flatten(0, -2), weight.to(x.dtype), shift).unflatten(0, x.shape[:-1])
 
 
 def relu_squared_mlp(x: Tensor, weight_in: Tensor, weight_out: Tensor, shift: float = 0.0) -> Tensor:
     """As the naive one, differentiable in x and both weights. Keeps x and the squared activation for going back."""
-    if not _fast(x, weight_in) or weight_out.dtype != x.dtype:
+    if not _fast(x, weight_in):
         return naive_relu_squared_mlp(x, weight_in, weight_out, shift)
+    weight_in, weight_out = weight_in.to(x.dtype), weight_out.to(x.dtype)
     return _MLP.apply(x.flatten(0, -2), weight_in, weight_out, shift).unflatten(0, x.shape[:-1])
 
 
@@ -143,8 +147,7 @@ _TYPES = (torch.float32, torch.float16) if INTERPRETED else (torch.bfloat16, tor
 def _fast(x: Tensor, weight: Tensor) -> bool:
     """Whether the kernel takes these: tiles are copied in units of 16 bytes, and float32 belongs to cuBLAS."""
     aligned = all(size * x.element_size() % 16 == 0 for size in weight.shape)
-    kind = x.dtype == weight.dtype and x.dtype in _TYPES
-    return x.device.type in _DEVICES and kind and aligned and x.numel() > 0
+    return x.device.type in _DEVICES and x.dtype in _TYPES and aligned and x.numel() > 0
 
 
 def _programs(device: torch.device) -> int:
