@@ -7,7 +7,6 @@ beginning, the middle and the end of every schedule. `tiny` sets the constants o
 from __future__ import annotations
 
 import ast
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,7 +40,21 @@ SIZES: dict[str, dict[str, Value]] = {
     "model.py": {"VOCAB_SIZE": VOCABULARY, "SEQUENCE_LENGTH": LENGTH, "WIDTH": 32, "HEADS": 2, "DEPTH": 2},
     "train.py": {"BATCH_TOKENS": 4 * LENGTH, "DEVICE_ROWS": 4, "LOSS_ROWS": 2 * LENGTH},
 }
-GATES = {"GATE_CHANNELS": 16}
+GATES: dict[str, Value] = {"GATE_CHANNELS": 16}
+TINY: dict[str, dict[str, Value]] = {  # settings of techniques that set a size themselves
+    "batch_tokens": {"tokens": 2 * LENGTH},
+    "batch_schedule": {"early": 2 * LENGTH, "late": 4 * LENGTH},
+    "device_rows": {"rows": 2},
+    "loss_rows": {"rows": LENGTH},
+    "width": {"width": 48},
+    "depth": {"depth": 3},
+    "heads": {"heads": 4},
+    "embedding_floor": {"floor": 1.0},
+    "decay_pulses": {"at": 0.05},
+    "muon_momentum": {"steps": 4},
+    "bigram_values": {"channels": 16},
+    "trigram_values": {"channels": 16},
+}
 
 
 class Harness(ModuleType):
@@ -95,19 +108,23 @@ def constants(source: str) -> dict[str, Value]:
 
 
 def tiny(sources: Sources) -> Sources:
-    """The tree at a size for a CPU: the constants of SIZES, and tables of at most 256 rows."""
+    """A start at a size for a CPU: the constants of SIZES."""
     small = dict(sources)
     for path, sizes in SIZES.items():
         there = constants(small[path])
-        small_tables = {name: 256 for name, value in there.items() if re.search("_ROWS$", name) and _large(value)}
-        for name, value in {**GATES, **small_tables, **sizes}.items():
+        for name, value in {**GATES, **sizes}.items():
             if name in there:
                 small[path] = edits.constant(small[path], name, value)
     return small
 
 
-def _large(value: Value) -> bool:
-    return isinstance(value, int) and value > 256
+def small_tables(sources: Sources) -> Sources:
+    """Hashed tables of at most 256 rows."""
+    model = sources["model.py"]
+    for name, value in constants(model).items():
+        if name.endswith("_ROWS") and isinstance(value, int) and value > 256:
+            model = edits.constant(model, name, 256)
+    return sources | {"model.py": model}
 
 
 @contextmanager
@@ -176,9 +193,9 @@ def start(name: str) -> Sources:
 def steps_of(technique: Technique, **tunables: Value) -> list[Step]:
     """What must come before it, and the technique."""
     before = [Step(name, CATALOGUE[name].defaults()) for name in technique.requires[:1]]
-    return [*before, Step(technique.name, technique.defaults() | tunables)]
+    return [*before, Step(technique.name, technique.defaults() | TINY.get(technique.name, {}) | tunables)]
 
 
 def changed(technique: Technique, name: str, **tunables: Value) -> Sources:
     """A start with a technique and what it requires. Raises DoesNotApply."""
-    return tiny(CATALOGUE.apply(dict(STARTS[name]), steps_of(technique, **tunables)))
+    return small_tables(CATALOGUE.apply(dict(start(name)), steps_of(technique, **tunables)))

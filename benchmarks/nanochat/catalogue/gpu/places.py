@@ -37,9 +37,21 @@ def shift(x, steps):  # [B, T, ...] -> the same, each position holds what stood 
     return torch.cat((torch.zeros_like(x[:, :steps]), x[:, :-steps]), dim=1)
 """
 
+GATED = """
+def gated(gate, x):  # [B, T, H] and [B, T, C] -> [B, T, C], each head times its gate
+    return (gate.unsqueeze(-1) * x.unflatten(-1, (HEADS, -1))).flatten(-2)
+"""
+
 
 def is_modern(model: str) -> bool:
     return edits.has(model, "def features(self, tokens):...")
+
+
+def of_vanilla(sources: Sources) -> str:
+    """The model, if it is one that has not been modern from the start."""
+    if is_modern(sources["model.py"]):
+        raise DoesNotApply("the model has it from the start")
+    return sources["model.py"]
 
 
 def model_forward(model: str) -> str:
@@ -58,6 +70,11 @@ def one_of(source: str, anchors: tuple[str, ...], inside: str) -> str:
 def with_shift(model: str) -> str:
     """Define the causal shift of a sequence, unless another technique has done so."""
     return model if "def shift(" in model else edits.define_before(model, "split_heads", SHIFT)
+
+
+def with_gated(model: str) -> str:
+    """Define the product of gates and heads, unless another technique has done so."""
+    return model if "def gated(" in model else edits.define_before(model, "split_heads", GATED)
 
 
 def attention_parts(model: str, lines: str) -> str:
@@ -153,11 +170,12 @@ def normed(model: str, expression: str) -> str:
 
 
 def adamw(sources: Sources, parameters: str, rate: str) -> Sources:
-    """Leave `parameters`, a Python list, to AdamW at the constant `rate` of optim.py; where all are AdamW's already,
-    as in `vanilla`, they stay in its groups."""
+    """Give `parameters`, a Python list, a group of AdamW at the constant `rate` of optim.py; where all are AdamW's
+    already, as in `vanilla`, they stay in its groups."""
     optim = sources["optim.py"]
     if not edits.has(optim, ADAMW_GROUPS):
         return sources
+    optim = edits.after(optim, "named = [...", f"named += {parameters}", "MuonAdamW.__init__")
     line = f'self.adamw_groups.append({{"params": {parameters}, "rate": {rate}, "beta1": BETA1}})'
     return sources | {"optim.py": edits.after(optim, ADAMW_GROUPS, line, "MuonAdamW.__init__")}
 
@@ -181,6 +199,8 @@ def constant_of(path: str, **names: str) -> Callable[[Sources, Tunables], Source
         text = sources[path]
         for name, tunable in names.items():
             text = edits.constant(text, name, tunables[tunable])
+        if text == sources[path]:
+            raise DoesNotApply(f"{', '.join(names)} of {path} stand so already")
         return sources | {path: text}
 
     return apply

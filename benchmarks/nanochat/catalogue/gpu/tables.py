@@ -18,22 +18,15 @@ from benchmarks.nanochat.catalogue.gpu.places import (
     numbered,
     one_of,
     with_file,
+    with_gated,
     with_layer,
     with_rate,
     with_tokens,
 )
 
-GATED = """
-def gated(gate, x):  # [B, T, H] and [B, T, C] -> [B, T, C], each head times its gate
-    return (gate.unsqueeze(-1) * x.unflatten(-1, (HEADS, -1))).flatten(-2)
-"""
 OPEN = "open_tables(model, DEVICE_ROWS, ROW_LENGTH)"
 LEARN = "learn_tables(model, inputs)"
 FORGOTTEN = ("optimizer.reset()", "optimizer.state.clear()")
-
-
-def with_gated(model: str) -> str:
-    return model if "def gated(" in model else edits.define_before(model, "split_heads", GATED)
 
 
 def with_tables(sources: Sources) -> Sources:
