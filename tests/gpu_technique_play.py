@@ -7,7 +7,9 @@ beginning, the middle and the end of every schedule. `tiny` sets the constants o
 from __future__ import annotations
 
 import ast
+import re
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,7 +45,7 @@ SIZES: dict[str, dict[str, Value]] = {
 GATES: dict[str, Value] = {"GATE_CHANNELS": 16}
 TINY: dict[str, dict[str, Value]] = {  # settings of techniques that set a size themselves
     "batch_tokens": {"tokens": 2 * LENGTH},
-    "batch_schedule": {"early": 2 * LENGTH, "late": 4 * LENGTH},
+    "batch_schedule": {"early": 2 * LENGTH, "late": 8 * LENGTH},
     "device_rows": {"rows": 2},
     "loss_rows": {"rows": LENGTH},
     "width": {"width": 48},
@@ -196,6 +198,44 @@ def steps_of(technique: Technique, **tunables: Value) -> list[Step]:
     return [*before, Step(technique.name, technique.defaults() | TINY.get(technique.name, {}) | tunables)]
 
 
+@cache
 def changed(technique: Technique, name: str, **tunables: Value) -> Sources:
     """A start with a technique and what it requires. Raises DoesNotApply."""
     return small_tables(CATALOGUE.apply(dict(start(name)), steps_of(technique, **tunables)))
+
+
+def shaken(modules: dict[str, ModuleType]) -> nn.Module:
+    """A model whose weights are all away from zero, tables that the training would fill among them."""
+    model = built(modules)
+    with torch.no_grad():
+        for value in model.state_dict().values():
+            if value.is_floating_point():
+                value.add_(0.2 * torch.randn(value.shape))
+            else:
+                value.random_(0, 256)
+    return model.eval()
+
+
+def added_lines(before: Sources, after: Sources) -> list[str]:
+    """Lines that a file did not have before, as often."""
+    return [
+        line
+        for name in after
+        for line in (Counter(after[name].splitlines()) - Counter(before.get(name, "").splitlines())).elements()
+    ]
+
+
+def names_of_constants(sources: Sources) -> set[str]:
+    """Upper-case names that the modules assign."""
+    return {
+        target.id
+        for text in sources.values()
+        for node in ast.parse(text).body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name) and target.id.isupper()
+    }
+
+
+def mentions(sources: Sources, name: str) -> int:
+    return sum(len(re.findall(rf"\b{name}\b", text)) for text in sources.values())

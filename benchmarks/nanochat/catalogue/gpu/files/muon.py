@@ -22,6 +22,11 @@ POLYNOMIALS = (  # a, b, c of each step x -> a x + b x^3 + c x^5 on the singular
 class MuonAdamW(torch.optim.AdamW):
     """Groups with `"muon": True` hold matrices; their `momentum` is Nesterov's. All others are AdamW's."""
 
+    def __init__(self, groups, **settings):
+        super().__init__(groups, **settings)
+        on_gpu = self.param_groups[0]["params"][0].is_cuda
+        self.update = torch.compile(muon_update, fullgraph=True, dynamic=False) if on_gpu else muon_update
+
     @torch.no_grad()
     def step(self):
         for group in self.param_groups:
@@ -39,8 +44,7 @@ class MuonAdamW(torch.optim.AdamW):
             state["average"] = torch.zeros_like(gradient)
             state["variance"] = torch.zeros_like(gradient.mean(dim=side(gradient), keepdim=True))
         scalars = [torch.tensor(value) for value in (group["lr"], group["weight_decay"], group["momentum"])]
-        update = compiled_update if weight.is_cuda else muon_update
-        weight = update(weight, gradient, state["average"], state["variance"], *scalars)
+        weight = self.update(weight, gradient, state["average"], state["variance"], *scalars)
         torch._foreach_copy_(list(matrices), list(weight.unbind()))
         for p in matrices:
             p.grad = None
@@ -78,6 +82,3 @@ def even_out(update, variance):  # [K, R, C]: each row (column) as long as the r
     length = square.sum(dim=(-2, -1), keepdim=True).sqrt()
     new_length = (square * scale.square()).sum(dim=(-2, -1), keepdim=True).sqrt()
     return update * scale * (length / new_length.clamp(min=1e-10))  # the matrix as a whole keeps its length
-
-
-compiled_update = torch.compile(muon_update, fullgraph=True, dynamic=False)

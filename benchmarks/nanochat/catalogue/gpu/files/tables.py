@@ -55,6 +55,8 @@ class HashedTable(nn.Module):
             self.sink = zero.expand(2 * batch * length, self.weight.size(1)).requires_grad_()
             self.moment = torch.zeros(self.weight.shape, device=self.weight.device)  # float32
             self.steps = torch.zeros((), device=self.weight.device)
+            on_gpu = self.weight.is_cuda
+            self.changes = torch.compile(row_changes, fullgraph=True, dynamic=False) if on_gpu else row_changes
         self.moment.zero_()
         self.steps.zero_()
 
@@ -65,8 +67,7 @@ class HashedTable(nn.Module):
         self.sink.grad = None
         self.steps += 1
         size = factor * self.rate * self.steps**GROWTH
-        changes = compiled_row_changes if gradient.is_cuda else row_changes
-        index, change = changes(self.moment, self.index(tokens).flatten(), gradient, size)
+        index, change = self.changes(self.moment, self.index(tokens).flatten(), gradient, size)
         self.weight.index_add_(0, index, change.to(self.weight.dtype))
 
 
@@ -85,9 +86,6 @@ def row_changes(moment, index, gradient, size):
     square = total.square()  # zero but where the first stands
     moment.index_add_(0, index, square)
     return index, -size * total / (moment[index].sqrt() + EPSILON)
-
-
-compiled_row_changes = torch.compile(row_changes, fullgraph=True, dynamic=False)
 
 
 def multiplier(number, half, lag):
