@@ -58,19 +58,17 @@ class Attention(nn.Module):
         self.block_mask = block_mask(self.window) if self.angles.is_cuda else None
 
     def forward(self, attention_input, tokens):  # [B, T, C] and [B, T] -> [B, T, C]
-        q, k, v = self.query_key_value(attention_input).chunk(3, dim=-1)
-        q = split_heads(q)  # [B, T, H, D]
-        k = split_heads(k)
-        v = split_heads(v)
+        qkv = self.query_key_value(attention_input)
+        qkv = qkv.unflatten(-1, (3 * HEADS, -1))  # [B, T, 3H, D]
+        qk, v = qkv.split((2 * HEADS, HEADS), dim=2)
         if self.has_values:
             value_embedding = split_heads(self.value_embedding(tokens))
             value_gate = self.value_gate(attention_input[..., :GATE_CHANNELS])
             value_gate = 2 * torch.sigmoid(value_gate)  # [B, T, H], from 1
             v = v + value_gate.unsqueeze(-1) * value_embedding
-        q = rotate(q, self.angles)
-        k = rotate(k, self.angles)
-        q = norm(q)
-        k = norm(k)
+        qk = norm(qk)
+        qk = rotate(qk, self.angles)
+        q, k = qk.chunk(2, dim=2)
         y = attend(q, k, v, self.window, self.block_mask)
         y = merge_heads(y)
         y = self.attention_output(y)
