@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -131,27 +132,32 @@ def small_tables(sources: Sources) -> Sources:
 
 @contextmanager
 def loaded(sources: Sources) -> Iterator[dict[str, ModuleType]]:
-    """The tree as modules. Its short names stand in sys.modules while it is in use."""
+    """The tree as modules, from files: Triton reads the text of a kernel there. Its short names stand in sys.modules
+    while it is in use."""
     modules: dict[str, ModuleType] = {"harness": Harness()}
     names = sorted((path.removesuffix(".py") for path in sources), key=_order)
     before = {name: sys.modules.get(name) for name in ("harness", *names)}
-    try:
-        sys.modules["harness"] = modules["harness"]
-        for name in names:
-            modules[name] = sys.modules[name] = ModuleType(name)
-            exec(compile(sources[f"{name}.py"], f"{name}.py", "exec"), modules[name].__dict__)
-        yield modules
-    finally:
-        for name, module in before.items():
-            if module is None:
-                sys.modules.pop(name, None)
-            else:
-                sys.modules[name] = module
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            sys.modules["harness"] = modules["harness"]
+            for name in names:
+                path = Path(folder) / f"{name}.py"
+                path.write_text(sources[path.name])
+                modules[name] = sys.modules[name] = ModuleType(name)
+                modules[name].__file__ = str(path)
+                exec(compile(sources[path.name], str(path), "exec"), modules[name].__dict__)
+            yield modules
+        finally:
+            for name, module in before.items():
+                if module is None:
+                    sys.modules.pop(name, None)
+                else:
+                    sys.modules[name] = module
 
 
 def _order(name: str) -> int:
     """What imports others comes behind them."""
-    return {"model": 1, "optim": 2, "train": 3}.get(name, 0)
+    return {"tables": 1, "model": 2, "optim": 3, "train": 4}.get(name, 0)
 
 
 def built(modules: dict[str, ModuleType]) -> nn.Module:

@@ -225,7 +225,7 @@ TECHNIQUES = (
         tunables=(Tunable("share", 0.66, choices=(0.5, 0.66, 1.0)),),
         prior_gain=-0.004,
         prior_sd=0.006,
-        excludes=("shifted_relu", "relu_squared", "hidden_shift"),
+        excludes=("shifted_relu", "relu_squared", "hidden_shift", "fused_relu_squared"),
     ),
     Technique(
         name="parallel_block",

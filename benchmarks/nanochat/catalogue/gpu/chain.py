@@ -7,7 +7,6 @@ from benchmarks.catalogue import Sources, Technique, Tunable, Tunables
 from benchmarks.nanochat.catalogue.gpu.places import (
     ATTENTION,
     MLP,
-    after_projection,
     at_start,
     attention_parts,
     before_attending,
@@ -16,9 +15,11 @@ from benchmarks.nanochat.catalogue.gpu.places import (
     model_parts,
     numbered,
     of_vanilla,
+    on_values,
     with_gated,
     with_layer,
     with_tokens,
+    without,
 )
 
 FORWARD = "Transformer.forward"
@@ -68,7 +69,7 @@ def rope(sources: Sources, tunables: Tunables) -> Sources:
         ("positions = torch.arange(tokens.size(1), device=tokens.device)", FORWARD),
         ("position_embedding = self.position_embedding(positions)  # [T, C]", FORWARD),
     ):
-        model = _without(model, line, inside)
+        model = without(model, line, inside)
     model = edits.swap(model, "x = token_embedding + position_embedding", "x = token_embedding", FORWARD)
     model = attention_parts(model, 'self.register_buffer("angles", rotary_angles(), persistent=False)')
     model = edits.after(
@@ -76,11 +77,6 @@ def rope(sources: Sources, tunables: Tunables) -> Sources:
     )
     model = edits.define_before(model, "split_heads", ROTATE)
     return sources | {"model.py": edits.new_constant(model, "ROPE_BASE", tunables["base"], "of the slowest rotation")}
-
-
-def _without(model: str, line: str, inside: str) -> str:
-    marked = edits.replace(model, line, "# <taken out>", inside)
-    return "\n".join(x for x in marked.splitlines() if x.strip() != "# <taken out>") + "\n"
 
 
 def qk_norm(sources: Sources, tunables: Tunables) -> Sources:
@@ -133,7 +129,7 @@ def value_embeddings(sources: Sources, tunables: Tunables) -> Sources:
             self.value_gate = nn.Parameter(torch.zeros(HEADS, GATE_CHANNELS))
         """,
     )  # fmt: skip
-    model = after_projection(
+    model = on_values(
         model, """
         if self.has_values:
             value_gate = 2 * torch.sigmoid(F.linear(attention_input[..., :GATE_CHANNELS], self.value_gate))

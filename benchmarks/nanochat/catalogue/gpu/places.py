@@ -8,6 +8,7 @@ lines beside these and leaves the line itself as it was, so that the next one fi
 
 from __future__ import annotations
 
+import ast
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from benchmarks.catalogue import Sources, Tunables
 from benchmarks.edits import DoesNotApply
 
 FILES = Path(__file__).parent / "files"  # what techniques copy into a tree
+KERNELS = Path(__file__).parents[2] / "kernels"
 
 ATTENTION = "Attention.forward"
 BLOCK = "Block.forward"
@@ -40,6 +42,10 @@ def shift(x, steps):  # [B, T, ...] -> the same, each position holds what stood 
 GATED = """
 def gated(gate, x):  # [B, T, H] and [B, T, C] -> [B, T, C], each head times its gate
     return (gate.unsqueeze(-1) * x.unflatten(-1, (HEADS, -1))).flatten(-2)
+"""
+GATED_HEADS = """
+def gated(gate, x):  # [B, T, H] and [B, T, C] -> [B, T, H, D], each head times its gate
+    return gate.unsqueeze(-1) * split_heads(x)
 """
 
 
@@ -74,7 +80,9 @@ def with_shift(model: str) -> str:
 
 def with_gated(model: str) -> str:
     """Define the product of gates and heads, unless another technique has done so."""
-    return model if "def gated(" in model else edits.define_before(model, "split_heads", GATED)
+    if "def gated(" in model:
+        return model
+    return edits.define_before(model, "split_heads", GATED_HEADS if is_modern(model) else GATED)
 
 
 def attention_parts(model: str, lines: str) -> str:
@@ -90,10 +98,15 @@ def model_parts(model: str, lines: str) -> str:
     return edits.after(model, "self.head = ...", lines, inside="Transformer.__init__")
 
 
-def after_projection(model: str, lines: str) -> str:
-    """Where q, k and v are [B, T, C], before heads are split."""
-    anchor = one_of(model, ("q, k, v = ...", "v = self.value(attention_input)..."), ATTENTION)
+def on_values(model: str, lines: str) -> str:
+    """Where the values `v` have just been projected: [B, T, H, D] in `modern`, [B, T, C] in `vanilla`."""
+    anchor = one_of(model, ("qk, v = qkv.split(...", "v = self.value(attention_input)..."), ATTENTION)
     return edits.after(model, anchor, lines, inside=ATTENTION)
+
+
+def as_values(model: str, vector: str) -> str:
+    """The text of a [..., C] vector in the shape of `v` at `on_values`."""
+    return f"split_heads({vector})" if is_modern(model) else vector
 
 
 def before_attending(model: str, lines: str) -> str:
@@ -188,8 +201,26 @@ def with_rate(sources: Sources, name: str, value: object, comment: str) -> Sourc
 
 
 def with_file(sources: Sources, name: str) -> Sources:
-    """Bring a file of the catalogue into the tree, unless it is there."""
-    return sources if name in sources else sources | {name: (FILES / name).read_text()}
+    """Bring a file of the catalogue, or a kernel, into the tree, unless it is there."""
+    folder = FILES if (FILES / name).is_file() else KERNELS
+    return sources if name in sources else sources | {name: (folder / name).read_text()}
+
+
+def without(source: str, line: str, inside: str) -> str:
+    """Take out a line."""
+    marked = edits.replace(source, line, "# <taken out>", inside)
+    return "\n".join(one for one in marked.splitlines() if one.strip() != "# <taken out>") + "\n"
+
+
+def without_definition(source: str, name: str) -> str:
+    """Take out a function or class of the module that nothing uses any more."""
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
+            lines = source.splitlines()
+            return (
+                "\n".join([*lines[: node.lineno - 1], *lines[node.end_lineno :]]).replace("\n\n\n\n\n", "\n\n\n") + "\n"
+            )
+    raise DoesNotApply(f"there is no function or class {name}")
 
 
 def constant_of(path: str, **names: str) -> Callable[[Sources, Tunables], Sources]:
