@@ -1,8 +1,8 @@
 """What a benchmark promises: its metric, presets, editable and protected paths, read from `benchmark.toml`.
 
-Every benchmark is a folder under `benchmarks/` that holds `benchmark.toml`, its starts (the trees a project can begin
-from), its catalogue and its protected evaluator. This module reads the contract and fails with one clear line; it runs
-nothing. The records below also cross the border between the machine worker and an evaluator.
+Every benchmark is a folder under `benchmarks/` that holds `benchmark.toml`, its protected evaluator, and for each lane
+its starts (the trees a project can begin from) and its catalogue. This module reads the contract and fails with one
+clear line; it runs nothing. The records below also cross the border between the machine worker and an evaluator.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ import importlib
 import math
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
+
+from benchmarks import edits
 
 FOLDER = Path(__file__).parent
 
@@ -33,10 +35,29 @@ class Metric:
 
 
 @dataclass(frozen=True)
+class Lane:
+    """A kind of device with what is made for it. A preset may set the last four otherwise."""
+
+    name: str
+    starts: tuple[str, ...]  # folders in `starts/LANE/`
+    catalogue: str  # a module
+    vocabulary: int  # ids of its tokens; 256: bytes
+    device: str  # "cpu" or "cuda"
+    data: str = ""  # which of the benchmark's prepared data, see benchmarks/data.py
+    check: str = ""  # the preset of a short check of a change; none without
+
+
+Constants = Mapping[str, Mapping[str, int | float | str | bool]]  # file -> name -> value
+
+
+@dataclass(frozen=True)
 class Preset:
     """A named size of a benchmark. Seconds are of `clock`: "cpu" counts the process tree, "wall" a stopwatch."""
 
     name: str
+    lane: str
+    vocabulary: int
+    device: str
     budget_seconds: float
     clock: str
     wall_cap_seconds: float
@@ -49,6 +70,11 @@ class Preset:
     side_by_side: bool  # both arms of a pair at the same time, one core each
     noise_pairs: int  # A/A pairs that make a noise floor
     confirm_data: str  # the validation split that confirms
+    data: str = ""
+    check: str = ""
+    screen_preset: str = ""  # the preset whose trials screen; empty: this one
+    seeds: int = 0  # paired seeds that its public rule asks for; 0: the project's rule decides
+    constants: Constants = field(default_factory=dict, hash=False)  # set in a start's files when a project begins
 
 
 @dataclass(frozen=True)
@@ -57,13 +83,11 @@ class Benchmark:
     title: str
     folder: Path
     metric: Metric
+    lanes: Mapping[str, Lane]
     presets: Mapping[str, Preset]
-    starts: tuple[str, ...]
     editable: tuple[str, ...]
     protected: tuple[str, ...]
     evaluator: str
-    catalogue: str
-    check: str = ""  # the preset of a short check of a change; none without
 
     def preset(self, name: str) -> Preset:
         if name not in self.presets:
@@ -72,50 +96,76 @@ class Benchmark:
             )
         return self.presets[name]
 
-    @property
-    def check_preset(self) -> Preset:
-        if not self.check:
-            raise ContractError(f"benchmark {self.name} has no preset for checks; name one as `check`")
-        return self.preset(self.check)
+    def lane_of(self, preset: str) -> Lane:
+        return self.lanes[self.preset(preset).lane]
 
-    def start_files(self, start: str) -> dict[str, bytes]:
-        """The files of a start and the contract itself, as they enter a project's repository."""
-        if start not in self.starts:
-            raise ContractError(f"benchmark {self.name} has no start {start!r}; choose one of {', '.join(self.starts)}")
-        root = self.folder / "starts" / start
-        tree = {p.relative_to(root).as_posix(): p.read_bytes() for p in sorted(root.rglob("*.py"))}
+    def check_preset(self, preset: str) -> Preset:
+        """What a check of a change runs under in a project of `preset`."""
+        if not (check := self.preset(preset).check):
+            raise ContractError(f"benchmark {self.name} has no preset for checks of {preset}; name one as `check`")
+        return self.preset(check)
+
+    def start_files(self, start: str, preset: str) -> dict[str, bytes]:
+        """The files of a start, sized for the preset, and the contract itself, as they enter a project's repository."""
+        lane = self.lane_of(preset)
+        if start not in lane.starts:
+            raise ContractError(
+                f"benchmark {self.name} has no start {start!r} for {preset}; choose one of {', '.join(lane.starts)}"
+            )
+        root = self.folder / "starts" / lane.name / start
+        tree = {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*.py"))}
+        if not tree:
+            raise ContractError(f"start {start} of benchmark {self.name} has no files in {root}; restore them")
+        for path, values in self.preset(preset).constants.items():
+            tree[path] = self._sized(tree.get(path, b"").decode(), path, values, start, preset).encode()
         return tree | {"benchmark.toml": (self.folder / "benchmark.toml").read_bytes()}
+
+    def _sized(self, text: str, path: str, values: Mapping[str, object], start: str, preset: str) -> str:
+        for name, value in values.items():
+            try:
+                text = edits.constant(text, name, value)
+            except edits.DoesNotApply as error:
+                raise ContractError(
+                    f"preset {preset} of benchmark {self.name} does not fit {path} of start {start}: {error}"
+                ) from error
+        return text
+
+    def start_sources(self, start: str, preset: str) -> dict[str, str]:
+        """The Python files of a start as text."""
+        return {path: text.decode() for path, text in self.start_files(start, preset).items() if path.endswith(".py")}
 
     def load_evaluator(self) -> ModuleType:
         return importlib.import_module(self.evaluator)
 
-    def load_catalogue(self) -> ModuleType:
-        return importlib.import_module(self.catalogue)
+    def load_catalogue(self, preset: str) -> ModuleType:
+        return importlib.import_module(self.lane_of(preset).catalogue)
 
-    def catalogue_version(self, start: str) -> str:
+    def catalogue_version(self, start: str, preset: str) -> str:
         """Changes whenever what `describe_techniques` says could."""
-        return _catalogue_version(self.folder, start)
+        return _catalogue_version(self.folder, self.preset(preset).lane, start)
 
-    def describe_techniques(self, start: str) -> dict[str, dict[str, Any]]:
+    def describe_techniques(self, start: str, preset: str) -> dict[str, dict[str, Any]]:
         """Of every technique its title, family and the files of a start that it changes. Half a second: tries each."""
-        sources = {path: text.decode() for path, text in self.start_files(start).items() if path.endswith(".py")}
-        described: dict[str, dict[str, Any]] = self.load_catalogue().CATALOGUE.describe(sources)
+        catalogue = self.load_catalogue(preset).CATALOGUE
+        described: dict[str, dict[str, Any]] = catalogue.describe(self.start_sources(start, preset))
         return described
 
     def evaluator_hash(self) -> str:
-        """sha256 over the protected program (every Python file but starts, catalogue, exploits, red team)."""
+        """sha256 over the protected program (every Python file but starts, catalogue, kernels, exploits, red team)."""
         digest = hashlib.sha256()
         for path in sorted(self.folder.rglob("*.py")):
             inner = path.relative_to(self.folder).as_posix()
-            if not inner.startswith(("starts/", "catalogue/", "exploits/", "redteam/")):
+            if not inner.startswith(("starts/", "catalogue/", "kernels/", "exploits/", "redteam/")):
                 digest.update(inner.encode() + b"\0" + path.read_bytes() + b"\0")
         return digest.hexdigest()
 
 
 @lru_cache(maxsize=16)
-def _catalogue_version(folder: Path, start: str) -> str:
+def _catalogue_version(folder: Path, lane: str, start: str) -> str:
     digest = hashlib.sha256()
-    for path in sorted([*(folder / "catalogue").rglob("*.py"), *(folder / "starts" / start).rglob("*.py")]):
+    catalogue = folder / "catalogue"
+    of_lane = [*catalogue.glob("*.py"), *(catalogue / lane).rglob("*.py")]
+    for path in sorted([*of_lane, *(folder / "starts" / lane / start).rglob("*.py")]):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -155,6 +205,9 @@ FAILURE_KINDS = (
     "no_weights",
     "bad_output",
     "disk_full",
+    "busy_device",
+    "no_device",
+    "no_data",
     "refused",
 )
 
@@ -217,21 +270,20 @@ def parse(path: Path) -> Benchmark:
         direction = raw["metric"]["direction"]
         if direction not in ("lower", "higher"):
             raise ContractError(f"{path.name}: metric.direction is {direction!r}; use 'lower' or 'higher'")
-        check = raw.get("check", "")
-        if check and check not in raw["presets"]:
-            raise ContractError(f"{path.name}: check is {check!r}; name one of {', '.join(raw['presets'])}")
+        lanes = {name: _lane(name, body, path) for name, body in raw["lanes"].items()}
+        presets = {name: _preset(name, body, lanes, path) for name, body in raw["presets"].items()}
+        for preset in presets.values():
+            _checked(preset, presets, path)
         return Benchmark(
             name=raw["name"],
             title=raw["title"],
             folder=path.parent,
             metric=Metric(raw["metric"]["name"], raw["metric"]["unit"], direction == "lower"),
-            presets={name: _preset(name, body, path) for name, body in raw["presets"].items()},
-            starts=_texts(raw, "starts", path),
+            lanes=lanes,
+            presets=presets,
             editable=_texts(raw, "editable", path),
             protected=_texts(raw, "protected", path),
             evaluator=raw["evaluator"],
-            catalogue=raw["catalogue"],
-            check=check,
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ContractError(
@@ -239,20 +291,48 @@ def parse(path: Path) -> Benchmark:
         ) from error
 
 
-def _preset(name: str, body: Mapping[str, Any], path: Path) -> Preset:
-    known = {f.name for f in fields(Preset)} - {"name"}
-    if unknown := set(body) - known:
-        raise ContractError(f"{path.name}: preset {name} has unknown keys {', '.join(sorted(unknown))}")
-    if missing := known - set(body):
-        raise ContractError(f"{path.name}: preset {name} lacks {', '.join(sorted(missing))}")
-    for field_ in fields(Preset):
-        value = body.get(field_.name, name)
-        if not _fits(value, str(field_.type)):
-            raise ContractError(f"{path.name}: preset {name} has {field_.name} = {value!r}; it must be {field_.type}")
-    preset = Preset(name=name, **body)
+DEVICES = ("cpu", "cuda")
+
+
+def _lane(name: str, body: Mapping[str, Any], path: Path) -> Lane:
+    values = _values(Lane, f"lane {name}", {"name": name, **body}, path)
+    return Lane(**{**values, "starts": _texts(body, "starts", path)})
+
+
+def _preset(name: str, body: Mapping[str, Any], lanes: Mapping[str, Lane], path: Path) -> Preset:
+    if body.get("lane") not in lanes:
+        raise ContractError(f"{path.name}: preset {name} needs a lane: one of {', '.join(lanes)}")
+    lane = lanes[body["lane"]]
+    of_lane = {"vocabulary": lane.vocabulary, "device": lane.device, "data": lane.data, "check": lane.check}
+    return Preset(**_values(Preset, f"preset {name}", {"name": name, **of_lane, **body}, path))
+
+
+def _values(record: type[Lane] | type[Preset], what: str, body: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The keys of one table: all that the record needs, none that it does not know, each of its type."""
+    known = {one.name: one for one in fields(record)}
+    if unknown := set(body) - set(known):
+        raise ContractError(f"{path.name}: {what} has unknown keys {', '.join(sorted(unknown))}")
+    needed = {name for name, one in known.items() if one.default is MISSING and one.default_factory is MISSING}
+    if missing := needed - set(body):
+        raise ContractError(f"{path.name}: {what} lacks {', '.join(sorted(missing))}")
+    for name, value in body.items():
+        if not _fits(value, str(known[name].type)):
+            raise ContractError(f"{path.name}: {what} has {name} = {value!r}; it must be {known[name].type}")
+    if body["device"] not in DEVICES:
+        raise ContractError(f"{path.name}: {what} has device = {body['device']!r}; use {' or '.join(DEVICES)}")
+    return dict(body)
+
+
+def _checked(preset: Preset, presets: Mapping[str, Preset], path: Path) -> None:
     if not 0 < preset.budget_seconds < math.inf or preset.clock not in ("cpu", "wall"):
-        raise ContractError(f"{path.name}: preset {name} needs budget_seconds > 0 and clock 'cpu' or 'wall'")
-    return preset
+        raise ContractError(f"{path.name}: preset {preset.name} needs budget_seconds > 0 and clock 'cpu' or 'wall'")
+    for key in ("check", "screen_preset"):
+        other = getattr(preset, key)
+        alike = [n for n, p in presets.items() if (p.lane, p.vocabulary) == (preset.lane, preset.vocabulary)]
+        if other and other not in alike:
+            raise ContractError(
+                f"{path.name}: {key} of preset {preset.name} is {other!r}; name one of {', '.join(alike)}"
+            )
 
 
 def _texts(raw: Mapping[str, Any], key: str, path: Path) -> tuple[str, ...]:
@@ -265,5 +345,12 @@ def _texts(raw: Mapping[str, Any], key: str, path: Path) -> tuple[str, ...]:
 
 def _fits(value: object, wanted: str) -> bool:
     """Whether a value of the TOML file has the type that a field names; a whole number passes for a float."""
-    types = {"float": (float, int), "int": (int,), "str": (str,), "bool": (bool,)}[wanted]
-    return isinstance(value, types) and (wanted == "bool" or not isinstance(value, bool))
+    if wanted == "Constants":
+        values = [one for names in value.values() for one in names.values()] if _is_nested(value) else [None]
+        return all(isinstance(one, int | float | str) for one in values)
+    types = {"float": (float, int), "int": (int,), "str": (str,), "bool": (bool,), "tuple[str, ...]": (list, str)}
+    return isinstance(value, types[wanted]) and (wanted == "bool" or not isinstance(value, bool))
+
+
+def _is_nested(value: object) -> TypeGuard[dict[str, dict[str, object]]]:
+    return isinstance(value, dict) and all(isinstance(names, dict) for names in value.values())

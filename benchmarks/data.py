@@ -1,10 +1,18 @@
-"""Where prepared data lies and which data a benchmark has: one folder per data id, outside every sandbox mount."""
+"""Where prepared data lies and which data a preset has: one folder per data id, outside every sandbox mount.
+
+A benchmark may have several prepared texts in use at once, one for each `data` that its lanes and presets name: the
+file `current` names the folder of the nameless one, `current-NAME` that of NAME.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 from pathlib import Path
+
+from benchmarks.contract import Preset
+
+BYTES = 256  # the vocabulary of data without a tokenizer
 
 
 class DataError(RuntimeError):
@@ -17,19 +25,39 @@ def data_folder(benchmark: str) -> Path:
     return root.absolute() / "datasets" / benchmark
 
 
-def data_id(benchmark: str) -> str:
-    """The id of the data in use: what `current` names. Raises DataError where nothing is prepared."""
+def data_id(benchmark: str, preset: Preset) -> str:
+    """The id of the data in use for a preset. Raises DataError where nothing is prepared."""
     folder = data_folder(benchmark)
-    current = folder / "current"
+    current = _pointer(folder, preset.data)
+    command = f"python -m benchmarks.{benchmark} prepare" + (f" --preset {preset.name}" if preset.data else "")
     if not current.is_file():
-        raise DataError(f"{benchmark} has no data yet: run `python -m benchmarks.{benchmark} prepare`")
+        raise DataError(f"{benchmark} has no data{f' for {preset.name}' * bool(preset.data)} yet: run `{command}`")
     manifest = folder / current.read_text().strip() / "manifest.json"
     if not manifest.is_file():
-        raise DataError(f"{benchmark}'s data folder is incomplete: run `python -m benchmarks.{benchmark} prepare`")
-    return str(json.loads(manifest.read_text())["data_id"])
+        raise DataError(f"{benchmark}'s data folder is incomplete: run `{command}`")
+    made = json.loads(manifest.read_text())
+    if (vocabulary := made.get("vocabulary", BYTES)) != preset.vocabulary:
+        raise DataError(
+            f"{benchmark}'s data has {vocabulary:,} tokens, {preset.name} needs {preset.vocabulary:,}: run `{command}`"
+        )
+    return str(made["data_id"])
+
+
+def use(folder: Path, data: str, identity: str) -> None:
+    """From now on `folder`, prepared whole, is what `data` names; found by its id, too."""
+    link = folder.parent / identity[:16]
+    if not link.exists():
+        link.symlink_to(folder.name)
+    partial = folder.parent / f".current{data}"
+    partial.write_text(folder.name)
+    partial.replace(_pointer(folder.parent, data))
 
 
 def parts_of(folder: Path, split: str) -> tuple[str, ...]:
     """The parts of a validation split in prepared data: `val_confirm`, `val_confirm_2` ...; at least itself."""
     more = [path.stem for path in folder.glob(f"{split}_*.bin")]
     return (split, *sorted(more, key=lambda name: (len(name), name)))
+
+
+def _pointer(folder: Path, data: str) -> Path:
+    return folder / (f"current-{data}" if data else "current")

@@ -231,8 +231,9 @@ class RedTeam:
 
     def play_honest(self, arena: Arena, recipe: Sequence[Step]) -> Honest:
         """A candidate of the catalogue, trained for the preset's whole budget as in the lab."""
-        start = {path: text.decode() for path, text in load("nanochat").start_files("vanilla").items()}
-        tree = Tree(load("nanochat").load_catalogue().CATALOGUE.apply(start, recipe))
+        contract = load("nanochat")
+        start = {path: text.decode() for path, text in contract.start_files("vanilla", self.preset.name).items()}
+        tree = Tree(contract.load_catalogue(self.preset.name).CATALOGUE.apply(start, recipe))
         found = self.admit(Tree(start), tree)
         try:
             outcome = arena.run(self._task(tree.pack(), SEED, "val_screen", NO_GUARD))

@@ -24,7 +24,7 @@ FOLDER = "cache"  # below the scratch folder; the sandbox's /cache
 LARGEST = 64 << 20  # bytes of one snapshot
 MOST_ENTRIES = 4096
 DEEPEST = 12
-STORE_BYTES = 2 << 30  # of all snapshots kept; the ones not used for longest go first
+STORE_BYTES = 8 << 30  # of all snapshots kept; the ones not used for longest go first
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -32,7 +32,7 @@ class CacheTooLarge(Exception):
     """This cache is not kept; the message says which limit it passed."""
 
 
-def take(scratch: int) -> bytes:
+def take(scratch: int, largest: int = LARGEST, most_entries: int = MOST_ENTRIES) -> bytes:
     """The regular files below `scratch`/cache as a tar whose bytes depend on their names and content alone.
 
     `scratch` is a descriptor of the folder. No link is followed, so nothing outside it can be read. Empty where
@@ -42,7 +42,10 @@ def take(scratch: int) -> bytes:
         top = os.open(FOLDER, _OPEN | os.O_DIRECTORY, dir_fd=scratch)
     except OSError:  # the step removed it, or put something else in its place
         return b""
-    target, files = io.BytesIO(), sorted(_files(top, "", _Tally()), key=lambda file: os.fsencode(file[0]))
+    target, files = (
+        io.BytesIO(),
+        sorted(_files(top, "", _Tally(largest, most_entries)), key=lambda file: os.fsencode(file[0])),
+    )
     if not files:
         return b""
     with tarfile.open(fileobj=target, mode="w", format=tarfile.GNU_FORMAT) as archive:
@@ -55,13 +58,15 @@ def take(scratch: int) -> bytes:
 
 @dataclass
 class _Tally:
+    largest: int
+    most_entries: int
     entries: int = 0
     bytes: int = 0
 
     def add(self, size: int) -> None:
         self.bytes += size
-        if self.bytes > LARGEST:
-            raise CacheTooLarge(f"its compile cache holds more than {LARGEST >> 20} MB")
+        if self.bytes > self.largest:
+            raise CacheTooLarge(f"its compile cache holds more than {self.largest >> 20} MB")
 
 
 def _files(folder: int, prefix: str, tally: _Tally, depth: int = 1) -> Iterator[tuple[str, bytes]]:
@@ -70,8 +75,8 @@ def _files(folder: int, prefix: str, tally: _Tally, depth: int = 1) -> Iterator[
         with os.scandir(folder) as entries:
             for entry in entries:
                 tally.entries += 1
-                if tally.entries > MOST_ENTRIES or depth > DEEPEST:
-                    raise CacheTooLarge(f"its compile cache has over {MOST_ENTRIES} entries or {DEEPEST} levels")
+                if tally.entries > tally.most_entries or depth > DEEPEST:
+                    raise CacheTooLarge(f"its compile cache has over {tally.most_entries} entries or {DEEPEST} levels")
                 with contextlib.suppress(OSError):  # gone, closed, or a link: not part of it
                     if entry.is_dir(follow_symlinks=False):
                         below = os.open(entry.name, _OPEN | os.O_DIRECTORY, dir_fd=folder)

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +37,7 @@ _SQUARES = b"""
 }
 """
 _THREADS = 256
+_SM_CLOCK, _OF_CHIP = 1, 0
 
 
 class CudaError(OSError):
@@ -102,6 +105,12 @@ class Device:
         self._call("cuMemExportToShareableHandle", ctypes.byref(descriptor), handle, _POSIX_DESCRIPTOR, _ZERO)
         return descriptor.value, self._map(handle, rounded)
 
+    def free(self, memory: DeviceMemory) -> None:
+        """Unmap shared memory. It ends when no process maps it and its descriptors are closed."""
+        pointer, length = ctypes.c_ulonglong(memory.pointer), ctypes.c_size_t(memory.size)
+        self._call("cuMemUnmap", pointer, length)
+        self._call("cuMemAddressFree", pointer, length)
+
     def attach(self, descriptor: int, size: int) -> DeviceMemory:
         """Map the memory that another process shares; `size` is what its `share` returned."""
         handle = ctypes.c_ulonglong()
@@ -116,6 +125,7 @@ class Device:
             "cuMemAddressReserve", ctypes.byref(pointer), length, none, ctypes.c_ulonglong(), ctypes.c_ulonglong()
         )
         self._call("cuMemMap", pointer, length, none, handle, _ZERO)
+        self._call("cuMemRelease", handle)  # the mapping keeps it alive
         access = _Access(self._where, _READ_WRITE)
         self._call("cuMemSetAccess", pointer, length, ctypes.byref(access), ctypes.c_size_t(1))
         return DeviceMemory(pointer.value, size)
@@ -138,8 +148,52 @@ class Device:
         return self.squares() == [number * number for number in range(_THREADS)]
 
 
-def nodes() -> tuple[str, ...]:
-    """The device nodes that one CUDA process needs, as far as this machine has them; empty without a GPU."""
-    names = ("nvidia0", "nvidiactl", "nvidia-uvm", "nvidia-uvm-tools")
-    found = tuple(f"/dev/{name}" for name in names if os.path.exists(f"/dev/{name}"))
-    return found if "/dev/nvidia0" in found else ()
+def nodes(number: int = 0) -> tuple[str, ...]:
+    """The device nodes that a CUDA process needs for one GPU, as far as this machine has them; empty without it."""
+    if number not in range(len(gpus := _gpus())):
+        return ()
+    shared = (f"/dev/{name}" for name in ("nvidiactl", "nvidia-uvm", "nvidia-uvm-tools"))
+    return (gpus[number], *(path for path in shared if os.path.exists(path)))
+
+
+def count() -> int:
+    """How many GPUs this machine has device nodes for."""
+    return len(_gpus())
+
+
+def number_of(devices: Sequence[str]) -> int:
+    """Which GPU of this machine, counted as the driver does, the nodes in `devices` belong to. Raises CudaError."""
+    for number, path in enumerate(_gpus()):
+        if path in devices:
+            return number
+    raise CudaError(f"no GPU among {', '.join(devices) or 'no devices'}")
+
+
+def condition(number: int) -> dict[str, str]:
+    """Clock in MHz, temperature and power of a GPU at this moment, as NVIDIA's management library tells them."""
+    try:
+        library = ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return {}
+    handle, value, found = ctypes.c_void_p(), ctypes.c_uint(), {}
+    if library.nvmlInit_v2() or library.nvmlDeviceGetHandleByIndex_v2(number, ctypes.byref(handle)):
+        return {}
+    for name, call, arguments in (
+        ("gpu_megahertz", library.nvmlDeviceGetClockInfo, (_SM_CLOCK,)),
+        ("gpu_celsius", library.nvmlDeviceGetTemperature, (_OF_CHIP,)),
+        ("gpu_milliwatts", library.nvmlDeviceGetPowerUsage, ()),
+    ):
+        if not call(handle, *arguments, ctypes.byref(value)):
+            found[name] = str(value.value)
+    return found
+
+
+def environment(number: int) -> dict[str, str]:
+    """What a process outside every sandbox is told, so that this GPU is its only one."""
+    return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": str(number)}
+
+
+def _gpus() -> list[str]:
+    """Nodes of the GPUs in the order of the PCI bus, which their numbers follow."""
+    found = [name for name in os.listdir("/dev") if re.fullmatch(r"nvidia\d+", name)]
+    return [f"/dev/{name}" for name in sorted(found, key=lambda name: int(name.removeprefix("nvidia")))]

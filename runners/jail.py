@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from runners import seccomp
+from runners import cache, seccomp
 from runners.guardian import SLOT_ROOT
 
 FIRST_UID = 1777  # slot N runs as uid FIRST_UID + N, a number without an account
@@ -33,6 +33,8 @@ class Limits:
     scratch_bytes: int = 512 << 20  # counts as memory as well
     open_files: int = 1024
     file_bytes: int = 512 << 20  # the largest single file
+    cache_bytes: int = cache.LARGEST  # of the compile cache that may be kept
+    cache_entries: int = cache.MOST_ENTRIES
 
 
 @dataclass(frozen=True)

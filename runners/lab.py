@@ -113,12 +113,15 @@ class Lab:
     def _work(self, lease: Lease) -> Work:
         trial = Trial.objects.select_related("experiment", "project").get(pk=lease.trial_id)
         project, experiment = trial.project, trial.experiment
-        known = Result.objects.filter(trial__split=trial.split, losses__isnull=False, trial__project=project)
+        sizes = trial.sizes
+        known = Result.objects.filter(  # of the same preset: another may score other rows
+            trial__split=trial.split, trial__preset=trial.preset, losses__isnull=False, trial__project=project
+        )
         mine = experiment.is_check or known.filter(trial__commit=trial.commit).exists()
         parent = known.filter(trial__commit=experiment.baseline_commit).order_by("-pk").first()
         task = Assignment(
             benchmark=project.benchmark,
-            preset=experiment.sizes,
+            preset=sizes,
             commit=trial.commit,
             tree=_archive(project.repository_path, trial.commit),
             seed=trial.seed,
@@ -128,13 +131,13 @@ class Lab:
             reference=parent.losses.path if parent and parent.losses else None,
             wants_sample=not experiment.is_check
             and not Result.objects.filter(
-                trial__project=project, trial__commit=trial.commit, score__isnull=False
+                trial__project=project, trial__commit=trial.commit, trial__preset=trial.preset, score__isnull=False
             ).exists(),
             # A check leaves none: the trials of its commit would begin warmer than those of its parent.
             caches=None if experiment.is_check else Path(settings.DATA_DIR) / "caches",
             keep_losses=None if mine else _scratch(f"losses-{trial.public_id}-{lease.generation}.npy"),
         )
-        return Work(lease, trial, task, experiment.sizes.side_by_side, not mine)
+        return Work(lease, trial, task, sizes.side_by_side, not mine)
 
 
 @lru_cache(maxsize=64)

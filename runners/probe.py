@@ -219,7 +219,7 @@ def identity() -> Verdict:
 
 def device_kernel() -> Verdict:
     """Nodes that can be opened are no proof, and libraries fall back to the CPU without a word: run a kernel."""
-    if "/dev/nvidia0" not in inside_call.args["devices"]:
+    if not any(node.removeprefix("/dev/nvidia").isdigit() for node in inside_call.args["devices"]):
         return True, "no GPU in this sandbox"
     import cuda  # type: ignore[import-not-found,unused-ignore]  # mounted beside this file
 

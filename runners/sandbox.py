@@ -36,7 +36,7 @@ from runners.zygote import receive, send
 __all__ = ["Child", "Exit", "Isolation", "Limits", "Sandbox", "SandboxBroken"]
 log = logging.getLogger(__name__)
 READY_SECONDS = 120.0  # a cold import of torch from a slow disk
-ANSWER_SECONDS = 20.0  # above the zygote's own limits for killing and wiping
+ANSWER_SECONDS = 35.0  # above the zygote's own limits for killing and wiping
 _SLICE = 0.05
 _serials = itertools.count()
 
@@ -235,7 +235,7 @@ class Sandbox:
         with self._receiving:  # `close` waits for it
             if self._closed:
                 raise SandboxBroken("this sandbox is closed")
-            return cache.take(self._launched.scratch_fd)
+            return cache.take(self._launched.scratch_fd, self.limits.cache_bytes, self.limits.cache_entries)
 
     def _spawn(
         self, folder: str, name: str, log: int, tars: tuple[bytes, bytes], args: Mapping[str, Any],

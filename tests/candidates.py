@@ -9,8 +9,7 @@ Files = dict[str, str]
 
 
 def honest() -> Files:
-    tree = load("nanochat").start_files("vanilla")
-    return {name: content.decode() for name, content in tree.items() if name.endswith(".py")}
+    return load("nanochat").start_sources("vanilla", "cpu")
 
 
 def peeker(share: float) -> Files:

@@ -43,10 +43,12 @@ SIGMA = 0.001
 ROUNDS = 60
 
 
-def begin(name: str = "question", threads: int = 1, budget: Budget | None = None, **options: Any) -> Project:
-    """A project on the toy; options: auto_approve, started_by, single_person."""
+def begin(
+    name: str = "question", threads: int = 1, budget: Budget | None = None, preset: str = "quick", **options: Any
+) -> Project:
+    """A project on the toy; options: auto_approve, started_by, single_person. `long` screens at `quick`."""
     project = begin_project(
-        name, "toy", "quick", "plain", ["catalogue"] * threads, budget or Budget(),
+        name, "toy", preset, "plain", ["catalogue"] * threads, budget or Budget(),
         **{"auto_approve": False, **options},
     )  # fmt: skip
     Project.objects.filter(pk=project.pk).update(seed_key=hashlib.sha256(name.encode()).hexdigest())  # the same luck
@@ -94,11 +96,14 @@ class World:
     gains: dict[str, float] = field(default_factory=dict)
     worth: dict[str, Callable[[float], float]] = field(default_factory=dict)  # where the value itself matters
     failure: Callable[[Trial], str] = lambda trial: ""
+    screened: dict[str, float] = field(default_factory=dict)  # what constants are worth at a screening preset instead
     played: list[Trial] = field(default_factory=list)
 
     def score(self, trial: Trial) -> float:
         changed = {name: value for name, value in constants(trial.project, trial.commit).items() if value != 1}
         noise = random.Random(f"{trial.seed}/{trial.arm}").gauss(0, SIGMA)
+        if trial.preset and self.screened:
+            return 1.5 - sum(self.screened.get(name, 0.0) for name in changed) + 2 * noise
         return 1.0 - sum(self._gain(name, value) for name, value in changed.items()) + noise
 
     def _gain(self, name: str, value: float) -> float:

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.catalogue import Sources, Technique
-from benchmarks.nanochat.catalogue import CATALOGUE
+from benchmarks.nanochat.catalogue.cpu import CATALOGUE
 
-START = {path.name: path.read_text() for path in Path("benchmarks/nanochat/starts/vanilla").resolve().glob("*.py")}
+START = {path.name: path.read_text() for path in Path("benchmarks/nanochat/starts/cpu/vanilla").resolve().glob("*.py")}
 SEED = 3
 LENGTH = 128
 VOCABULARY = 256

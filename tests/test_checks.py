@@ -159,7 +159,7 @@ def test_a_real_check_trains_in_the_sandbox_and_reads_no_validation_text(tmp_pat
     for path in data.glob("val_*.bin"):
         path.unlink()
     tree = pack({name: text.encode() for name, text in candidates.honest().items()})
-    task = Assignment("nanochat", load("nanochat").check_preset, "", tree, 1, "train", data)
+    task = Assignment("nanochat", load("nanochat").check_preset("cpu"), "", tree, 1, "train", data)
     evaluator = evaluate.Evaluator()
     with Sandbox.start(7, inside=evaluate.INSIDE, preload=evaluate.PRELOAD, setup_statement=evaluate.SETUP) as box:
         outcome = evaluator.run(task, box, lambda name, steps, values: None)

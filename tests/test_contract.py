@@ -9,7 +9,7 @@ import pytest
 from benchmarks import contract
 from benchmarks.contract import ContractError, load, names, parse
 
-TOY = (Path(__file__).parent / "benchmarks" / "toy" / "benchmark.toml").read_text()
+TOY = (Path(__file__).parent / "benchmarks" / "toy" / "benchmark.toml").read_text().partition("\n# Its candidates")[0]
 
 
 @pytest.fixture
@@ -23,10 +23,11 @@ def test_every_shipped_benchmark_keeps_its_contract() -> None:
     for name in names():
         benchmark = load(name)
         assert benchmark.name == name and benchmark.presets and "benchmark.toml" in benchmark.protected
-        for start in benchmark.starts:
-            files = benchmark.start_files(start)
-            assert files["benchmark.toml"] == (benchmark.folder / "benchmark.toml").read_bytes() and len(files) > 1
-        assert len(benchmark.load_catalogue().CATALOGUE) > 0
+        for preset in benchmark.presets:
+            for start in benchmark.lane_of(preset).starts:
+                files = benchmark.start_files(start, preset)
+                assert files["benchmark.toml"] == (benchmark.folder / "benchmark.toml").read_bytes() and len(files) > 1
+            assert len(benchmark.load_catalogue(preset).CATALOGUE) > 0
 
 
 def test_what_does_not_exist_is_answered_with_what_does() -> None:
@@ -34,8 +35,8 @@ def test_what_does_not_exist_is_answered_with_what_does() -> None:
         load("nothing")
     with pytest.raises(ContractError, match="no preset 'huge'; choose one of .*cpu"):
         load("nanochat").preset("huge")
-    with pytest.raises(ContractError, match="no start 'none'; choose one of .*vanilla"):
-        load("nanochat").start_files("none")
+    with pytest.raises(ContractError, match="no start 'none' for cpu; choose one of .*vanilla"):
+        load("nanochat").start_files("none", "cpu")
 
 
 @pytest.mark.parametrize(
@@ -45,7 +46,7 @@ def test_what_does_not_exist_is_answered_with_what_does() -> None:
         ('direction = "lower"', 'direction = "down"', "metric.direction is 'down'"),
         ("[metric]", "[measure]", "'metric'"),
         ('unit = "loss"\n', "", "'unit'"),
-        ('starts = ["plain"]\n', "", "'starts'"),
+        ('starts = ["plain"]\n', "", "lane cpu lacks starts"),
         ('starts = ["plain"]', 'starts = "plain"', "starts must be a list of texts"),
         ('protected = ["benchmark.toml"]', 'protected = "benchmark.toml"', "protected must be a list of texts"),
         ('editable = ["*.py"]', "editable = [1]", "editable must be a list of texts"),
@@ -57,7 +58,13 @@ def test_what_does_not_exist_is_answered_with_what_does() -> None:
         ("side_by_side = true", "side_by_side = 1", "side_by_side = 1; it must be bool"),
         ('clock = "cpu"', 'clock = "moon"', "clock 'cpu' or 'wall'"),
         ('clock = "cpu"', 'clock = "cpu"\nspeed = 3', "unknown keys speed"),
-        ('check = "quick"', 'check = "slow"', "check is 'slow'; name one of quick"),
+        ('check = "quick"', 'check = "slow"', "check of preset quick is 'slow'; name one of quick"),
+        ('clock = "cpu"', 'clock = "cpu"\nscreen_preset = "none"', "screen_preset of preset quick is 'none'"),
+        ('lane = "cpu"', 'lane = "gpu"', "preset quick needs a lane: one of cpu"),
+        ('device = "cpu"', 'device = "tpu"', "lane cpu has device = 'tpu'; use cpu or cuda"),
+        ("vocabulary = 256", "vocabulary = 2.5", "vocabulary = 2.5; it must be int"),
+        ('clock = "cpu"', 'clock = "cpu"\nconstants = { A = 1 }', "it must be Constants"),
+        ("[lanes.cpu]", "[lane.cpu]", "'lanes'"),
         ("[presets.quick]", "[presets]", "benchmark.toml"),
     ],
 )
@@ -69,6 +76,18 @@ def test_a_corrupt_contract_is_one_clear_line(toml: Path, old: str, new: str, me
     assert message in str(refusal.value) and "\n" not in str(refusal.value)
 
 
+def test_a_preset_sets_constants_of_a_start_and_says_where_they_do_not_fit(toml: Path) -> None:
+    start = toml.parent / "starts" / "cpu" / "plain"
+    start.mkdir(parents=True)
+    (start / "model.py").write_text("DEPTH = 8  # blocks\nLAYERS = 2 * DEPTH\n")
+    toml.write_text(TOY + 'constants = { "model.py" = { DEPTH = 2 } }\n')
+    assert parse(toml).start_files("plain", "quick")["model.py"] == b"DEPTH = 2  # blocks\nLAYERS = 2 * DEPTH\n"
+    for wrong in ('"model.py" = { WIDTH = 2 }', '"optim.py" = { DEPTH = 2 }'):
+        toml.write_text(TOY + f"constants = {{ {wrong} }}\n")
+        with pytest.raises(ContractError, match="preset quick of benchmark toy does not fit .* of start plain"):
+            parse(toml).start_files("plain", "quick")
+
+
 def test_bytes_that_are_no_text_are_one_clear_line(toml: Path) -> None:
     toml.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ContractError, match="not valid TOML"):
@@ -77,7 +96,13 @@ def test_bytes_that_are_no_text_are_one_clear_line(toml: Path) -> None:
 
 def test_the_evaluator_hash_covers_the_protected_program_and_nothing_else(tmp_path: Path) -> None:
     folder = tmp_path / "toy"
-    beside = ("starts/plain/train.py", "catalogue/settings.py", "exploits/cheat.py", "redteam/guards.py")
+    beside = (
+        "starts/cpu/plain/train.py",
+        "catalogue/cpu/settings.py",
+        "kernels/fast.py",
+        "exploits/cheat.py",
+        "redteam/guards.py",
+    )
     for name in (*beside, "evaluate.py"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("A = 1\n")

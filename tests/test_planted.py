@@ -22,7 +22,7 @@ CURVE = planted.Curve([(0.0, 0.0), (math.log(1.5), 0.10), (math.log(2.5), 0.18)]
 @pytest.fixture
 def start(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     monkeypatch.setattr(contract, "FOLDER", Path(planted.__file__).parent / "benchmarks")
-    files = contract.load("planted").start_files("vanilla")
+    files = contract.load("planted").start_files("vanilla", "short")
     return {path: content.decode() for path, content in files.items()}
 
 

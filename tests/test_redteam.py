@@ -17,7 +17,7 @@ from benchmarks.catalogue import Step
 from benchmarks.contract import Assignment, load
 from benchmarks.exploit import MECHANISMS
 from benchmarks.nanochat import evaluate
-from benchmarks.nanochat.catalogue import CATALOGUE
+from benchmarks.nanochat.catalogue.cpu import CATALOGUE
 from benchmarks.nanochat.redteam.guards import GUARDS
 from benchmarks.redteam import RedTeam
 from benchmarks.redteam_report import Report
@@ -97,7 +97,7 @@ def test_nothing_of_the_lab_can_take_a_guard_away() -> None:
 
 
 def test_honest_candidates_are_every_technique_and_then_combinations_the_same_each_time() -> None:
-    start = {path: text.decode() for path, text in load("nanochat").start_files("vanilla").items()}
+    start = {path: text.decode() for path, text in load("nanochat").start_files("vanilla", "smoke").items()}
     first, again = (redteam.honest_recipes(CATALOGUE, start, len(CATALOGUE) + 6) for _ in range(2))
     assert first == again and len(first) == len(CATALOGUE) + 6
     assert {recipe[0].technique for recipe in first if len(recipe) == 1} == set(CATALOGUE)

@@ -156,7 +156,7 @@ def test_changes_bring_the_technique_back_once_with_other_settings(
     assert experiment and experiment.candidate
     idea = experiment.candidate.idea
     assert idea.techniques == ["alpha"] and experiment.baseline_commit == request.base
-    technique = thread.project.contract.load_catalogue().CATALOGUE["alpha"]
+    technique = thread.project.contract.load_catalogue(thread.project.preset).CATALOGUE["alpha"]
     before, now = steps_of(request.candidate.idea.steps)[0], steps_of(idea.steps)[0]
     assert distance(technique, before, now) >= NEAR
     told = Event.objects.get(kind=Event.Kind.OBEYED)

@@ -9,11 +9,17 @@ import struct
 import pytest
 
 from benchmarks.nanochat import sizes
+from benchmarks.nanochat.weights import Weights
 
 
 def packed(header: object, body: bytes = b"") -> bytes:
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     return struct.pack("<Q", len(text)) + text + body
+
+
+def described_of(content: bytes) -> dict[str, float]:
+    with Weights.of(content) as weights:
+        return weights.describe().metrics
 
 
 def test_parameters_are_counted_from_the_header() -> None:
@@ -22,7 +28,7 @@ def test_parameters_are_counted_from_the_header() -> None:
         "a": {"dtype": "F32", "shape": [3, 4], "data_offsets": [0, 48]},
         "scalar": {"dtype": "F32", "shape": [], "data_offsets": [48, 52]},
     }
-    described = sizes.describe(packed(header, bytes(52)))
+    described = described_of(packed(header, bytes(52)))
     assert described["parameters"] == 13
     assert described["weight_bytes"] == len(packed(header, bytes(52)))
 
@@ -33,7 +39,7 @@ def test_parameters_are_counted_from_the_header() -> None:
      packed({"a": {"shape": ["x"]}}), packed({"a": {"shape": None}}), packed(b"[" * 100_000)],
 )  # fmt: skip
 def test_weights_without_a_readable_header_have_a_size_and_no_parameters(content: bytes) -> None:
-    described = sizes.describe(content)
+    described = described_of(content)
     assert "parameters" not in described and described["weight_bytes"] == len(content)
 
 

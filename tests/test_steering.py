@@ -80,7 +80,7 @@ def test_the_choices_are_families_files_and_techniques(thread: Thread) -> None:
 
 
 def test_files_of_real_techniques_are_found_by_applying_them() -> None:
-    described = load("nanochat").describe_techniques("vanilla")
+    described = load("nanochat").describe_techniques("vanilla", "cpu")
     assert {path for about in described.values() for path in about["files"]} == {"model.py", "optim.py", "train.py"}
     assert all(about["files"] and about["title"] for about in described.values())
 

@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.catalogue import Sources
 from benchmarks.edits import DoesNotApply
-from benchmarks.nanochat.catalogue import CATALOGUE
+from benchmarks.nanochat.catalogue.cpu import CATALOGUE
 from tests import technique_play as play
 
 pytestmark = pytest.mark.torch

@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.catalogue import Technique
 from benchmarks.edits import DoesNotApply
-from benchmarks.nanochat.catalogue import CATALOGUE
+from benchmarks.nanochat.catalogue.cpu import CATALOGUE
 from tests import technique_play as play
 
 pytestmark = pytest.mark.torch

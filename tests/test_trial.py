@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks.contract import Assignment, Outcome, load
-from benchmarks.nanochat import evaluate, prepare, sizes
+from benchmarks.nanochat import bounds, evaluate, prepare, sizes
 from benchmarks.nanochat.__main__ import pack
 from benchmarks.nanochat.judge import validation_rows
 from runners.sandbox import Sandbox
@@ -154,7 +154,7 @@ def test_a_tree_that_carries_data_is_refused(run):
 
 
 def test_weights_beyond_the_cap_are_not_taken(run, monkeypatch):
-    monkeypatch.setattr(evaluate, "WEIGHTS_BYTES", 100_000)
+    monkeypatch.setitem(bounds.BOUNDS, "cpu", replace(bounds.BOUNDS["cpu"], weights_bytes=100_000))
     outcome = run(candidates.honest())
     assert outcome.failure is not None and outcome.failure.kind == "refused"
     assert "and 100,000 are allowed" in outcome.failure.message

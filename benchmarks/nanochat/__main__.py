@@ -10,17 +10,27 @@ import tarfile
 import time
 from pathlib import Path
 
-from benchmarks.contract import Assignment, Benchmark, ContractError, Outcome, load
-from benchmarks.data import DataError, data_folder, data_id
+from benchmarks.contract import Assignment, Benchmark, ContractError, Outcome, Preset, load
+from benchmarks.data import DataError, data_folder, data_id, use
 from benchmarks.nanochat import evaluate, prepare
+from benchmarks.nanochat.tokens import climbmix
+from benchmarks.nanochat.tokens import prepare as tokens
+from benchmarks.nanochat.training import TrialFailed
+from benchmarks.nanochat.weights import Weights
+from runners import device
 from runners.sandbox import Sandbox, SandboxBroken
+
+CLIMBMIX = "climbmix"  # the data of `official`
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.nanochat", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     make = commands.add_parser("prepare", help="fetch or read the text and split it")
-    make.add_argument("--data", type=Path, help="a folder of UTF-8 text instead of the default")
+    make.add_argument("--preset", default="cpu", help="whose data: bytes for cpu and smoke, tokens for the others")
+    make.add_argument("--data", type=Path, help="a folder of your own text instead of the default")
+    make.add_argument("--shards", type=int, default=climbmix.SHARDS, help="of ClimbMix, to train on")
+    make.add_argument("--url", default=climbmix.URL, help="where the shards of ClimbMix lie")
     make.add_argument("--json", action="store_true")
     for name, text in (("train", "train a tree in the sandbox, then score and audit it"),
                        ("evaluate", "score and audit weights that were trained before")):  # fmt: skip
@@ -42,11 +52,40 @@ def main() -> int:
 
 
 def run_prepare(options: argparse.Namespace) -> int:
-    """Make the data folder, let `current` name it, print what is there."""
+    """Make the data folder, let it be what the preset reads, print what is there."""
+    contract = load("nanochat")
+    preset = contract.preset(options.preset)
+    if preset.vocabulary > prepare.VOCABULARY:
+        print(json.dumps(install_tokens(contract, preset, options)))
+        return 0
     manifest = install_data(options.data)
     sizes = {file: part.bytes for file, part in manifest.files.items()}
     print(json.dumps({"data_id": manifest.data_id, "source": manifest.source, "bytes": sizes}))
     return 0
+
+
+def install_tokens(contract: Benchmark, preset: Preset, options: argparse.Namespace) -> dict[str, object]:
+    """Tokens of the given folder, or of ClimbMix, for every preset that reads the same data."""
+    began, root = time.monotonic(), data_folder("nanochat")
+    if options.data is None:
+        source = climbmix.read(root / "climbmix", options.shards, options.url, say)
+    elif preset.data == CLIMBMIX:
+        raise ContractError(f"{preset.name} is measured on ClimbMix alone; for text of your own take gpu-300s")
+    else:
+        source = tokens.from_folder(options.data, root)
+    out, made = tokens.prepare(root, source, preset.vocabulary, tokens.needed_tokens(contract, preset), say)
+    use(out, preset.data, made.data_id)
+    return {
+        "data_id": made.data_id, "source": made.source, "vocabulary": made.vocabulary,
+        "tokens": {file: part.tokens for file, part in made.files.items()},
+        "bytes": {file: part.bytes for file, part in made.files.items()},
+        "documents": {file: part.documents for file, part in made.files.items()},
+        "overlap": made.overlap, "seconds": round(time.monotonic() - began, 1),
+    }  # fmt: skip
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def install_data(folder: Path | None = None) -> prepare.Manifest:
@@ -54,13 +93,8 @@ def install_data(folder: Path | None = None) -> prepare.Manifest:
     root = data_folder("nanochat")
     older = "django-docs" if folder is None else f"text-{prepare.read_folder(folder).sha256[:12]}"
     name = f"{older}-{prepare.MANIFEST_FORMAT}"
-    manifest = prepare.prepare(root / name, folder, lambda line: print(line, file=sys.stderr), older=root / older)
-    link = root / manifest.data_id[:16]
-    if not link.exists():
-        link.symlink_to(name)
-    partial = root / ".current"
-    partial.write_text(name)
-    partial.replace(root / "current")
+    manifest = prepare.prepare(root / name, folder, say, older=root / older)
+    use(root / name, "", manifest.data_id)
     return manifest
 
 
@@ -75,7 +109,7 @@ def run_train(options: argparse.Namespace) -> int:
             print(f"step {int(steps[-1]):6d}  loss {float(values[-1]):.4f}", file=sys.stderr)
 
     evaluator = evaluate.Evaluator()
-    with _box() as box:
+    with _box(task) as box:
         began = time.monotonic()
         outcome = evaluator.run(task, box, show, keep_weights=options.weights)
         outcome.seconds["wall"] = time.monotonic() - began
@@ -85,14 +119,13 @@ def run_train(options: argparse.Namespace) -> int:
 
 def run_evaluate(options: argparse.Namespace) -> int:
     task = assignment(options, seed=0)
-    weights = options.weights.read_bytes()
     outcome = Outcome()
     evaluator = evaluate.Evaluator()
-    with _box() as box:
+    with _box(task) as box, Weights.of(options.weights.read_bytes()) as weights:
         try:
             outcome.score = evaluator.score(task, box, weights, outcome)
             evaluator.audit(task, box, weights, outcome)
-        except evaluate.TrialFailed as failed:
+        except TrialFailed as failed:
             outcome.score, outcome.failure = None, failed.failure
     evaluator.close()
     return report(outcome, options)
@@ -115,9 +148,10 @@ def report(outcome: Outcome, options: argparse.Namespace) -> int:
 
 def assignment(options: argparse.Namespace, seed: int) -> Assignment:
     contract = load("nanochat")
-    identity = data_id("nanochat")
+    preset = contract.preset(options.preset)
+    identity = data_id("nanochat", preset)
     return Assignment(
-        benchmark="nanochat", preset=contract.preset(options.preset), commit="", tree=tree_of(contract, options),
+        benchmark="nanochat", preset=preset, commit="", tree=tree_of(contract, options),
         seed=seed, split=options.split, confirming=options.split.startswith(prepare.CONFIRM),
         data=data_folder("nanochat") / identity[:16],
     )  # fmt: skip
@@ -125,7 +159,7 @@ def assignment(options: argparse.Namespace, seed: int) -> Assignment:
 
 def tree_of(contract: Benchmark, options: argparse.Namespace) -> bytes:
     if options.tree is None:
-        return pack(contract.start_files(options.start))
+        return pack(contract.start_files(options.start, options.preset))
     if not (options.tree / "train.py").is_file():
         raise FileNotFoundError(f"{options.tree} holds no train.py; name the folder of a candidate")
     if links := [path.name for path in sorted(options.tree.iterdir()) if path.is_symlink()]:
@@ -146,8 +180,11 @@ def pack(files: dict[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def _box() -> Sandbox:
-    return Sandbox.start(0, inside=evaluate.INSIDE, preload=evaluate.PRELOAD, setup_statement=evaluate.SETUP)
+def _box(task: Assignment) -> Sandbox:
+    return Sandbox.start(
+        0, inside=evaluate.INSIDE, preload=evaluate.PRELOAD, setup_statement=evaluate.SETUP,
+        **device.sandbox_options(task.preset.device),
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -37,7 +37,11 @@ def record(report: dict[str, Any], outcome: Outcome) -> None:
         outcome.metrics[f"audit_{part}_worst"] = seen["worst"]
         if part == "streamed":
             outcome.metrics["streamed_positions"] = float(seen["asked"])
-        if seen["failed"]:
+        if "mean" in seen:
+            outcome.metrics[f"audit_{part}_mean"] = seen["mean"]
+        if seen["failed"] or seen.get("drifted"):
             line = f"{part}: {seen['failed']} of {seen['asked']} positions differ, worst {seen['worst']:.3g}"
-            limit = f"tolerance {report['tolerance']:g} nats"
+            if seen.get("drifted"):
+                line += f"; {seen['mean']:.3g} nats are lost on average"
+            limit = f"tolerance {seen.get('tolerance', report['tolerance']):g} nats"
             outcome.observations.append(Observation(kind, "structural", meaning, (line, limit)))

@@ -15,15 +15,18 @@ class CompileCache:
     def __init__(self, task: Assignment, outcome: Outcome) -> None:
         self._outcome = outcome
         self._store = cache.Store(task.caches) if task.caches else None
+        machine = outcome.surroundings.get("gpu") or device.processor()
         tree, environment = outcome.hashes["tree"], outcome.hashes["environment"]
-        self._key = cache.key(task.commit, tree, environment, task.preset.name, device.processor())
+        preset = task.preset  # not its name: a screen's cache serves the longer trials of the same sizes
+        shapes = f"{preset.device} {preset.vocabulary} {preset.sequence_length}"
+        self._key = cache.key(task.commit, tree, environment, shapes, machine)
         self.content = self._store.get(self._key) if self._store else b""
-        self._is_new = not self.content
+        self.was_there = bool(self.content)
         self._note()
 
     def freeze(self, box: Sandbox) -> None:
         """At the start of the clock, before any data is sent: from here on nothing that is written stays."""
-        if not self._is_new:
+        if self.was_there:
             return
         try:
             self.content = box.read_cache()

@@ -1,31 +1,31 @@
-"""One trial of the nanochat lane: train in the sandbox, score from outside, audit. Protected.
+"""One trial of the nanochat benchmark: train in the sandbox, score from outside, audit. Protected.
 
-    TRAIN step (candidate, train text) -> weights -> FORWARD steps (candidate, no data) <-> JUDGE (ours, val text)
+    TRAIN step (candidate, train data) -> weights -> FORWARD steps (candidate, no data) <-> JUDGE (ours, val data)
 
 Each step is a pristine process; the sandbox is emptied and verified between them. The clock is the parent's and runs
-from the moment the train text becomes readable to the moment the parent holds the weights.
+from the moment the train data becomes readable to the moment the parent holds the weights. On a GPU the judge is on the
+same device, and scores reach it there.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import socket
-import subprocess
-import sys
+import threading
 import time
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.contract import Assignment, Failure, Gate, Observation, Outcome, PointSink
-from benchmarks.nanochat import audits, identity, sizes
+from benchmarks.nanochat import audits, bounds, identity, sizes
 from benchmarks.nanochat.compiled import CompileCache
-from runners.clock import BudgetClock
+from benchmarks.nanochat.judging import JudgeProcess
+from benchmarks.nanochat.training import Training, TrainSession, TrialFailed, WarmUpSession, device_failure, last_line
+from benchmarks.nanochat.weights import Weights
+from runners import cuda
 from runners.logs import LogPump
-from runners.points import PointsError, parse_frame
-from runners.sandbox import Child, Exit, Sandbox
+from runners.sandbox import Child, Exit, Sandbox, SandboxBroken
 
 PRELOAD = (
     "torch",
@@ -35,83 +35,32 @@ PRELOAD = (
 )  # building an optimizer imports dynamo: 1 s
 SETUP = "torch.set_num_threads(1)"
 INSIDE = Path(__file__).parent / "inside"
-VOCABULARY = 256
-POLL_SECONDS = 0.02
-WARM_UP_WALL = 30.0  # everything before the clock: building the model, a warm-up on random tokens
+BYTES = 256  # the vocabulary of the byte lane
 WARM_UP_SHARE = 0.5  # of a budget of CPU seconds; a longer warm-up could train, on text that the candidate carries
-FORWARD_WALL = 30.0
 LOG_WALL = 2.0  # for the rest of the output, once every writer is dead
-WEIGHTS_BYTES = 256 << 20
-MESSAGE_BYTES = 64 << 10
-
-
-class TrialFailed(Exception):
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message)
-        self.failure = Failure(kind, message)
-
-
-@dataclass
-class Training:
-    weights: bytes
-    cpu_seconds: float
-    wall_seconds: float
-    warm_up_seconds: float
-
-
-class JudgeProcess:
-    """The worker's end of a judge. Started once a slot; restarted where it died."""
-
-    def __init__(self, data: Path, program: tuple[str, ...]) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self.process = subprocess.Popen(
-                [sys.executable, "-I", "-B", *program, str(data), str(theirs.fileno())],
-                pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
-                env={"PATH": os.environ.get("PATH", ""), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-                | {name: value for name, value in os.environ.items() if name.startswith("OPENBLAS_")},
-            )  # fmt: skip
-        self.socket = ours
-        self.socket.settimeout(2 * FORWARD_WALL)
-        self.data, self.program = data, program
-
-    def ask(self, request: dict[str, Any], stream: socket.socket) -> dict[str, Any]:
-        """Let the judge talk with the FORWARD process at the far end of `stream`. Raises TrialFailed on a refusal."""
-        socket.send_fds(self.socket, [json.dumps(request).encode()], [stream.fileno()])
-        stream.close()
-        reply: dict[str, Any] = json.loads(
-            self.socket.recv(65536) or b'{"refusal": "crash", "message": "the judge died"}'
-        )
-        if kind := reply.get("refusal"):
-            raise TrialFailed(kind, reply["message"])
-        return reply
-
-    def pin(self, cpu: int) -> None:
-        os.sched_setaffinity(self.process.pid, {cpu})
-
-    def close(self) -> None:
-        self.socket.close()
-        self.process.kill()
-        self.process.wait()
+BUSY_BYTES = 4 << 30  # of a device, held by others before a trial; the judge itself holds well below one
 
 
 class Evaluator:
     """Runs trials on one slot, one after another."""
 
     judge_program: tuple[str, ...] = (str(Path(__file__).parent / "judge.py"),)
+    token_judge_program: tuple[str, ...] = (str(Path(__file__).parent / "token_judge.py"),)
 
     def __init__(self) -> None:
         self._judge: JudgeProcess | None = None
-        self.session = _TrainSession
+        self.session = TrainSession
 
     def close(self) -> None:
         if self._judge:
             self._judge.close()
             self._judge = None
 
-    def judge(self, data: Path) -> JudgeProcess:
-        wanted = (data, self.judge_program)
-        if (held := self._judge) and ((held.data, held.program) != wanted or held.process.poll() is not None):
+    def judge(self, task: Assignment, box: Sandbox) -> JudgeProcess:
+        """The judge of this lane, its data and device; another one where the slot turned to something else."""
+        program = self.judge_program if task.preset.vocabulary == BYTES else self.token_judge_program
+        wanted = (task.data, program, _gpu(task, box))
+        if (held := self._judge) and ((held.data, held.program, held.gpu) != wanted or not held.lives):
             self.close()
         if self._judge is None:
             self._judge = JudgeProcess(*wanted)
@@ -124,57 +73,63 @@ class Evaluator:
         """The whole trial. A candidate's failure is part of the outcome; only a broken sandbox raises."""
         if task.removed_guards:
             raise ValueError("a trial that counts keeps all its guards")
+        if missing := [name for name in ("manifest.json", "train.bin", f"{task.split}.bin") if not _has(task, name)]:
+            return Outcome(failure=Failure("no_data", _without(missing, task)))
         outcome = Outcome(hashes=identity.hashes(task), surroundings=identity.surroundings(task, box))
         began = time.monotonic()
-        judge = self.judge(task.data)
+        judge = self.judge(task, box)
         if cpu is not None:
             judge.pin(cpu)
+        outcome.surroundings |= judge.ready()
         try:
             outcome.metrics["code_bytes"] = _checked_size(task.tree)
+            _checked_device(task, judge)
             compiled = CompileCache(task, outcome)
             training = self.train(task, box, sink, outcome, gate, compiled)
-            if keep_weights:
-                keep_weights.write_bytes(training.weights)
-            outcome.hashes["weights"] = hashlib.sha256(training.weights).hexdigest()
-            outcome.metrics |= sizes.describe(training.weights)
-            outcome.seconds |= {
-                "train_cpu": training.cpu_seconds, "train_wall": training.wall_seconds,
-                "warm_up": training.warm_up_seconds,
-            }  # fmt: skip
-            outcome.score = self.score(task, box, training.weights, outcome, compiled.content)
-            self.audit(task, box, training.weights, outcome, compiled.content)
+            with training.weights as weights:
+                if keep_weights:
+                    weights.save(keep_weights)
+                with _described(weights, outcome):
+                    outcome.score = self.score(task, box, weights, outcome, compiled.content)
+                    self.audit(task, box, weights, outcome, compiled.content)
         except TrialFailed as failed:
             outcome.score, outcome.failure = None, failed.failure
+            outcome.metrics |= failed.metrics
         outcome.seconds["total_wall"] = time.monotonic() - began
         return outcome
+
+    def prepare(self, task: Assignment, box: Sandbox) -> bool:
+        """Run the untimed warm-up of a commit alone, in a sandbox of its own: its first trial then finds a warm cache.
+
+        No data and no clock are handed out, and what it prints is dropped. Whether a cache is there now. Meant to run
+        beside a trial of another commit only where an A/A shows that this leaves its timing alone
+        (`python -m tests.gpu.beside`); the caller keeps the sandbox on cores that the trial does not use.
+        """
+        judge = self._judge  # one that runs; it may be in use, and another one would end it
+        if task.caches is None or judge is None or judge.gpu != _gpu(task, box):
+            return False
+        outcome = Outcome(hashes=identity.hashes(task), surroundings=identity.surroundings(task, box) | judge.ready())
+        compiled = CompileCache(task, outcome)
+        if compiled.was_there:
+            return True
+        _, log, channel = _begin(task, box, compiled)
+        with channel:
+            WarmUpSession(task, box, lambda *_: None, channel, lambda: None, compiled).follow()
+        box.reset()
+        log.join(LOG_WALL)
+        return bool(compiled.content)
 
     def train(
         self, task: Assignment, box: Sandbox, sink: PointSink, outcome: Outcome, gate: Gate, compiled: CompileCache
     ) -> Training:
         """The TRAIN step. Raises TrialFailed where no weights came in before the deadline."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        log, writer = _pump()
-        args = {
-            "seed": task.seed, "sequence_length": task.preset.sequence_length, "vocab_size": VOCABULARY,
-            "budget_seconds": task.preset.budget_seconds, "clock": task.preset.clock,
-        }  # fmt: skip
-        with ours:
-            with theirs:
-                child = box.spawn(
-                    "run_train", tree=task.tree, args=args, fds={"channel": theirs.fileno()}, log=writer,
-                    cache=compiled.content,
-                )  # fmt: skip
-            os.close(writer)
-            session = self.session(task, box, sink, ours, gate, compiled)
+        child, log, channel = _begin(task, box, compiled)
+        with channel:
+            session = self.session(task, box, sink, channel, gate, compiled)
+            if task.preset.device == "cuda":
+                session.while_held = partial(self._look_at_device, task, box, outcome)
             training = session.follow()
-            if session.bad_frames:
-                words = f"{session.bad_frames} frames of points could not be read"
-                outcome.observations.append(Observation("bad_points", "info", words))
-            outcome.seconds["warm_up_cpu"] = session.warm_up_cpu
-            if (spent := session.warm_up_cpu) > WARM_UP_SHARE * task.preset.budget_seconds and session.cpu_counts:
-                words = f"{spent:.2f} CPU seconds before its clock, {task.preset.budget_seconds:g} after"
-                seen = Observation("long_warm_up", "review", "spends long in the untimed warm-up", (words,))
-                outcome.observations.append(seen)
+            self._note(session, outcome, compiled)
             exit_ = _exit_of(child) if session.over else None
             peak, oom = box.memory_peak(), box.oom_killed()
             box.reset()
@@ -182,23 +137,51 @@ class Evaluator:
             outcome.log = log.text()
             if peak:
                 outcome.metrics["memory_bytes"] = float(peak)
+            outcome.metrics["cache_bytes"] = float(len(compiled.content))
         if training:
+            outcome.seconds |= {
+                "train_cpu": training.cpu_seconds, "train_wall": training.wall_seconds,
+                "warm_up": training.warm_up_seconds,
+            }  # fmt: skip
             return training
         raise session.explain(exit_, oom, outcome.log)
 
-    def score(self, task: Assignment, box: Sandbox, weights: bytes, outcome: Outcome, cache: bytes = b"") -> float:
+    def _look_at_device(self, task: Assignment, box: Sandbox, outcome: Outcome) -> None:
+        """While the candidate hands its weights in: the memory it holds (torch keeps what it once took), the clocks."""
+        judge = self.judge(task, box)
+        outcome.metrics["device_memory_bytes"] = float(judge.memory()[0])
+        outcome.surroundings |= cuda.condition(judge.gpu or 0)
+
+    def _note(self, session: TrainSession, outcome: Outcome, compiled: CompileCache) -> None:
+        """What a reader should know of how it trained."""
+        if session.bad_frames:
+            words = f"{session.bad_frames} frames of points could not be read"
+            outcome.observations.append(Observation("bad_points", "info", words))
+        outcome.seconds["warm_up_cpu"] = spent = session.warm_up_cpu
+        words, budget, limits = "", session.task.preset.budget_seconds, session.bounds
+        if session.cpu_counts and spent > WARM_UP_SHARE * budget:
+            words = f"{spent:.2f} CPU seconds before its clock, {budget:g} after"
+        most = limits.cached_warm_up_asks if compiled.was_there else limits.warm_up_asks
+        if most and session.warm_up > most:
+            words = f"{session.warm_up:.0f} s before its clock, {budget:g} after; compiling takes less than {most:g}"
+        if words:
+            seen = Observation("long_warm_up", "review", "spends long in the untimed warm-up", (words,))
+            outcome.observations.append(seen)
+
+    def score(self, task: Assignment, box: Sandbox, weights: Weights, outcome: Outcome, cache: bytes = b"") -> float:
         request = {
             "op": "score", "split": task.split, "rows": task.preset.score_rows,
             "length": task.preset.sequence_length, "reference": task.reference and str(task.reference),
-            "keep_losses": task.keep_losses and str(task.keep_losses),
+            "keep_losses": task.keep_losses and str(task.keep_losses), "vocabulary": task.preset.vocabulary,
+            **audits.sizes(task), "seed": int.from_bytes(os.urandom(8), "big"),
         }  # fmt: skip
         reply = self._forward(task, box, weights, request, outcome, "score", cache)
         return float(reply["score"])
 
-    def audit(self, task: Assignment, box: Sandbox, weights: bytes, outcome: Outcome, cache: bytes = b"") -> None:
+    def audit(self, task: Assignment, box: Sandbox, weights: Weights, outcome: Outcome, cache: bytes = b"") -> None:
         """Prefix truncation and re-scoring in a fresh process; every mismatch is a finding."""
         request = {
-            "op": "audit", **audits.sizes(task),
+            "op": "audit", "length": task.preset.sequence_length, **audits.sizes(task),
             "seed": int.from_bytes(os.urandom(8), "big"), "sample": task.wants_sample,
         }  # fmt: skip
         reply = self._forward(task, box, weights, request, outcome, "audit", cache)
@@ -208,133 +191,114 @@ class Evaluator:
         audits.record(reply, outcome)
 
     def _forward(
-        self, task: Assignment, box: Sandbox, weights: bytes, request: dict[str, Any], outcome: Outcome, phase: str,
+        self, task: Assignment, box: Sandbox, weights: Weights, request: dict[str, Any], outcome: Outcome, phase: str,
         cache: bytes,
     ) -> dict[str, Any]:  # fmt: skip
         began, cpu = time.monotonic(), box.cpu_seconds()
-        memory = os.memfd_create("weights", os.MFD_ALLOW_SEALING)
+        step = "run_forward" if task.preset.vocabulary == BYTES else "run_scores"
         ours, theirs = socket.socketpair()
         log, writer = _pump()
         try:
-            _write_all(memory, weights)
             with theirs:
                 box.spawn(
-                    "run_forward", tree=task.tree, args={}, cache=cache,
-                    fds={"channel": theirs.fileno(), "weights": memory}, log=writer,
+                    step, tree=task.tree, args={"device": task.preset.device}, cache=cache,
+                    fds={"channel": theirs.fileno(), "weights": weights.descriptor}, log=writer,
                 )  # fmt: skip
-            reply = self.judge(task.data).ask(request | {"seconds": FORWARD_WALL}, ours)
+            limits = bounds.of(task.preset)
+            reply = self.judge(task, box).ask(request | {"seconds": limits.forward_wall}, ours)
         except TrialFailed as failed:
             box.reset()
             log.join(LOG_WALL)
-            last = _last_line(log.text())
-            message = f"{phase}: {failed.failure.message}" + (f" ({last})" if last else "")
-            raise TrialFailed(failed.failure.kind, message) from None
+            raise _of_phase(phase, failed, log.text(), task) from None
         finally:
-            os.close(memory)
             os.close(writer)
             ours.close()
             outcome.seconds[f"{phase}_cpu"] = box.cpu_seconds() - cpu
             box.reset()
             outcome.seconds[f"{phase}_wall"] = time.monotonic() - began
         outcome.seconds[f"{phase}_judge_cpu"] = reply["cpu_seconds"]
+        if "asking_seconds" in reply:
+            outcome.seconds[f"{phase}_asking"] = reply["asking_seconds"]
         return reply
 
 
-class _TrainSession:
-    """Follows one TRAIN process: starts its clock, passes its points on, holds the last weights in time."""
+def _begin(task: Assignment, box: Sandbox, compiled: CompileCache) -> tuple[Child, LogPump, socket.socket]:
+    """Start a TRAIN process. Returns it, its log, and the parent's end of its channel."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    log, writer = _pump()
+    preset = task.preset
+    args = {
+        "seed": task.seed, "sequence_length": preset.sequence_length, "vocab_size": preset.vocabulary,
+        "budget_seconds": preset.budget_seconds, "clock": preset.clock, "device": preset.device,
+    }  # fmt: skip
+    try:
+        with theirs:
+            child = box.spawn(
+                "run_train", tree=task.tree, args=args, fds={"channel": theirs.fileno()}, log=writer,
+                cache=compiled.content,
+            )  # fmt: skip
+    except SandboxBroken:
+        ours.close()
+        raise
+    finally:
+        os.close(writer)
+    return child, log, ours
 
-    def __init__(
-        self, task: Assignment, box: Sandbox, sink: PointSink, channel: socket.socket, gate: Gate,
-        compiled: CompileCache,
-    ) -> None:  # fmt: skip
-        self.task, self.box, self.sink, self.channel, self.gate = task, box, sink, channel, gate
-        self.compiled = compiled
-        self.clock = BudgetClock(box, "wall", WARM_UP_WALL, WARM_UP_WALL)
-        self.timed = False
-        self.over = False  # the process closed its end by itself
-        self.training: Training | None = None
-        self.warm_up, self.warm_up_cpu = 0.0, 0.0
-        self.cpu_counts = task.preset.clock == "cpu"
-        self.bad_frames = 0
-        self.refused = ""
 
-    def follow(self) -> Training | None:
-        """Serve the process until it ends or its time is up. Returns what was submitted in time, if anything."""
-        self.channel.settimeout(POLL_SECONDS)
-        while not self.clock.expired:
-            try:
-                message, descriptors, flags, _ = socket.recv_fds(self.channel, MESSAGE_BYTES, 4)
-            except TimeoutError:
-                continue
-            except ConnectionResetError:
-                message, descriptors, flags = b"", [], 0
-            try:
-                if not message:
-                    self.over = True
-                    break
-                if not flags & socket.MSG_TRUNC:
-                    self._handle(message, descriptors)
-            finally:
-                for descriptor in descriptors:
-                    os.close(descriptor)
-        return self.training
+class _described:
+    """Hashes and measures weights in a thread of its own, while the device scores them."""
 
-    def _handle(self, message: bytes, descriptors: list[int]) -> None:
-        kind = message[:1]
-        if kind == b"S" and not self.timed:
-            self._start()
-        elif kind == b"W" and descriptors and self.timed:
-            self._take_weights(descriptors[0])
-        elif kind == b"P":
-            try:
-                lines = parse_frame(message[1:])
-            except PointsError:
-                self.bad_frames += 1
-                return
-            for line in lines:
-                self.sink(*line)
+    def __init__(self, weights: Weights, outcome: Outcome) -> None:
+        self._outcome = outcome
+        self._thread = threading.Thread(target=self._describe, args=(weights,), name="describe-weights")
 
-    def _start(self) -> None:
-        self.warm_up, self.warm_up_cpu = self.clock.wall, self.clock.cpu
-        self.compiled.freeze(self.box)
-        self.gate()
-        preset = self.task.preset
-        with (self.task.data / "train.bin").open("rb") as text:
-            self.clock = BudgetClock(self.box, preset.clock, preset.budget_seconds, preset.wall_cap_seconds)
-            socket.send_fds(self.channel, [b"G"], [text.fileno()])
-        self.timed = True
+    def _describe(self, weights: Weights) -> None:
+        described = weights.describe()
+        self._outcome.hashes["weights"] = described.sha256
+        self._outcome.metrics.update(described.metrics)
 
-    def _take_weights(self, descriptor: int) -> None:
-        size = os.fstat(descriptor).st_size
-        if not 0 < size <= WEIGHTS_BYTES:
-            self.refused = f"weights of {size:,} bytes were not taken; between 1 and {WEIGHTS_BYTES:,} are allowed"
-            self.channel.send(b"K")
-            return
-        content = bytearray()
-        while len(content) < size and (part := os.pread(descriptor, size - len(content), len(content))):
-            content += part
-        used, wall = self.clock.cpu, self.clock.wall
-        if not self.clock.expired:
-            self.training = Training(bytes(content), used, wall, self.warm_up)
-        self.channel.send(b"K")
+    def __enter__(self) -> None:
+        self._thread.start()
 
-    def explain(self, exit_: Exit | None, oom: bool, log: str) -> TrialFailed:
-        """Why there are no weights."""
-        if oom:
-            return TrialFailed("out_of_memory", "the process was killed at the memory limit of its sandbox")
-        if self.refused:
-            return TrialFailed("refused", self.refused)
-        if not self.over:
-            phase = "its training budget" if self.timed else f"{WARM_UP_WALL:g} s of warm-up"
-            return TrialFailed("timeout", f"the candidate used up {phase} without submitting weights")
-        last = _last_line(log)
-        if "No space left on device" in log:
-            return TrialFailed("disk_full", f"the candidate filled its scratch space: {last}")
-        if "MemoryError" in log or "can't allocate memory" in log:
-            return TrialFailed("out_of_memory", last)
-        if exit_ is not None and exit_.ok:
-            return TrialFailed("no_weights", "the candidate ended without submitting weights")
-        return TrialFailed("crash", last or f"the candidate ended with {exit_}")
+    def __exit__(self, *_: object) -> None:
+        self._thread.join()
+
+
+def _gpu(task: Assignment, box: Sandbox) -> int | None:
+    """The number of the trial's GPU; None without one. Raises SandboxBroken where the sandbox has none."""
+    if task.preset.device != "cuda":
+        return None
+    try:
+        return cuda.number_of(box.jail.devices)
+    except cuda.CudaError as error:
+        raise SandboxBroken(f"preset {task.preset.name} needs an NVIDIA GPU: {error}") from None
+
+
+def _has(task: Assignment, name: str) -> bool:
+    return (task.data / name).is_file()
+
+
+def _without(missing: list[str], task: Assignment) -> str:
+    command = "python -m benchmarks.nanochat prepare" + (f" --preset {task.preset.name}" if task.preset.data else "")
+    return f"the prepared data lack {', '.join(missing)}: run `{command}` again"
+
+
+def _checked_device(task: Assignment, judge: JudgeProcess) -> None:
+    if task.preset.device != "cuda":
+        return
+    used, total = judge.memory()
+    if used > BUSY_BYTES:
+        words = f"{used / 2**30:.1f} of its {total / 2**30:.1f} GiB are taken: end the other programs on it"
+        raise TrialFailed("busy_device", f"the GPU is busy: {words}")
+
+
+def _of_phase(phase: str, failed: TrialFailed, log: str, task: Assignment) -> TrialFailed:
+    """A failure of a FORWARD step, with its last words."""
+    if task.preset.device == "cuda" and failed.failure.kind == "bad_output" and (why := device_failure(log)):
+        return TrialFailed(why.failure.kind, f"{phase}: {why.failure.message}", why.metrics)
+    last = last_line(log)
+    message = f"{phase}: {failed.failure.message}" + (f" ({last})" if last else "")
+    return TrialFailed(failed.failure.kind, message)
 
 
 def _checked_size(tree: bytes) -> float:
@@ -357,14 +321,3 @@ def _exit_of(child: Child) -> Exit | None:
         return child.wait(1.0)
     except TimeoutError:
         return None
-
-
-def _write_all(descriptor: int, content: bytes) -> None:
-    view = memoryview(content)
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
-def _last_line(log: str) -> str:
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
-    return lines[-1][:300] if lines else ""

@@ -23,9 +23,10 @@ import socket
 import struct
 import sys
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,8 @@ SHORTEST = 40  # bytes worth showing
 WINDOW = 64  # bytes the model sees of what it has written; half the cost of 128
 
 Floats = NDArray[np.float32]
+Meet = Callable[[int, dict[str, Any]], Any]
+Replies = Mapping[str, Callable[[], dict[str, Any]]]
 
 
 class Refusal(Exception):
@@ -93,12 +96,16 @@ def log_softmax(scores: Floats) -> Floats:
 
 def validation_rows(text: bytes, rows: int, length: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """`rows` windows spread evenly over the text -> inputs and targets, uint8 [rows, length] each."""
-    raw = np.frombuffer(text, dtype=np.uint8)
+    return windows(np.frombuffer(text, dtype=np.uint8), rows, length, "bytes")
+
+
+def windows(raw: NDArray[Any], rows: int, length: int, unit: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    """`rows` windows spread evenly over raw [n] -> inputs and targets, [rows, length] each, of its type."""
     if len(raw) < rows * (length + 1):
-        raise Refusal("refused", f"the validation text has {len(raw)} bytes, {rows * (length + 1)} are needed")
+        raise Refusal("refused", f"the validation text has {len(raw)} {unit}, {rows * (length + 1)} are needed")
     starts = np.linspace(0, len(raw) - length - 1, rows).astype(np.int64)
-    windows = raw[starts[:, None] + np.arange(length + 1)]
-    return windows[:, :-1].copy(), windows[:, 1:].copy()
+    found = raw[starts[:, None] + np.arange(length + 1)]
+    return found[:, :-1].copy(), found[:, 1:].copy()
 
 
 class Candidate:
@@ -271,17 +278,27 @@ class Judge:
         return self.sheet
 
 
-def main() -> None:
-    """`judge.py DATA CONTROL_FD`: serve one worker until it closes the socket."""
-    judge = Judge(Path(sys.argv[1]))
-    control = socket.socket(fileno=int(sys.argv[2]))
+class Judges(Protocol):
+    """What `serve` asks of a judge: replies that travel as JSON. Each may raise Refusal."""
+
+    def score(self, candidate: Any, request: dict[str, Any]) -> dict[str, Any]: ...
+
+    def audit(self, candidate: Any, request: dict[str, Any]) -> dict[str, Any]: ...
+
+
+def serve(judge: Judges, control: socket.socket, meet: Meet, more: Replies | None = None) -> None:
+    """Serve one worker until it closes the socket. `meet(descriptor, request)` makes the end of a FORWARD process;
+    `more` answers requests that come without one."""
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, 65536, 1)
         if not message:
             return
         request = json.loads(message)
-        candidate = Candidate(descriptors[0], request["seconds"])
+        if more and request["op"] in more:
+            control.send(json.dumps(more[request["op"]]()).encode())
+            continue
         began = os.times()
+        candidate = meet(descriptors[0], request)
         try:
             reply = (judge.score if request["op"] == "score" else judge.audit)(candidate, request)
         except Refusal as refusal:
@@ -291,6 +308,13 @@ def main() -> None:
         ended = os.times()
         reply["cpu_seconds"] = ended.user + ended.system - began.user - began.system
         control.send(json.dumps(reply).encode())
+
+
+def main() -> None:
+    """`judge.py DATA CONTROL_FD`."""
+    control = socket.socket(fileno=int(sys.argv[2]))
+    control.send(b"{}")  # ready
+    serve(Judge(Path(sys.argv[1])), control, lambda descriptor, request: Candidate(descriptor, request["seconds"]))
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ LARGEST_PAGE = 4  # one file fills at most 1/4 of a validation set
 MINIMUM_VALIDATION_BYTES = 200_000  # each set: below this, the noise of the set drowns a 1 % gain
 MINIMUM_TRAIN_BYTES = 1_000_000
 MINIMUM_BYTES = MINIMUM_TRAIN_BYTES + 3 * MINIMUM_VALIDATION_BYTES
+VOCABULARY = 256  # tokens are bytes
 SEPARATOR = b"\x00"  # between two files; it occurs in no text file
 
 MANIFEST = "manifest.json"

@@ -9,6 +9,7 @@ import struct
 import tarfile
 
 import numpy as np
+from numpy.typing import NDArray
 
 TREE_BYTES = 1 << 20  # of all files of a commit; the vanilla start has 17 kB
 _HEADER_BYTES = 8 << 20
@@ -21,21 +22,23 @@ def code_bytes(tree: bytes) -> int:
         return sum(member.size for member in archive)
 
 
-def describe(weights: bytes) -> dict[str, float]:
-    """Size, entropy in bits per byte, and number of parameters where the safetensors header can be read.
-
-    Trained floats lie near 7 bits; packed or compressed tables near 8, text and zeros far below.
-    """
-    described = {"weight_bytes": float(len(weights)), "weight_entropy": entropy(weights)}
-    if (count := parameters(weights)) is not None:
-        described["parameters"] = float(count)
-    return described
-
-
 def entropy(content: bytes) -> float:
-    """Bits per byte of the histogram of an even sample; an odd step, so that every byte of a float is seen."""
-    step = len(content) // _SAMPLED | 1
-    counts = np.bincount(np.frombuffer(content, dtype=np.uint8)[::step], minlength=256)
+    """Bits per byte of an even sample. Trained floats lie near 7; packed tables near 8, text far below."""
+    return entropy_of(histogram(content[:: sample_step(len(content))]))
+
+
+def sample_step(size: int) -> int:
+    """Every how many bytes one is looked at; an odd step, so that every byte of a float is seen."""
+    return size // _SAMPLED | 1
+
+
+def histogram(content: bytes) -> NDArray[np.int64]:
+    """How often each byte occurs, int64 [256]."""
+    return np.bincount(np.frombuffer(content, dtype=np.uint8), minlength=256)
+
+
+def entropy_of(counts: NDArray[np.int64]) -> float:
+    """Bits per byte of a histogram; 0 for an empty one."""
     shares = counts[counts > 0] / max(1, counts.sum())
     return float(-(shares * np.log2(shares)).sum()) + 0.0
 

@@ -28,6 +28,7 @@ from research.loop import (
     champion,
     combine,
     decide,
+    fidelity,
     found,
     implement,
     judge,
@@ -114,6 +115,7 @@ def advance_project_until_idle(pk: int) -> None:
     combine.parents(project)
     champion.step(project)
     ablate.step(project)
+    fidelity.step(project)
     measure.enforce_budget(project)
 
 

@@ -9,7 +9,7 @@ from django.contrib.auth.models import User
 from django.db import transaction
 from django.db.models import Max
 
-from benchmarks.contract import Benchmark, load
+from benchmarks.contract import Benchmark, ContractError, load
 from benchmarks.data import data_id
 from research.models import AuditEntry, Event, Membership, Project, Role, Thread
 from research.repository import Repository
@@ -57,22 +57,29 @@ def begin_project(
     audit_every: int = 10,
     rule: str = DEFAULT,
     target: float | None = None,
+    screen_preset: str | None = None,
 ) -> Project:
     """Create the project and its threads, one per entry of `researchers`; the existing one where the name is taken.
 
+    `screen_preset`: under which candidates are screened; None takes what the preset names, its own name screens there.
     Raises ContractError or DataError with one line where benchmark, preset, start or data are not there, RuleError
     where the named rule of evidence is not or lacks its target, and NotAllowed where the person who starts it may not.
     """
     Membership.require(started_by, None, Role.MEMBER, "start a project")
     contract = load(benchmark)
     frozen = rule_for(contract, preset, rule, target)
-    files = contract.start_files(start)
+    files = contract.start_files(start, preset)
+    screening = contract.preset(preset).screen_preset if screen_preset is None else contract.preset(screen_preset).name
+    if contract.preset(screening or preset).lane != contract.preset(preset).lane:
+        raise ContractError(f"{screening} cannot screen for {preset}: it is of another lane")
     project, _ = Project.objects.get_or_create(
         name=name,
         defaults={
-            "benchmark": benchmark, "preset": preset, "start": start, "data_id": data_id(benchmark),
-            "rule": frozen.to_json(), "auto_approve": auto_approve, "max_trials": budget.trials,
-            "max_device_seconds": budget.device_seconds, "max_wall_seconds": budget.wall_seconds,
+            "benchmark": benchmark, "preset": preset, "start": start, "rule": frozen.to_json(),
+            "data_id": data_id(benchmark, contract.preset(preset)), "auto_approve": auto_approve,
+            "max_trials": budget.trials, "max_device_seconds": budget.device_seconds,
+            "max_wall_seconds": budget.wall_seconds,
+            "screen_preset": screening if frozen.screen_pairs and screening != preset else "",
             "max_money": budget.money, "max_tokens": budget.tokens,
             "question": question
             or f"Which changes to `{start}` improve {contract.metric.name} on {benchmark} {preset}?",

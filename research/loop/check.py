@@ -68,7 +68,7 @@ def begin_check(project: Project, key: str, commit: str) -> Experiment:
             defaults={
                 "project": project, "purpose": Experiment.Purpose.CHECK, "label": "whether a change runs", "number": 0,
                 "baseline_commit": commit, "candidate_commit": commit, "rule": project.rule,
-                "preset": project.contract.check_preset.name,
+                "preset": project.contract.check_preset(project.preset).name,
             },
         )  # fmt: skip
         Trial.objects.plan_check(experiment)
@@ -105,7 +105,7 @@ def refuse_unparsed(sources: Mapping[str, str | bytes]) -> None:
 
 def _refuse(project: Project, commit: str) -> None:
     repository, contract = Repository(project.repository_path), project.contract
-    if not contract.check:
+    if not project.sizes.check:
         raise CheckRefused(f"benchmark {contract.name} has no preset for checks")
     changed = repository.diff(project.start_commit, commit).paths
     if broken := integrity.check_paths(changed, contract.editable, contract.protected):

@@ -8,12 +8,13 @@ from dataclasses import replace
 from django.db import transaction
 
 from research.loop.memory import noise_floor
+from research.loop.screens import screening_of
 from research.models import Event, Experiment, Finding, Project, Result, Thread, Trial, Verdict
 from research.validation import rules
 from research.validation.effects import RelativeGain, relative_gain
 from research.validation.rules import Evidence, MorePairs, Rule, Severity, Stage, VerdictKind, WaitForNoise
 
-MACHINE_FAILURES = ("timeout", "out_of_memory", "disk_full")
+MACHINE_FAILURES = ("timeout", "out_of_memory", "disk_full", "busy_device", "no_device", "no_data")
 BROKEN_PAIRS = 3  # pairs lost to machines before an experiment is given up
 SAID = {
     VerdictKind.IMPROVED: "improved by",
@@ -80,7 +81,9 @@ def gather(experiment: Experiment) -> Evidence:
         rules.Finding(f.kind, Severity(f.severity), f.message, tuple(f.evidence)) for f in experiment.findings.all()
     )
     bar = (experiment.original or experiment).bar
-    return Evidence(pairs=experiment.complete_pairs(), noise=noise, findings=findings, bar=bar)
+    pairs = experiment.complete_pairs()
+    screening = screening_of(experiment.project) if experiment.purpose == Experiment.Purpose.COMPARE else None
+    return Evidence(pairs=pairs, noise=noise, findings=findings, bar=bar, screening=screening)
 
 
 def broken_pairs(experiment: Experiment, stage: str) -> int:
@@ -106,7 +109,7 @@ def record_observations(experiment: Experiment) -> None:
 
 
 def _shared_by_its_pair(result: Result) -> bool:
-    """A machine can run out of time, memory or disk by itself: such a failure counts once the baseline came through."""
+    """What a machine can lack by itself (time, memory, a free device) counts once the baseline came through."""
     if result.failure not in MACHINE_FAILURES:
         return False
     mine = result.trial

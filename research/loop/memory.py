@@ -61,7 +61,7 @@ def labels_of(project: Project, names: Iterable[str]) -> list[frozenset[str]]:
 
 def catalogue_of(project: Project) -> Catalogue:
     """What ships with the lab, and what was found in it and approved."""
-    shipped: Catalogue = load(project.benchmark).load_catalogue().CATALOGUE
+    shipped: Catalogue = load(project.benchmark).load_catalogue(project.preset).CATALOGUE
     rows = FoundTechnique.objects.in_catalogue(project).select_related("experiment__candidate__idea")
     return with_found(shipped, [row.technique for row in rows])
 
@@ -104,14 +104,16 @@ def view_of(thread: Thread, number: int) -> View:
 def relative_sigma(project: Project) -> float:
     """Noise of one pair as a share of the score."""
     floor = noise_floor(project)
-    level = Result.objects.filter(trial__project=project, score__isnull=False).aggregate(mean=Avg("score"))["mean"]
+    own = Result.objects.filter(trial__project=project, trial__preset="", score__isnull=False)
+    level = own.aggregate(mean=Avg("score"))["mean"]
     return floor.sigma_pair / level if floor and level else DEFAULT_SIGMA
 
 
-def noise_floor(project: Project) -> NoiseFloor | None:
-    """The stored floor of the class of machine that this project runs on."""
+def noise_floor(project: Project, preset: str = "") -> NoiseFloor | None:
+    """The stored floor of the class of machine that this project runs on, at its own preset or another one."""
+    key = project.noise_key_at(preset or project.preset)
     latest = machine_class_of(project)
-    return NoiseFloor.objects.filter(machine_class=latest, **project.noise_key).first() if latest else None
+    return NoiseFloor.objects.filter(machine_class=latest, **key).first() if latest else None
 
 
 def machine_class_of(project: Project) -> str:

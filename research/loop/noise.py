@@ -9,18 +9,26 @@ from research.models import Event, Experiment, NoiseFloor, Project, Result, Tria
 
 
 def step(project: Project) -> bool:
-    """Begin the floor's trials, or store the floor once they are complete. True where rows changed."""
+    """Begin a floor's trials, or store the floor once they are complete. True where rows changed.
+
+    Each preset that the project measures at has its own. The one that screens comes first: its trials are shorter, and
+    the first candidate meets it first.
+    """
     if not project.start_commit:  # its repository is being made
         return False
-    experiment = Experiment.objects.filter(key=key_of(project)).first()
+    return any([_step(project, preset) for preset in project.measured_presets])
+
+
+def _step(project: Project, preset: str) -> bool:
+    experiment = Experiment.objects.filter(key=key_of(project, preset)).first()
     if experiment is None:
-        return noise_floor(project) is None and begin(project)
+        return noise_floor(project, preset) is None and begin(project, preset)
     if experiment.state != Experiment.State.RUNNING or not experiment.is_idle():
         return False
-    missing = project.sizes.noise_pairs - len(_pairs(experiment))
+    missing = experiment.sizes.noise_pairs - len(_pairs(experiment))
     if missing > 0:  # pairs that failed are made up for, within reason
         total = experiment.trials.values("pair").distinct().count()
-        if total >= 3 * project.sizes.noise_pairs:
+        if total >= 3 * experiment.sizes.noise_pairs:
             project.pause(f"the noise floor could not be measured: {total - len(_pairs(experiment))} A/A pairs failed; "
                           "look at their logs, then resume")  # fmt: skip
             return True
@@ -28,28 +36,31 @@ def step(project: Project) -> bool:
     return store(experiment)
 
 
-def key_of(project: Project) -> str:
-    return f"noise-{project.public_id}"
+def key_of(project: Project, preset: str = "") -> str:
+    other = f"-{preset}" if preset and preset != project.preset else ""
+    return f"noise-{project.public_id}{other}"
 
 
-def begin(project: Project) -> bool:
+def begin(project: Project, preset: str) -> bool:
     """Plan the A/A pairs: both arms are the start."""
-    stored = NoiseFloor.objects.filter(**project.noise_key)
+    stored = NoiseFloor.objects.filter(**project.noise_key_at(preset))
     if stored.exists() and not Result.objects.filter(trial__project=project).exists():
         return False  # the first result tells the machine class; a stored floor may fit it
-    pairs = project.sizes.noise_pairs
+    other = preset if preset != project.preset else ""
+    pairs = project.contract.preset(preset).noise_pairs
     with transaction.atomic():
         experiment, new = Experiment.objects.get_or_create(
-            key=key_of(project),
+            key=key_of(project, preset),
             defaults={
-                "project": project, "purpose": Experiment.Purpose.NOISE, "rule": project.rule,
+                "project": project, "purpose": Experiment.Purpose.NOISE, "rule": project.rule, "preset": other,
                 "number": project.next_experiment_number(), "baseline_commit": project.start_commit,
                 "candidate_commit": project.start_commit,
             },
         )  # fmt: skip
         experiment.plan("noise", pairs)
         if new:
-            words = f"measuring noise: {pairs} pairs of the start against itself"
+            at = f" at {other}" if other else ""
+            words = f"measuring noise{at}: {pairs} pairs of the start against itself"
             Event.record(Event.Kind.NOISE, words, experiment=experiment)
     return new
 
@@ -64,24 +75,30 @@ def store(experiment: Experiment) -> bool:
         if not experiment.end():
             return False
         NoiseFloor.objects.update_or_create(
-            machine_class=latest.machine_class, **project.noise_key,
+            machine_class=latest.machine_class, **project.noise_key_at(experiment.preset or project.preset),
             defaults=vars(floor),
         )  # fmt: skip
         metric, level = project.contract.metric, sum(a + b for a, b in pairs) / (2 * len(pairs))
         share = f" ({floor.sigma_pair / level:.2%})".replace("%", " %") if level else ""
-        words = f"noise measured: two trials of the same code differ by {floor.sigma_pair:.2g} {metric.unit}{share}"
+        at = f" at {experiment.preset}" if experiment.preset else ""
+        words = f"noise measured{at}: two trials of the same code differ by {floor.sigma_pair:.2g} {metric.unit}{share}"
         Event.record(Event.Kind.NOISE, words, experiment=experiment)
     return True
 
 
 def progress(project: Project) -> tuple[int, int]:
-    """A/A trials done, and wanted."""
-    floor = noise_floor(project)
-    wanted = 2 * project.sizes.noise_pairs
+    """A/A trials done, and wanted, over all presets that the project measures at."""
+    found = [_progress(project, preset) for preset in project.measured_presets]
+    return sum(done for done, _ in found), sum(wanted for _, wanted in found)
+
+
+def _progress(project: Project, preset: str) -> tuple[int, int]:
+    floor = noise_floor(project, preset)
+    wanted = 2 * project.contract.preset(preset).noise_pairs
     if floor:
-        return floor.trials, wanted
-    done = Trial.objects.filter(experiment__key=key_of(project), result__score__isnull=False).count()
-    return done, wanted
+        return min(floor.trials, wanted), wanted
+    done = Trial.objects.filter(experiment__key=key_of(project, preset), result__score__isnull=False)
+    return done.count(), wanted
 
 
 def _pairs(experiment: Experiment) -> list[tuple[float, float]]:

@@ -9,6 +9,7 @@ from django.db.models import Count, Q, Sum
 
 from research.loop.account import tried
 from research.loop.beside import calibrations, combinations, interactions
+from research.loop.screens import points_of, relation_of
 from research.management.waste import waste
 from research.models import Call, Experiment, Lease, MergeRequest, Project, Result, Verdict
 from research.validation.predictions import predictions
@@ -56,6 +57,7 @@ def summary(project: Project) -> dict[str, Any]:
         "researchers": sorted(set(project.threads.values_list("researcher", flat=True))),
         "yields": [row.to_json() for row in yields(tried(project), project.price_a_second)],
         "predictions": [row.summary() for row in predictions(tried(project))],
+        **screened_apart(project),
         "data_id": project.data_id,
     }
 
@@ -68,6 +70,18 @@ def asked_of_models(project: Project) -> dict[str, Any]:
         "model_calls": spent.calls,
         "model_tokens": spent.tokens,
         "model_money": None if spent.unpriced else float(spent.money),
+    }
+
+
+def screened_apart(project: Project) -> dict[str, Any]:
+    """Where another preset screens: which, and what its gains said of those at the project's own."""
+    if not project.screen_preset:
+        return {}
+    relation = relation_of(project)
+    return {
+        "screen_preset": project.screen_preset,
+        "fidelity": relation.to_json() if relation else None,
+        "fidelity_points": [point.to_json() for point in points_of(project)],
     }
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 CONFIRM_USES = 25  # experiments that confirm on one part before the next part takes over
 SCREEN, FINAL = "val_screen", "val_final"
-SCREENING = ("screen", "extend", "noise", "check")  # stages; all others confirm
+SCREENING = ("screen", "extend", "noise", "check", "fidelity")  # stages; all others confirm
 
 
 class DataUseQuerySet(models.QuerySet["DataUse"]):

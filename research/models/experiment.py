@@ -80,6 +80,7 @@ class Experiment(models.Model):
         BASELINE = "baseline"  # a new champion against itself
         AUDIT = "audit"  # the champion against the start, after so many merges
         ABLATION = "ablation"  # the champion without one of its changes
+        FIDELITY = "fidelity"  # what another preset screened, at the project's own
         CHECK = "check"  # whether a change runs at all; one trial, never compared, shown or counted
 
     public_id = models.CharField(max_length=16, unique=True, default=new_id, editable=False)
@@ -134,6 +135,11 @@ class Experiment(models.Model):
     @property
     def sizes(self) -> Preset:
         return self.project.contract.preset(self.preset or self.project.preset)
+
+    def preset_at(self, stage: str) -> str:
+        """The preset of a stage's trials where it is not the project's, else empty. What screens may be cheaper."""
+        screens = self.purpose == self.Purpose.COMPARE and stage in (Stage.SCREEN, Stage.EXTEND)
+        return self.preset or (self.project.screen_preset if screens else "")
 
     @property
     def subject(self) -> Candidate | None:

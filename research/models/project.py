@@ -19,7 +19,7 @@ from django.utils import timezone
 from benchmarks.contract import Benchmark, Preset, load
 from benchmarks.data import parts_of
 from benchmarks.found import files_of
-from research.models.audit import AuditEntry
+from research.models.audit import CONSOLE, AuditEntry
 from research.models.event import Event
 from research.models.ids import new_id
 from research.models.people import Membership, Role
@@ -55,6 +55,9 @@ class Project(models.Model):
     question = models.TextField(blank=True)
     benchmark = models.CharField(max_length=40)
     preset = models.CharField(max_length=40)
+    screen_preset = models.CharField(
+        max_length=40, blank=True, help_text="under which candidates are screened; empty: the project's own"
+    )
     start = models.CharField(max_length=40)
     data_id = models.CharField(max_length=64, help_text="scores on different data are never compared")
     rule = models.JSONField(help_text="the rule of evidence, as research.validation.rules.Rule")
@@ -117,22 +120,37 @@ class Project(models.Model):
     @property
     def noise_key(self) -> dict[str, Any]:
         """What a noise floor must have been measured on to hold here, but for the class of machine."""
+        return self.noise_key_at(self.preset)
+
+    def noise_key_at(self, preset: str) -> dict[str, Any]:
+        """The same for another preset: every preset has a noise floor of its own."""
         return {
             "benchmark": self.benchmark,
-            "preset": self.preset,
+            "preset": preset,
             "start_tree": self.start_tree,
             "data_id": self.data_id,
         }
 
+    @property
+    def measured_presets(self) -> tuple[str, ...]:
+        """The presets that need a noise floor: the one that screens, if it is another, before the project's own."""
+        return (self.screen_preset, self.preset) if self.screen_preset else (self.preset,)
+
+    def remove(self) -> None:
+        """Delete all rows of it: an older copy of a project that comes back from another machine. Its files stay."""
+        with transaction.atomic():
+            AuditEntry.of_nobody(CONSOLE, "replace", self, name=self.name, experiments=self.experiments_begun)
+            self.delete()
+
     def list_techniques(self) -> None:
         """Store what the catalogue holds, where it changed. Only the control worker tries techniques: it parses."""
-        version = self.contract.catalogue_version(self.start)
+        version = self.contract.catalogue_version(self.start, self.preset)
         if self.techniques.get("version") != version:
             found = {
                 row.name: {"title": row.title, "family": row.family, "files": files_of(row.patch)}
                 for row in self.found_techniques.model.objects.in_catalogue(self)
             }
-            by_name = {**found, **self.contract.describe_techniques(self.start)}
+            by_name = {**found, **self.contract.describe_techniques(self.start, self.preset)}
             self.techniques = {"version": version, "by_name": by_name}
             self.save(update_fields=["techniques"])
 
@@ -168,7 +186,8 @@ class Project(models.Model):
         return moved == 1
 
     def pause(self, reason: str = "", by: User | None = None) -> None:
-        self._act(by, "pause", {self.State.ACTIVE}, self.State.PAUSED, reason)
+        before = {self.State.ACTIVE, self.State.EXHAUSTED}  # what ends is held up too
+        self._act(by, "pause", before, self.State.PAUSED, reason)
 
     def resume(self, by: User | None = None) -> None:
         """Go on. A spent budget stops it again at the next look, so raise that first."""

@@ -6,6 +6,7 @@ from django.db import models, transaction
 from django.db.models import Case, F, Q, Value, When
 from django.utils import timezone
 
+from benchmarks.contract import Preset
 from research.models.event import Event
 from research.models.experiment import Experiment
 from research.models.ids import new_id
@@ -36,7 +37,10 @@ class TrialQuerySet(models.QuerySet["Trial"]):
             slot = (pair + (arm == Trial.Arm.CANDIDATE)) % 2
             _, new = Trial.objects.get_or_create(
                 experiment=experiment, stage=stage, pair=pair, arm=arm,
-                defaults={"project": experiment.project, "seed": seed, "commit": commit, "slot": slot, "split": split},
+                defaults={
+                    "project": experiment.project, "seed": seed, "commit": commit, "slot": slot, "split": split,
+                    "preset": experiment.preset_at(stage),
+                },
             )  # fmt: skip
             made += new
         return made
@@ -51,7 +55,7 @@ class TrialQuerySet(models.QuerySet["Trial"]):
             experiment=experiment, stage=CHECK, pair=0, arm=Trial.Arm.CANDIDATE,
             defaults={
                 "project": experiment.project, "seed": experiment.project.seed(0, CHECK, 0),
-                "commit": experiment.candidate_commit, "slot": 0, "split": "train",
+                "commit": experiment.candidate_commit, "slot": 0, "split": "train", "preset": experiment.preset,
             },
         )  # fmt: skip
 
@@ -121,6 +125,7 @@ class Trial(models.Model):
     seed = models.PositiveIntegerField()
     commit = models.CharField(max_length=40)
     split = models.CharField(max_length=20, help_text="the validation split that scores it")
+    preset = models.CharField(max_length=40, blank=True, help_text="where it is not the project's")
     state = models.CharField(max_length=10, choices=State, default=State.WAITING, db_index=True)
     generation = models.PositiveIntegerField(default=0, help_text="of the newest lease")
     note = models.TextField(blank=True)
@@ -139,6 +144,10 @@ class Trial(models.Model):
     @property
     def name(self) -> str:
         return f"{self.stage} pair {self.pair + 1}, {self.arm}"
+
+    @property
+    def sizes(self) -> Preset:
+        return self.project.contract.preset(self.preset or self.experiment.preset or self.project.preset)
 
     def lease(self, machine: Machine, worker: str) -> Lease | None:
         """Claim by conditional update; None where somebody else was faster."""

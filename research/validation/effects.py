@@ -1,5 +1,6 @@
 """The size of an effect for memory and tables: relative to the baseline, over all pairs of all stages.
 
+Where another preset screened, over the confirm pairs alone once there are any: gains of two presets have no mean.
 Not evidence: screening pairs are in it. A verdict rests on `rules.decide` alone.
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from research.validation.records import Evidence, Rule, Scale
+from research.validation.records import Evidence, Rule, Scale, Stage
 
 UNKNOWN_SIGMA = 0.01  # relative noise of a pair, where no floor has been measured yet
 
@@ -20,14 +21,18 @@ class RelativeGain(NamedTuple):
 
 
 def relative_gain(evidence: Evidence, rule: Rule) -> RelativeGain:
-    if not evidence.pairs:
+    pairs, floor = evidence.pairs, evidence.noise
+    if evidence.screening:
+        confirmed = evidence.of(Stage.CONFIRM)
+        pairs, floor = (confirmed, floor) if confirmed else (pairs, evidence.screening.noise)
+    if not pairs:
         return RelativeGain(None, None, 0)
-    count = len(evidence.pairs)
-    level = evidence.level(rule)
-    mean = math.fsum(rule.gain(pair) for pair in evidence.pairs) / count
+    count = len(pairs)
+    level = rule.mean_score([pair.baseline for pair in pairs])
+    mean = math.fsum(rule.gain(pair) for pair in pairs) / count
     if not level:
         return RelativeGain(None, None, count)
-    noise = evidence.noise.on_scale(rule, level) if evidence.noise else None
+    noise = floor.on_scale(rule, level) if floor else None
     unit = 1.0 if rule.scale is Scale.LOG else level
     sigma = noise.sigma_pair / unit if noise else UNKNOWN_SIGMA
     return RelativeGain(rule.in_units(mean, level) / level, sigma / math.sqrt(count), count)

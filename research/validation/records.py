@@ -14,6 +14,7 @@ from research.validation.wire import Record
 
 TIME_UNITS = ("s", "ms", "us", "µs", "ns", "sec", "seconds", "min", "minutes", "h", "hours")
 LARGEST_LOG = 700.0  # exp(709) is the last finite double
+LEAST_TECHNIQUES = 10  # measured at both fidelities, before what one foretells of the other has a say
 USUAL_DRIFT_ERROR = 0.845  # of six pairs whose arms are independent
 
 
@@ -96,6 +97,7 @@ class Rule(Record):
         strongly the two arms of a pair are correlated.
     clear_sigma: a screening gain of that many sigma skips extension. Confirmation uses fresh pairs alone, so its
         errors do not change; without effect 0.1 % of candidates pass here, and a large gain saves two pairs.
+    hurdle_range: in sigma, between which a measured relation of two fidelities may move that hurdle.
     looks: numbers of confirm pairs at which the evidence may be read; past the last they go on in its step.
     bar, worse_bar: e-value for the candidate, and against it, that settles the question of one experiment alone.
     alpha: share of false ones among all that a campaign calls improved; sets the bar of each experiment (e-LOND).
@@ -119,6 +121,7 @@ class Rule(Record):
     screen_pairs: int = 1
     extend_pairs: int = 2
     extend_sigma: float = 0.4
+    hurdle_range: tuple[float, ...] = (0.0, 1.0)
     clear_sigma: float = 3.0
     looks: tuple[int, ...] = (4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24)
     bar: float = 20.0
@@ -148,6 +151,8 @@ class Rule(Record):
             "bar and worse_bar must be above 1": min(self.bar, self.worse_bar) > 1,
             "screen_pairs must not be negative": self.screen_pairs >= 0,
             "extend_pairs must not be negative": self.extend_pairs >= 0,
+            "hurdle_range must be two rising numbers": len(self.hurdle_range) == 2
+            and 0 <= self.hurdle_range[0] <= self.hurdle_range[1],
             "extend_pairs needs screen_pairs": self.screen_pairs > 0 or self.extend_pairs == 0,
             "noise_trials must be at least 4": self.noise_trials >= 4,
             "level must lie between 0 and 1": 0 < self.level < 1,
@@ -300,9 +305,44 @@ class NoiseFloor(Record):
 
 
 @dataclass(frozen=True)
+class Relation(Record):
+    """What gains at a screening preset say of gains at the project's own, over so many techniques; see `fidelity`.
+
+    rank: Spearman's correlation; slope, intercept: of the gain there per gain here, on the rule's scale; *_low, *_high:
+    95 % by bootstrap over techniques. least: the screening gain from which on the line foretells a gain that
+    confirmation would not stop for futility, the low end of its 80 % interval; None where no line says so.
+    """
+
+    techniques: int
+    rank: float
+    rank_low: float
+    rank_high: float
+    slope: float
+    slope_low: float
+    slope_high: float
+    intercept: float
+    least: float | None = None
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether screening is shown to foretell anything: the interval of the rank correlation lies above zero."""
+        return self.rank_low > 0
+
+
+@dataclass(frozen=True)
+class Screening(Record):
+    """Of evidence whose screening pairs were measured under another preset: its name, its floor, what it foretells."""
+
+    preset: str
+    noise: NoiseFloor | None
+    relation: Relation | None = None
+
+
+@dataclass(frozen=True)
 class Evidence(Record):
     """All that a decision may use, frozen.
 
+    screening: where the pairs before confirm come from another preset; None: from the same.
     bar: the campaign's bar for this hypothesis; None means the rule's own.
     wanted: confirm pairs that a person asked for. Until then nothing stops for futility or at the last look,
         and the same e-process goes on.
@@ -313,6 +353,7 @@ class Evidence(Record):
     findings: tuple[Finding, ...] = ()
     bar: float | None = None
     wanted: int = 0
+    screening: Screening | None = None
 
     def __post_init__(self) -> None:
         """Pairs must be independent: one seed measured twice would count the same luck twice."""

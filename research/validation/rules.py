@@ -154,9 +154,9 @@ def _after_extension(evidence: Evidence, rule: Rule) -> Decision | None:
     sigma = _sigma(evidence, rule)
     if sigma is None:
         return _wait(evidence, rule)
-    hurdle = rule.extend_sigma * sigma
+    hurdle, why = _hurdle(evidence, rule, sigma)
     if mean < hurdle:
-        asked = f"{rule.words(hurdle)} ({rule.extend_sigma:g} sigma)"
+        asked = f"{rule.words(hurdle)} ({why})"
         reason = f"{count_words(len(gains))} gave a mean gain of {rule.words(mean)}, below {asked}"
         return _stopped(evidence, rule, evidence.stage, mean, reason)
     return None
@@ -170,8 +170,22 @@ def _noise(evidence: Evidence, rule: Rule) -> NoiseFloor | WaitForNoise:
 
 
 def _sigma(evidence: Evidence, rule: Rule) -> float | None:
-    """Sigma of a pair on the rule's scale, once there is a pair; None without a floor."""
-    return evidence.noise.on_scale(rule, evidence.level(rule)).sigma_pair if evidence.noise else None
+    """Sigma of a screening pair on the rule's scale, once there is one; None without a floor of its preset."""
+    floor = evidence.screening.noise if evidence.screening else evidence.noise
+    return floor.on_scale(rule, evidence.level(rule, Stage.SCREEN, Stage.EXTEND)).sigma_pair if floor else None
+
+
+def _hurdle(evidence: Evidence, rule: Rule, sigma: float) -> tuple[float, str]:
+    """What the mean screening gain must reach, and in words why.
+
+    So many sigma of the noise it was measured in. Where another preset screens and is shown to foretell the project's
+    own, the gain from which on it foretells one worth confirming, within `hurdle_range`.
+    """
+    relation = evidence.screening.relation if evidence.screening else None
+    if relation is None or not relation.is_shown or relation.least is None:
+        return rule.extend_sigma * sigma, f"{rule.extend_sigma:g} sigma"
+    low, high = (share * sigma for share in rule.hurdle_range)
+    return min(max(relation.least, low), high), f"as {relation.techniques} techniques measured at both presets tell"
 
 
 def _confirm(evidence: Evidence, rule: Rule, noise: NoiseFloor) -> MorePairs | Verdict:
@@ -268,6 +282,10 @@ def _without_confirmation(
 
 def _wait(evidence: Evidence, rule: Rule) -> WaitForNoise:
     have = evidence.noise.trials if evidence.noise else 0
+    if have >= rule.noise_trials and evidence.screening:
+        return WaitForNoise(
+            f"the noise floor of the preset that screens, {evidence.screening.preset}, is not there yet"
+        )
     return WaitForNoise(f"the noise floor needs {rule.noise_trials} A/A trials and has {have}")
 
 

@@ -95,13 +95,23 @@ class ProjectForm(forms.Form):
     single_person = forms.BooleanField(required=False)
 
     def __init__(self, contract: Benchmark, user: User, data: Any = None) -> None:
-        preset, start = next(iter(contract.presets)), contract.starts[0]
+        preset = next(iter(contract.presets))
+        start = contract.lane_of(preset).starts[0]
         super().__init__(data, initial={"preset": preset, "start": start, "name": free_name(contract, preset, start)})
         self.contract, self.user = contract, user
         self.is_admin = Membership.role_of(user, None) >= Role.ADMIN
         self.fields["preset"].choices = [(name, name) for name in contract.presets]  # type: ignore[attr-defined]
-        self.fields["start"].choices = [(name, name) for name in contract.starts]  # type: ignore[attr-defined]
+        self.fields["start"].choices = [(name, name) for name in self.starts]  # type: ignore[attr-defined]
         self.fields["name"].error_messages["invalid"] = "Use letters, digits, - and _ only: the name is in addresses."
+
+    @property
+    def starts(self) -> dict[str, list[str]]:
+        """Start -> the lanes that have it."""
+        found: dict[str, list[str]] = {}
+        for lane in self.contract.lanes.values():
+            for start in lane.starts:
+                found.setdefault(start, []).append(lane.name)
+        return found
 
     def clean_name(self) -> str:
         name: str = self.cleaned_data["name"]
@@ -153,10 +163,6 @@ class ProjectForm(forms.Form):
     @property
     def sizes(self) -> list[Size]:
         """The presets with their costs: measured where trials of this size have run here."""
-        try:
-            data = data_id(self.contract.name)
-        except DataError:
-            data = ""
         classes = Machine.objects.filter(seen__gt=timezone.now() - RECENT).values("machine_class")
         found = []
         for name, preset in self.contract.presets.items():
@@ -165,7 +171,7 @@ class ProjectForm(forms.Form):
             )
             seen = results.aggregate(seconds=Avg("device_seconds"), trials=Count("pk"))
             floors = NoiseFloor.objects.filter(
-                benchmark=self.contract.name, preset=name, data_id=data, machine_class__in=classes
+                benchmark=self.contract.name, preset=name, data_id=self._data(preset), machine_class__in=classes
             )
             seconds = seen["seconds"] or seconds_a_pair(preset.budget_seconds)
             rule = rule_for(self.contract, name)  # the default one: what the others cost, their own line says
@@ -190,11 +196,19 @@ class ProjectForm(forms.Form):
         }  # fmt: skip
         return [(self[name], label) for name, label in labels.items()]
 
+    def _data(self, preset: Preset) -> str:
+        try:
+            return data_id(self.contract.name, preset)
+        except DataError:
+            return ""
+
     @property
     def missing(self) -> str:
-        """Which command prepares the data, where there is none."""
+        """Which command prepares the data of the chosen preset, where there is none."""
+        chosen = self["preset"].value()
+        preset = self.contract.presets.get(chosen) or next(iter(self.contract.presets.values()))
         try:
-            data_id(self.contract.name)
+            data_id(self.contract.name, preset)
         except DataError as error:
             return str(error)
         return ""

@@ -116,9 +116,10 @@ def calibrate() -> Curve:
     from runners.worker import Slot, cores
 
     contract, began = load(BENCHMARK), time.monotonic()
+    preset, tree = contract.preset(PRESET), pack(contract.start_files(START, PRESET))
     task = Assignment(
-        benchmark=BENCHMARK, preset=contract.preset(PRESET), commit="", tree=pack(contract.start_files(START)), seed=0,
-        split="val_screen", data=data_folder(BENCHMARK) / data_id(BENCHMARK)[:16],
+        benchmark=BENCHMARK, preset=preset, commit="", tree=tree, seed=0, split="val_screen",
+        data=data_folder(BENCHMARK) / data_id(BENCHMARK, preset)[:16],
     )  # fmt: skip
     slots = [Slot(number, cpu) for number, cpu in enumerate(cores()[:2])]
     gains: dict[float, list[float]] = {factor: [] for factor in FACTORS}

@@ -49,7 +49,7 @@ def main() -> None:
     from research.management.embedded import ensure_data
 
     call_command("migrate", verbosity=0)
-    ensure_data("nanochat")
+    ensure_data("nanochat", "cpu")
     project = begin_project("watched", "nanochat", "cpu", "vanilla", [], Budget(), auto_approve=False)
     port = free_port()
     command = [sys.executable, "manage.py", "lab", "--no-demo", "--port", str(port)]

@@ -1,4 +1,4 @@
-"""Entry of the FORWARD steps (score, audit): the candidate's model answers token batches with scores.
+"""Entry of the FORWARD steps (score, audit) of the byte lane: the candidate's model answers token batches with scores.
 
 It holds the candidate's code and weights, and no data but the tokens it is asked about. Question: header
 `<IIB` (rows, length, what) and rows x length bytes. Answer: float32 scores, rows x length x vocabulary; to CAN_STEP one
@@ -7,13 +7,12 @@ byte. FIRST and NEXT feed one token a row to the model's `step`, see harness.py.
 
 from __future__ import annotations
 
-import mmap
 import socket
 import struct
 
 import inside_call
 import torch
-from safetensors.torch import load
+from weightfile import read
 
 BATCH = 32  # rows a forward pass: 32 x 128 x 256 floats stay in the cache of one core
 WHOLE, FIRST, NEXT, CAN_STEP = range(4)
@@ -23,7 +22,7 @@ def main() -> None:
     import model as candidate
 
     network = candidate.build()
-    network.load_state_dict(load(mmap.mmap(inside_call.fds["weights"], 0, prot=mmap.PROT_READ)[:]), strict=True)
+    network.load_state_dict(read(inside_call.fds["weights"]), strict=True)
     network.eval()
     channel, state = socket.socket(fileno=inside_call.fds["channel"]), None
     with channel.makefile("rwb") as stream, torch.inference_mode():

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.contract import Assignment, Gate, Outcome, PointSink
-from benchmarks.nanochat import evaluate
+from benchmarks.nanochat import evaluate, training
+from benchmarks.nanochat.weights import Weights
 from runners.jail import Jail, Limits
 from runners.sandbox import Child, Sandbox
 
@@ -149,15 +150,16 @@ class OpenBox:
                 os.close(fd)
 
 
-class OpenSession(evaluate._TrainSession):
+class OpenSession(training.TrainSession):
     """Keeps the candidate's own memory of its weights and reads it when training is over."""
 
-    def follow(self) -> evaluate.Training | None:
-        training = super().follow()
-        if training and self._handed_in >= 0:
-            training.weights = os.pread(self._handed_in, os.fstat(self._handed_in).st_size, 0)
+    def follow(self) -> training.Training | None:
+        held = super().follow()
+        if held and self._handed_in >= 0:
+            held.weights.close()
+            held.weights = Weights.of(os.pread(self._handed_in, os.fstat(self._handed_in).st_size, 0))
             os.close(self._handed_in)
-        return training
+        return held
 
     _handed_in = -1
 
@@ -180,7 +182,7 @@ class OpenEvaluator(evaluate.Evaluator):
         removed = task.removed_guards
         if "fresh_confirm_text" in removed:
             task = replace(task, split="val_screen")
-        self.session = OpenSession if "weights_copied" in removed else evaluate._TrainSession
+        self.session = OpenSession if "weights_copied" in removed else training.TrainSession
         self.judge_program = (str(Path(__file__).parent / "open_judge.py"), ",".join(sorted(removed & JUDGE_GUARDS)))
         claims: list[float] = []
 

@@ -9,7 +9,8 @@ from django.contrib.auth.models import User
 from django.core.management.base import BaseCommand, CommandError
 
 from research import tasks
-from research.models import Ablation, NotMergeable, Project
+from research.management.named import project_named
+from research.models import Ablation, NotMergeable
 from research.validation.combine import AblationRow
 
 
@@ -23,10 +24,7 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="print only the JSON object on stdout")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        project = Project.objects.filter(name=options["project"]).first()
-        if project is None:
-            names = ", ".join(Project.objects.values_list("name", flat=True)) or "none yet"
-            raise CommandError(f"no project named {options['project']!r}; there are: {names}", returncode=2)
+        project = project_named(options["project"])
         person = User.objects.filter(username=options["by"]).first()
         if options["by"] and person is None:
             raise CommandError(f"there is no user {options['by']!r}", returncode=2)

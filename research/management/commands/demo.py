@@ -13,7 +13,7 @@ from benchmarks.data import DataError
 from research import tasks
 from research.loop.begin import Budget, begin_project
 from research.management.commands.signin import first_person
-from research.management.embedded import DEMO, DEMO_BENCHMARK, ensure_data, has_data
+from research.management.embedded import DEMO, DEMO_BENCHMARK, DEMO_PRESET, ensure_data, has_data
 from research.models import Event
 
 THREADS = 2
@@ -25,12 +25,12 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a download ends with us
-        if not has_data(DEMO_BENCHMARK):
+        if not has_data(DEMO_BENCHMARK, DEMO_PRESET):
             note("fetching the text that the demo project learns from, 11 MB")
         try:
-            ensure_data(DEMO_BENCHMARK)
+            ensure_data(DEMO_BENCHMARK, DEMO_PRESET)
             project = begin_project(
-                DEMO, DEMO_BENCHMARK, "cpu", "vanilla", ["catalogue"] * THREADS, Budget(), auto_approve=False,
+                DEMO, DEMO_BENCHMARK, DEMO_PRESET, "vanilla", ["catalogue"] * THREADS, Budget(), auto_approve=False,
                 started_by=first_person(), single_person=True,
             )  # fmt: skip
         except (ContractError, DataError) as error:

@@ -16,7 +16,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
 from benchmarks import redteam
-from benchmarks.contract import ContractError, Observation, load
+from benchmarks.contract import ContractError, Observation, Preset, load
 from benchmarks.data import DataError, data_folder, data_id
 from benchmarks.nanochat.__main__ import install_data
 from benchmarks.redteam import RedTeam, Tree
@@ -53,7 +53,7 @@ class Command(BaseCommand):
             sys.exit(INTERRUPTED)
         row = report.to_json() | {
             "preset": options["preset"],
-            "data_id": data_id("nanochat"),
+            "data_id": data_id("nanochat", load("nanochat").preset(options["preset"])),
             "seconds": round(time.monotonic() - began, 1),
             "machine": {"cores": len(os.sched_getaffinity(0)), "system": platform.platform(), "cpu": processor()},
         }
@@ -75,9 +75,9 @@ class Command(BaseCommand):
         jobs = options["jobs"] if options["jobs"] is not None else min(2, cores)
         if not 0 <= count <= 1000 or not 1 <= jobs <= MOST_JOBS:
             raise ContractError(f"--honest must be 0 to 1000 and --jobs 1 to {MOST_JOBS}")
-        start = {path: text.decode() for path, text in contract.start_files("vanilla").items()}
-        recipes = redteam.honest_recipes(contract.load_catalogue().CATALOGUE, start, count)
-        with RedTeam(prepared(), preset, admit, jobs, self.say) as team:
+        start = {path: text.decode() for path, text in contract.start_files("vanilla", preset.name).items()}
+        recipes = redteam.honest_recipes(contract.load_catalogue(preset.name).CATALOGUE, start, count)
+        with RedTeam(prepared(preset), preset, admit, jobs, self.say) as team:
             return team.run(corpus, recipes, options["without_guards"])
 
     def say(self, line: str) -> None:
@@ -93,10 +93,10 @@ class Command(BaseCommand):
                           f"{len(report.too_slow)} too slow for the preset")  # fmt: skip
 
 
-def prepared() -> Path:
+def prepared(preset: Preset) -> Path:
     """The data of the benchmark, made now where there are none."""
     try:
-        return data_folder("nanochat") / data_id("nanochat")[:16]
+        return data_folder("nanochat") / data_id("nanochat", preset)[:16]
     except DataError:
         return data_folder("nanochat") / install_data().data_id[:16]
 

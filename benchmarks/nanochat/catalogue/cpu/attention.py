@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks import edits
 from benchmarks.catalogue import Sources, Technique, Tunable, Tunables
-from benchmarks.nanochat.catalogue.places import (
+from benchmarks.nanochat.catalogue.cpu.places import (
     BLOCKS_MADE,
     HEADS_MERGED,
     HEADS_SPLIT,

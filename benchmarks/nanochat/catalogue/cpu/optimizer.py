@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from benchmarks import edits
 from benchmarks.catalogue import Sources, Technique, Tunable, Tunables
-from benchmarks.nanochat.catalogue.update_rules import APART, FLAT, LION, MUON, OWN_ADAMW, SCHEDULE_FREE
+from benchmarks.nanochat.catalogue.cpu.update_rules import APART, FLAT, LION, MUON, OWN_ADAMW, SCHEDULE_FREE
 
 OPTIMIZER = "optimizer = ..."  # the line that makes it
 GATHER = "optimizer.register_step_pre_hook(gather)"

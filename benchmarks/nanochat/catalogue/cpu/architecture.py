@@ -5,7 +5,7 @@ from __future__ import annotations
 from benchmarks import edits
 from benchmarks.catalogue import Sources, Technique, Tunable, Tunables
 from benchmarks.edits import DoesNotApply
-from benchmarks.nanochat.catalogue.places import (
+from benchmarks.nanochat.catalogue.cpu.places import (
     ATTENTION_OUTPUT,
     BLOCK_INPUT,
     MLP_OUTPUT,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from benchmarks import edits
 from benchmarks.catalogue import Sources, Technique, Tunable, Tunables
-from benchmarks.nanochat.catalogue.embedding import with_ngram_hash
-from benchmarks.nanochat.catalogue.places import (
+from benchmarks.nanochat.catalogue.cpu.embedding import with_ngram_hash
+from benchmarks.nanochat.catalogue.cpu.places import (
     CLOCK_STARTED,
     MODEL,
     SCORED,

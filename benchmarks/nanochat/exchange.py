@@ -1,0 +1,161 @@
+"""The judge's end of a talk with a FORWARD process of the token lane: questions over a socket, scores in shared memory.
+
+The judge makes the memory (on the device where there is one, docs/decisions/0009) and sends its descriptor. Questions
+all have one shape, GROUP rows of T tokens, since kernels of a device round differently from shape to shape. There are
+two buffers in turn, so that the model computes while the judge reads. What was answered is copied into the judge's own
+memory once, and only the copy is judged: the candidate can write to the shared memory at any time.
+
+inside/run_scores.py is the other end.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import socket
+import struct
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.nanochat.judge import CAN_STEP, WHOLE, Refusal
+from runners import cuda
+
+GROUP = 8  # rows of a question: 16,384 positions at 2,048 tokens a row
+BUFFERS = 2
+HELLO = struct.Struct("<QIII")  # bytes of shared memory, rows, length, vocabulary
+QUESTION = struct.Struct("<BBI")  # what, which buffer, tokens a row; the tokens follow as uint16
+TYPES = {1: torch.float32, 2: torch.bfloat16}  # an answer is one byte: how its scores lie in the buffer
+READY = b"\x00"
+_WIDEST = 4  # bytes of a score
+_POISON = 0xFF  # four such bytes, or two, are NaN
+_LATE = "the model did not score the validation data in time"
+_GONE = "the model ended before it had scored all positions"
+
+
+class Shared:
+    """Memory that a FORWARD process maps too; `bytes` is uint8 [size] on the judge's device."""
+
+    def __init__(self, size: int, device: torch.device) -> None:
+        self._device = self._memory = self._map = None
+        if device.type == "cuda":
+            self._device = cuda.Device()
+            self.descriptor, self._memory = self._device.share(size)
+            self.bytes = torch.as_tensor(self._memory, device=device)
+        else:
+            self.descriptor = os.memfd_create("scores", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            os.ftruncate(self.descriptor, size)
+            # Shrunk by the candidate, it would kill the judge at its next read.
+            fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+            self._map = mmap.mmap(self.descriptor, size)
+            self.bytes = torch.frombuffer(self._map, dtype=torch.uint8)
+        self.size = len(self.bytes)
+
+    def close(self) -> None:
+        del self.bytes
+        if self._device is not None and self._memory is not None:
+            self._device.free(self._memory)
+        if self._map is not None:
+            self._map.close()
+        os.close(self.descriptor)
+
+
+class Exchange:
+    """Asks one FORWARD process for scores; trusts none of them. Everything must be over within `seconds`."""
+
+    def __init__(self, descriptor: int, seconds: float, length: int, vocabulary: int, device: torch.device) -> None:
+        self.socket = socket.socket(fileno=descriptor)
+        self.length, self.vocabulary, self.device = length, vocabulary, device
+        self.dtype = torch.float32  # of the last answer
+        self.asking = 0.0  # seconds from the first question of each batch to its last answer
+        self._deadline = time.monotonic() + seconds
+        room = GROUP * length * vocabulary * _WIDEST
+        self._shared = Shared(BUFFERS * room, device)
+        self._shared.bytes.fill_(_POISON)  # the scores of another process or candidate may have lain here
+        self._buffers = self._shared.bytes.view(BUFFERS, -1)
+        self._own = torch.empty(room, dtype=torch.uint8, device=device)
+        self._greeted = False
+
+    def limit(self, seconds: float) -> None:
+        """From here on it has at most so long."""
+        self._deadline = min(self._deadline, time.monotonic() + seconds)
+
+    def answers(self, batches: Iterable[NDArray[np.uint16]], what: int = WHOLE) -> Iterator[torch.Tensor]:
+        """batches of tokens [GROUP, n] -> scores [GROUP, n, V] of each, in order; float32 or bfloat16.
+
+        An answer is overwritten by the next one. Raises Refusal where one does not come whole.
+        """
+        self._greet()
+        began, source, waiting = time.monotonic(), iter(batches), deque[tuple[int, int]]()
+
+        def ask(turn: int) -> None:
+            if (tokens := next(source, None)) is not None:
+                self._send(what, turn, tokens)
+                waiting.append((turn, tokens.shape[1]))
+
+        for turn in range(BUFFERS):
+            ask(turn)
+        while waiting:
+            turn, length = waiting.popleft()
+            scores = self._take(turn, length)
+            ask(turn)
+            yield scores
+        self.asking += time.monotonic() - began
+
+    def can_step(self) -> bool:
+        """Whether its model says that it can be fed token by token."""
+        self._greet()
+        self._send(CAN_STEP, 0, np.empty((GROUP, 0), dtype=np.uint16))
+        return self._hear() == 1
+
+    def close(self) -> None:
+        self.socket.close()
+        del self._buffers, self._own
+        self._shared.close()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()  # what trains next needs the room
+
+    def _greet(self) -> None:
+        if self._greeted:
+            return
+        hello = HELLO.pack(self._shared.size, GROUP, self.length, self.vocabulary)
+        self._talk(lambda: socket.send_fds(self.socket, [hello], [self._shared.descriptor]))
+        if self._hear() != READY[0]:
+            raise Refusal("bad_output", "the model's process did not get ready as it should")
+        self._greeted = True
+
+    def _send(self, what: int, turn: int, tokens: NDArray[np.uint16]) -> None:
+        content = QUESTION.pack(what, turn, tokens.shape[1]) + tokens.astype("<u2", copy=False).tobytes()
+        self._talk(lambda: self.socket.sendall(content))
+
+    def _hear(self) -> int:
+        if not (answer := self._talk(lambda: self.socket.recv(1))):
+            raise Refusal("bad_output", _GONE)
+        return int(answer[0])
+
+    def _take(self, turn: int, length: int) -> torch.Tensor:
+        """The answer in one buffer, copied once into memory of our own, which nobody else can write."""
+        if (dtype := TYPES.get(self._hear())) is None:
+            raise Refusal("bad_output", "the model's scores are of a type that is not allowed")
+        self.dtype = dtype
+        shape = (GROUP, length, self.vocabulary)
+        size = GROUP * length * self.vocabulary * dtype.itemsize
+        self._own[:size].copy_(self._buffers[turn, :size])
+        if self.device.type == "cuda":
+            torch.cuda.current_stream().synchronize()
+        return self._own[:size].view(dtype).view(shape)
+
+    def _talk(self, act: Any) -> Any:
+        try:
+            self.socket.settimeout(max(0.001, self._deadline - time.monotonic()))
+            return act()
+        except TimeoutError:
+            raise Refusal("timeout", _LATE) from None
+        except (BrokenPipeError, ConnectionResetError):
+            raise Refusal("bad_output", _GONE) from None

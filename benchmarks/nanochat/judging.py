@@ -1,0 +1,103 @@
+"""The worker's end of a judge: a process of its own that holds the validation data and scores what a model answers."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.nanochat.training import TrialFailed
+from runners import cuda
+from runners.sandbox import SandboxBroken
+
+READY_SECONDS = 180.0  # importing torch, a context on the device, one compiled kernel
+REPLY_SECONDS = 30.0  # beyond what a FORWARD process may take
+_MOST = 1 << 16  # bytes of a reply
+
+
+class JudgeProcess:
+    """Started once a slot; restarted where it died. `gpu`: the number of its device, None without one."""
+
+    def __init__(self, data: Path, program: tuple[str, ...], gpu: int | None = None) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        device = "cpu" if gpu is None else "cuda"
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-I", "-B", *program, str(data), str(theirs.fileno()), device],
+                pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=_environment(gpu),
+            )  # fmt: skip
+        self.socket = ours
+        self.data, self.program, self.gpu = data, program, gpu
+        self._info: dict[str, str] | None = None
+
+    def ready(self) -> dict[str, str]:
+        """Wait until it can judge; what it says of its device. Raises SandboxBroken where it cannot."""
+        if self._info is None:
+            reply = self._hear(READY_SECONDS)
+            if reply is None or "refusal" in reply:
+                self.close()
+                words = reply["message"] if reply else "it did not start; its error stands in the log"
+                raise SandboxBroken(f"the judge cannot work on this machine: {words}")
+            self._info = reply
+        return self._info
+
+    def ask(self, request: dict[str, Any], stream: socket.socket) -> dict[str, Any]:
+        """Let the judge talk with the FORWARD process at the far end of `stream`. Raises TrialFailed on a refusal."""
+        self.ready()
+        with stream:
+            socket.send_fds(self.socket, [json.dumps(request).encode()], [stream.fileno()])
+        reply = self._hear(request["seconds"] + REPLY_SECONDS)
+        if reply is None:
+            died = not self.lives
+            self.close()  # the next trial starts another one
+            if died:
+                raise TrialFailed("crash", "the judge died")
+            raise TrialFailed("timeout", "the model did not score the validation data in time")
+        if kind := reply.get("refusal"):
+            raise TrialFailed(kind, reply["message"])
+        return reply
+
+    def memory(self) -> tuple[int, int]:
+        """Bytes of the device's memory that are in use by anybody, and all of them."""
+        self.ready()
+        self.socket.send(json.dumps({"op": "memory"}).encode())
+        reply = self._hear(REPLY_SECONDS)
+        if reply is None:
+            self.close()
+            raise SandboxBroken("the judge died")
+        return reply["used"], reply["total"]
+
+    def _hear(self, seconds: float) -> dict[str, Any] | None:
+        """Its next message; None where it died or does not answer."""
+        self.socket.settimeout(seconds)
+        try:
+            message = self.socket.recv(_MOST)
+        except (TimeoutError, ConnectionResetError):
+            return None
+        return json.loads(message) if message else None
+
+    def pin(self, cpu: int) -> None:
+        os.sched_setaffinity(self.process.pid, {cpu})
+
+    @property
+    def lives(self) -> bool:
+        return self.process.poll() is None
+
+    def close(self) -> None:
+        self.socket.close()
+        self.process.kill()
+        self.process.wait()
+
+
+def _environment(gpu: int | None) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name.startswith("OPENBLAS_")}
+    kept |= {"PATH": os.environ.get("PATH", ""), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    if gpu is not None:
+        kept |= cuda.environment(gpu) | {"HOME": os.environ.get("HOME", "/tmp"), "USER": "judge"}
+        if libraries := os.environ.get("LD_LIBRARY_PATH"):  # where containers keep the driver
+            kept["LD_LIBRARY_PATH"] = libraries
+    return kept

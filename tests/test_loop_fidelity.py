@@ -1,0 +1,136 @@
+"""A project whose candidates are screened under a shorter preset: rows, floors, evidence, and what screening missed."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from research.loop import fidelity, noise, screens
+from research.loop.advance import advance_project_until_idle
+from research.loop.memory import noise_floor
+from research.management.summary import summary
+from research.models import DataUse, Experiment, Machine, NoiseFloor, NotMergeable, Project, Thread
+from research.validation.records import Evidence
+from tests.cast import SIGMA, World, begin, focus, go, running, step
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def two(quick: Machine, toy: None) -> World:
+    """ALPHA is worth the same at both presets, BETA only where it is screened, DELTA harms there and helps later."""
+    return World(
+        quick, {"ALPHA": 0.05, "DELTA": 0.04}, screened={"ALPHA": 0.06, "BETA": 0.05, "DELTA": -0.05}
+    )  # fmt: skip
+
+
+@pytest.fixture
+def thread(two: World) -> Thread:
+    return begin(preset="long").threads.get()
+
+
+def measure_noise(project: Project, world: World) -> None:
+    for _ in range(3):
+        advance_project_until_idle(project.pk)
+        world.run()
+    advance_project_until_idle(project.pk)
+
+
+def test_screens_run_at_their_own_preset_and_confirmation_at_the_projects(two: World, thread: Thread) -> None:
+    focus(thread, "alpha")
+    verdict = two.until_verdict(thread)
+    assert verdict.kind == "improved"
+    presets = set(verdict.experiment.trials.values_list("stage", "arm", "preset"))
+    assert {(stage, preset) for stage, _, preset in presets} == {
+        ("screen", "quick"), ("extend", "quick"), ("confirm", ""),
+    }  # fmt: skip
+    trial = verdict.experiment.trials.filter(stage="screen")[0]
+    assert (trial.sizes.budget_seconds, thread.project.sizes.budget_seconds) == (1.0, 3.0)
+    assert verdict.relative == pytest.approx(0.05, abs=0.005), "gains of two presets have no mean"
+
+
+def test_every_preset_has_a_noise_floor_of_its_own(two: World, thread: Thread) -> None:
+    project = thread.project
+    assert noise.progress(project) == (0, 24)
+    measure_noise(project, two)
+    assert noise.progress(project) == (24, 24)
+    screens, own = noise_floor(project, "quick"), noise_floor(project)
+    assert screens and own and NoiseFloor.objects.count() == 2
+    assert screens.sigma_trial > 1.3 * own.sigma_trial, "the toy's screens are twice as noisy"
+    assert screens.level == pytest.approx(1.5, abs=10 * SIGMA)
+
+
+def test_screening_is_read_against_the_noise_it_was_measured_in(two: World, thread: Thread) -> None:
+    measure_noise(thread.project, two)
+    focus(thread, "alpha")
+    evidence = Evidence.from_json(two.until_verdict(thread).evidence)
+    assert evidence.screening and evidence.screening.preset == "quick" and evidence.screening.noise
+    assert evidence.noise and evidence.screening.noise.sigma_pair > evidence.noise.sigma_pair
+    assert evidence.screening.relation is None, "one technique tells nothing"
+
+
+def test_what_gains_only_where_it_is_screened_is_not_merged(two: World, thread: Thread) -> None:
+    measure_noise(thread.project, two)
+    focus(thread, "beta")
+    verdict = two.until_verdict(thread)
+    assert verdict.stage == "confirm" and verdict.kind != "improved"
+    assert verdict.relative == pytest.approx(0, abs=0.005)
+
+
+def test_what_screening_stopped_can_be_measured_at_the_projects_preset(two: World, thread: Thread) -> None:
+    project = thread.project
+    measure_noise(project, two)
+    focus(thread, "delta")
+    assert two.until_verdict(thread).stage == "screen"
+    assert screens.points_of(project) == []
+    asked = fidelity.measure(project, 5)
+    assert [one.purpose for one in asked] == [Experiment.Purpose.FIDELITY] and fidelity.measure(project, 5) == []
+    assert set(asked[0].trials.values_list("preset", "split")) == {("", "val_screen")}
+    assert not DataUse.objects.filter(split__startswith="val_confirm").exists()
+    two.run()
+    advance_project_until_idle(project.pk)
+    (point,) = screens.points_of(project)
+    assert (point.screened, point.confirmed) == pytest.approx((-0.05, 0.04), abs=0.01)
+    assert point.label == "delta" and not point.was_confirmed and point.confirmed_pairs == 2
+
+
+def test_a_project_that_screens_at_its_own_preset_has_nothing_to_compare(project: Project) -> None:
+    assert screens.screening_of(project) is None and screens.points_of(project) == []
+    with pytest.raises(NotMergeable, match="screens under its own preset"):
+        fidelity.measure(project, 3)
+
+
+def test_confirmation_waits_for_the_floor_of_the_projects_own_preset(two: World, thread: Thread) -> None:
+    focus(thread, "alpha")
+    for _ in range(3):
+        go(thread)
+        two.run()
+    experiment = running(thread)
+    assert experiment and not experiment.trials.filter(stage="confirm").exists()
+    measure_noise(thread.project, two)
+    assert step(thread) == "judge" and experiment.trials.filter(stage="confirm", preset="").count() == 8
+
+
+def test_a_rule_without_screening_needs_no_second_floor(two: World) -> None:
+    assert begin("ten", preset="long", rule="ten_seeds").measured_presets == ("long",)
+
+
+def test_the_command_says_what_is_known_and_asks_for_more(
+    two: World, thread: Thread, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measure_noise(thread.project, two)
+    focus(thread, "delta")
+    two.until_verdict(thread)
+    call_command("fidelity", "question", measure=3)
+    told = capsys.readouterr().out
+    assert "1 candidates will be measured at long" in told and "read from 10 on" in told
+    two.run()
+    advance_project_until_idle(thread.project_id)
+    call_command("fidelity", "question", json=True)
+    found = json.loads(capsys.readouterr().out)
+    assert found["points"][0]["label"] == "delta" and found["relation"] is None and found["being_measured"] == 0
+    assert summary(thread.project)["fidelity_points"] == found["points"]
+    with pytest.raises(CommandError, match="no project named 'nobody'; there are: question"):
+        call_command("fidelity", "nobody")
