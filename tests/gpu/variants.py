@@ -86,7 +86,10 @@ def _assignment(name: str, part: str) -> Change:
     key, equals, value = part.partition("=")
     if not equals:
         raise NoSuchVariant(f"{name}: there is no change {part!r}; choose one of {', '.join(CHANGES)}, or NAME=value")
-    return Change({key: ast.literal_eval(value)})
+    try:
+        return Change({key: ast.literal_eval(value)})
+    except (ValueError, SyntaxError) as error:
+        raise NoSuchVariant(f"{name}: {value} is no number or text of Python") from error
 
 
 def _values(sources: dict[str, str]) -> dict[str, tuple[str, str]]:
