@@ -10,6 +10,7 @@ are random, with frequencies like those of words; `--tiny --device cpu` tries ev
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -67,9 +68,8 @@ class Arm:
         self.kernels = self._reply().get("kernels", [])
 
     def close(self) -> None:
-        if self.process.stdin:
-            self.process.stdin.close()
-        self.process.wait()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.communicate()  # no more to ask
         self.stderr.close()
 
     def _ask(self, **request: object) -> None:
