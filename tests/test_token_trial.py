@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.contract import Outcome
-from benchmarks.nanochat import evaluate
+from benchmarks.nanochat import bounds, evaluate
 from benchmarks.nanochat.judge import windows
 from benchmarks.nanochat.training import device_failure
 from runners.sandbox import Sandbox, SandboxBroken
@@ -179,6 +179,31 @@ except PermissionError:
 harness._channel = real
 """
     assert "SEALED" in run(play.table(before_end=write)).log
+
+
+def test_a_model_writes_a_little_where_the_data_have_a_tokenizer(run: Run, data: Path) -> None:
+    pytest.importorskip("tokenizers")
+    from benchmarks.nanochat.tokens import tokenizer
+
+    assert run(play.table(), wants_sample=True).sample == ""
+    tokenizer.train(["It was a dark night."], tokenizer.SMALLEST).save(str(data / tokenizer.TOKENIZER))
+    outcome = run(play.table(), wants_sample=True)
+    (data / tokenizer.TOKENIZER).unlink()
+    assert outcome.failure is None and outcome.sample.startswith("It was a"), outcome
+    assert len(outcome.sample) > 20 and outcome.seconds["sample_wall"] < 2
+
+
+def test_on_a_stopwatch_sleep_counts_too(run: Run) -> None:
+    lazy = play.table(before_end="import time\ntime.sleep(1.5)")
+    outcome = run(lazy, preset=replace(play.TINY, clock="wall", budget_seconds=0.8))
+    assert outcome.failure is not None and outcome.failure.kind == "timeout", outcome.failure
+
+
+def test_a_warm_up_longer_than_compiling_takes_asks_for_a_reader(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    asks = replace(bounds.BOUNDS["cpu"], warm_up_asks=0.001, cached_warm_up_asks=0.001)
+    monkeypatch.setitem(bounds.BOUNDS, "cpu", asks)
+    outcome = run(play.table())
+    assert [(seen.kind, seen.severity) for seen in outcome.observations] == [("long_warm_up", "review")]
 
 
 def test_a_file_of_the_data_that_is_gone_is_one_line(run: Run, data: Path) -> None:

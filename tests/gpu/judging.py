@@ -221,7 +221,7 @@ class Bench:
             return {"failure": f"{outcome.failure.kind}: {outcome.failure.message}", "log": outcome.log[-1500:]}
         seconds = {name: round(value, 3) for name, value in outcome.seconds.items()}
         gaps = {name: value for name, value in outcome.metrics.items() if name.startswith("audit_")}
-        kept = ("weight_bytes", "device_memory_bytes", "memory_bytes")
+        kept = ("weight_bytes", "device_memory_bytes", "memory_bytes", "cache_bytes")
         told = {"score": outcome.score, "findings": _lines(outcome), **seconds, **gaps}
         told |= {name: outcome.metrics[name] for name in kept if name in outcome.metrics}
         told["sealed"] = "unsealed" not in outcome.log

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from benchmarks import edits
 from benchmarks.catalogue import Sources, Technique, Tunable, Tunables
+from benchmarks.edits import DoesNotApply
 from benchmarks.nanochat.catalogue.gpu.places import (
     BLOCK,
     MLP,
@@ -156,6 +157,8 @@ def input_init(sources: Sources, tunables: Tunables) -> Sources:
 
 
 def depth_scaled_stream(sources: Sources, tunables: Tunables) -> Sources:
+    if "self.residual_lambdas" not in sources["model.py"]:
+        raise DoesNotApply("the stream has no factors")
     model = at_start(
         sources["model.py"], """
         layers = torch.arange(DEPTH) / max(1, DEPTH - 1)
