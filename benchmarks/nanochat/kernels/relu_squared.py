@@ -94,8 +94,8 @@ def relu_squared_mlp(x: Tensor, weight_in: Tensor, weight_out: Tensor, shift: fl
     return _MLP.apply(x.flatten(0, -2), weight_in, weight_out, shift).unflatten(0, x.shape[:-1])
 
 
-def _jit(kernel):
-    return triton.jit(kernel) if triton else kernel
+def _jit(kernel):  # one build for all numbers of rows, those of scoring too
+    return triton.jit(kernel, do_not_specialize=("rows",)) if triton else kernel
 
 
 @_jit
