@@ -23,6 +23,7 @@ def test_a_variant_is_a_tree_with_constants_and_lines_changed():
     assert tiny.constant("DEPTH") == 2 and tiny.constant("DEVICE_ROWS") == 64
     for name in set(CHANGES) - {"eager_muon"}:
         assert variant(f"modern+{name}", {}).sources
+    assert "relu_squared.py" in variant("modern+fused_relu_squared", {}).sources
     assert variant("plain+eager_muon", {}).constant("COMPILED_MUON") == 0
 
 
@@ -32,6 +33,7 @@ def test_a_variant_is_a_tree_with_constants_and_lines_changed():
         ("modem", "modem: there is no tree 'modem'; choose one of plain, modern, vanilla"),
         ("modern+longer", "modern+longer: there is no change 'longer'"),
         ("plain+long", "plain+long: plain has no constant WINDOWS"),
+        ("plain+fused_relu_squared", "plain+fused_relu_squared: the line 'h = self.expand"),
         ("modern+DEPTH=x", "modern+DEPTH=x: x is no number or text of Python"),
     ],
 )

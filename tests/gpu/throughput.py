@@ -176,7 +176,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, help="prepared folder with train.bin (uint16); random tokens without")
     parser.add_argument(
         "--variants", default="plain,modern,modern+long",
-        help=f"a list; each a tree of {', '.join(TREES)} and changes after a plus: {', '.join(CHANGES)}, NAME=value",
+        help=f"a list; each a tree of {', '.join(TREES)} and, after a plus: {', '.join(CHANGES)}, a technique, NAME=value",
     )  # fmt: skip
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--steps", type=int, default=20, help="timed steps of an arm in a round")
