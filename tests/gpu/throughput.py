@@ -174,9 +174,10 @@ def _tokens(options: argparse.Namespace, folder: Path, vocabulary: int) -> Path:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.gpu.throughput", description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, help="prepared folder with train.bin (uint16); random tokens without")
+    changes = f"{', '.join(CHANGES)}, a technique or NAME=value"
     parser.add_argument(
         "--variants", default="plain,modern,modern+long",
-        help=f"a list; each a tree of {', '.join(TREES)} and, after a plus: {', '.join(CHANGES)}, a technique, NAME=value",
+        help=f"a list; each a tree of {', '.join(TREES)}, and after a plus what changes it: {changes}",
     )  # fmt: skip
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--steps", type=int, default=20, help="timed steps of an arm in a round")
