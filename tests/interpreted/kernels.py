@@ -148,6 +148,12 @@ def test_widths_that_the_kernel_cannot_take_go_the_naive_way() -> None:
     assert torch.equal(mlp.linear_relu_squared(x, weight), mlp.naive_linear_relu_squared(x, weight))
 
 
+def test_operands_may_lie_anywhere() -> None:
+    mlp.FORWARD_TILE, mlp.BACKWARD_TILE = SMALL
+    x, weight = drawn(1 + 11 * 8)[1:].view(11, 8), drawn(8, 24).T
+    assert torch.equal(mlp.linear_relu_squared(x, weight), mlp.linear_relu_squared(x.clone(), weight.contiguous()))
+
+
 def test_mlp_goes_through_torch_compile() -> None:
     mlp.FORWARD_TILE, mlp.BACKWARD_TILE = SMALL
     inputs = [drawn(2, 11, 8), drawn(24, 8), drawn(8, 24)]

@@ -94,8 +94,8 @@ def relu_squared_mlp(x: Tensor, weight_in: Tensor, weight_out: Tensor, shift: fl
     return _MLP.apply(x.flatten(0, -2), weight_in, weight_out, shift).unflatten(0, x.shape[:-1])
 
 
-def _jit(kernel):
-    return triton.jit(kernel) if triton else kernel
+def _jit(kernel):  # one build for all numbers of rows, those of scoring too
+    return triton.jit(kernel, do_not_specialize=("rows",)) if triton else kernel
 
 
 @_jit
@@ -154,6 +154,12 @@ def _programs(device: torch.device) -> int:
     return 3 if INTERPRETED else torch.cuda.get_device_properties(device).multi_processor_count
 
 
+def _descriptor(tensor: Tensor, block: list[int]) -> TensorDescriptor:
+    """For bulk copies of blocks, which want rows side by side and a start at a multiple of 16 bytes."""
+    tensor = tensor.contiguous()
+    return TensorDescriptor.from_tensor(tensor.clone() if tensor.data_ptr() % 16 else tensor, block)
+
+
 def _launch(left: Tensor, right: Tensor, post: Tensor | None, shift: float, tile: Tile) -> Tensor:
     """left [N, K]; forward right [F, K], backward right [K, F] and post [N, F] -> [N, F]."""
     backward = post is not None
@@ -162,13 +168,11 @@ def _launch(left: Tensor, right: Tensor, post: Tensor | None, shift: float, tile
     out = left.new_empty(rows, columns)
     leaving = [tile.rows, tile.columns // 2 if tile.halves else tile.columns]
     coming = [tile.inner, tile.columns] if backward else [tile.columns, tile.inner]
-    result = TensorDescriptor.from_tensor(out, leaving)
+    result = _descriptor(out, leaving)
     tiles = triton.cdiv(rows, tile.rows) * triton.cdiv(columns, tile.columns)
     _tile_kernel[(min(tiles, tile.programs * _programs(left.device)),)](
-        TensorDescriptor.from_tensor(left.contiguous(), [tile.rows, tile.inner]),
-        TensorDescriptor.from_tensor(right.contiguous(), coming),
-        result if post is None else TensorDescriptor.from_tensor(post.contiguous(), leaving),
-        result, shift, rows, columns, inner,
+        _descriptor(left, [tile.rows, tile.inner]), _descriptor(right, coming),
+        result if post is None else _descriptor(post, leaving), result, shift, rows, columns, inner,
         BACKWARD=backward, HALVES=tile.halves, BLOCK_ROWS=tile.rows, BLOCK_COLUMNS=tile.columns,
         BLOCK_INNER=tile.inner, num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip
