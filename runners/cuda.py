@@ -37,6 +37,7 @@ _SQUARES = b"""
 }
 """
 _THREADS = 256
+_SM_CLOCK, _OF_CHIP = 1, 0
 
 
 class CudaError(OSError):
@@ -155,12 +156,36 @@ def nodes(number: int = 0) -> tuple[str, ...]:
     return (gpus[number], *(path for path in shared if os.path.exists(path)))
 
 
+def count() -> int:
+    """How many GPUs this machine has device nodes for."""
+    return len(_gpus())
+
+
 def number_of(devices: Sequence[str]) -> int:
     """Which GPU of this machine, counted as the driver does, the nodes in `devices` belong to. Raises CudaError."""
     for number, path in enumerate(_gpus()):
         if path in devices:
             return number
     raise CudaError(f"no GPU among {', '.join(devices) or 'no devices'}")
+
+
+def condition(number: int) -> dict[str, str]:
+    """Clock in MHz, temperature and power of a GPU at this moment, as NVIDIA's management library tells them."""
+    try:
+        library = ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return {}
+    handle, value, found = ctypes.c_void_p(), ctypes.c_uint(), {}
+    if library.nvmlInit_v2() or library.nvmlDeviceGetHandleByIndex_v2(number, ctypes.byref(handle)):
+        return {}
+    for name, call, arguments in (
+        ("gpu_megahertz", library.nvmlDeviceGetClockInfo, (_SM_CLOCK,)),
+        ("gpu_celsius", library.nvmlDeviceGetTemperature, (_OF_CHIP,)),
+        ("gpu_milliwatts", library.nvmlDeviceGetPowerUsage, ()),
+    ):
+        if not call(handle, *arguments, ctypes.byref(value)):
+            found[name] = str(value.value)
+    return found
 
 
 def environment(number: int) -> dict[str, str]:

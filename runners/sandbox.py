@@ -36,7 +36,7 @@ from runners.zygote import receive, send
 __all__ = ["Child", "Exit", "Isolation", "Limits", "Sandbox", "SandboxBroken"]
 log = logging.getLogger(__name__)
 READY_SECONDS = 120.0  # a cold import of torch from a slow disk
-ANSWER_SECONDS = 20.0  # above the zygote's own limits for killing and wiping
+ANSWER_SECONDS = 35.0  # above the zygote's own limits for killing and wiping
 _SLICE = 0.05
 _serials = itertools.count()
 

@@ -33,7 +33,7 @@ from typing import Any, NoReturn
 
 MOST_FDS = 32
 REAP_SECONDS = 0.1  # how long a zombie of an orphan may hold its place in the pid limit
-KILL_SECONDS = 5.0
+KILL_SECONDS = 15.0  # a process that holds most of a GPU, or pinned memory, takes seconds to go
 WIPE_SECONDS = 10.0
 _PDEATHSIG, _DUMPABLE, _SUBREAPER = 1, 4, 36
 _LIMITS = {

@@ -208,3 +208,18 @@ def test_an_empty_cache_costs_next_to_nothing(scratch: tuple[Path, int], tmp_pat
         took.append(time.perf_counter() - begun)
     print(f"empty cache: {1000 * statistics.median(took):.3f} ms a trial")
     assert statistics.median(took) < 0.01
+
+
+@pytest.mark.torch
+def test_a_warm_up_run_alone_gets_no_data_and_leaves_its_cache_for_the_first_trial(
+    box: Sandbox, prepared_text: Path, tmp_path: Path
+) -> None:
+    tree = pack({name: text.encode() for name, text in writer(WARM + '\nprint("ASKS", flush=True)').items()})
+    task = Assignment("nanochat", TINY, "c" * 40, tree, 1, "val_screen", prepared_text, caches=tmp_path / "caches")
+    evaluator = evaluate.Evaluator()
+    assert not evaluator.prepare(task, box), "without a judge at work nothing is known of the device"
+    evaluator.judge(task, box).ready()
+    assert evaluator.prepare(task, box) and evaluator.prepare(task, box)
+    outcome = evaluator.run(task, box, lambda *_: None)
+    evaluator.close()
+    assert found(outcome) == "FOUND ['kernel.so']"

@@ -13,14 +13,15 @@ import os
 import socket
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contract import Assignment, Gate, Observation, Outcome, PointSink
+from benchmarks.contract import Assignment, Failure, Gate, Observation, Outcome, PointSink
 from benchmarks.nanochat import audits, bounds, identity, sizes
 from benchmarks.nanochat.compiled import CompileCache
 from benchmarks.nanochat.judging import JudgeProcess
-from benchmarks.nanochat.training import Training, TrainSession, TrialFailed, device_failure, last_line
+from benchmarks.nanochat.training import Training, TrainSession, TrialFailed, WarmUpSession, device_failure, last_line
 from benchmarks.nanochat.weights import Weights
 from runners import cuda
 from runners.logs import LogPump
@@ -72,6 +73,8 @@ class Evaluator:
         """The whole trial. A candidate's failure is part of the outcome; only a broken sandbox raises."""
         if task.removed_guards:
             raise ValueError("a trial that counts keeps all its guards")
+        if missing := [name for name in ("manifest.json", "train.bin", f"{task.split}.bin") if not _has(task, name)]:
+            return Outcome(failure=Failure("no_data", _without(missing, task)))
         outcome = Outcome(hashes=identity.hashes(task), surroundings=identity.surroundings(task, box))
         began = time.monotonic()
         judge = self.judge(task, box)
@@ -95,29 +98,38 @@ class Evaluator:
         outcome.seconds["total_wall"] = time.monotonic() - began
         return outcome
 
+    def prepare(self, task: Assignment, box: Sandbox) -> bool:
+        """Run the untimed warm-up of a commit alone, in a sandbox of its own: its first trial then finds a warm cache.
+
+        No data and no clock are handed out, and what it prints is dropped. Whether a cache is there now. Meant to run
+        beside a trial of another commit only where an A/A shows that this leaves its timing alone
+        (`python -m tests.gpu.beside`); the caller keeps the sandbox on cores that the trial does not use.
+        """
+        judge = self._judge  # one that runs; it may be in use, and another one would end it
+        if task.caches is None or judge is None or judge.gpu != _gpu(task, box):
+            return False
+        outcome = Outcome(hashes=identity.hashes(task), surroundings=identity.surroundings(task, box) | judge.ready())
+        compiled = CompileCache(task, outcome)
+        if compiled.was_there:
+            return True
+        _, log, channel = _begin(task, box, compiled)
+        with channel:
+            WarmUpSession(task, box, lambda *_: None, channel, lambda: None, compiled).follow()
+        box.reset()
+        log.join(LOG_WALL)
+        return bool(compiled.content)
+
     def train(
         self, task: Assignment, box: Sandbox, sink: PointSink, outcome: Outcome, gate: Gate, compiled: CompileCache
     ) -> Training:
         """The TRAIN step. Raises TrialFailed where no weights came in before the deadline."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        log, writer = _pump()
-        preset = task.preset
-        args = {
-            "seed": task.seed, "sequence_length": preset.sequence_length, "vocab_size": preset.vocabulary,
-            "budget_seconds": preset.budget_seconds, "clock": preset.clock, "device": preset.device,
-        }  # fmt: skip
-        with ours:
-            with theirs:
-                child = box.spawn(
-                    "run_train", tree=task.tree, args=args, fds={"channel": theirs.fileno()}, log=writer,
-                    cache=compiled.content,
-                )  # fmt: skip
-            os.close(writer)
-            session = self.session(task, box, sink, ours, gate, compiled)
+        child, log, channel = _begin(task, box, compiled)
+        with channel:
+            session = self.session(task, box, sink, channel, gate, compiled)
+            if task.preset.device == "cuda":
+                session.while_held = partial(self._look_at_device, task, box, outcome)
             training = session.follow()
             self._note(session, outcome, compiled)
-            if preset.device == "cuda":  # before the process ends; torch keeps what it once took
-                outcome.metrics["device_memory_bytes"] = float(self.judge(task, box).memory()[0])
             exit_ = _exit_of(child) if session.over else None
             peak, oom = box.memory_peak(), box.oom_killed()
             box.reset()
@@ -125,6 +137,7 @@ class Evaluator:
             outcome.log = log.text()
             if peak:
                 outcome.metrics["memory_bytes"] = float(peak)
+            outcome.metrics["cache_bytes"] = float(len(compiled.content))
         if training:
             outcome.seconds |= {
                 "train_cpu": training.cpu_seconds, "train_wall": training.wall_seconds,
@@ -132,6 +145,12 @@ class Evaluator:
             }  # fmt: skip
             return training
         raise session.explain(exit_, oom, outcome.log)
+
+    def _look_at_device(self, task: Assignment, box: Sandbox, outcome: Outcome) -> None:
+        """While the candidate hands its weights in: the memory it holds (torch keeps what it once took), the clocks."""
+        judge = self.judge(task, box)
+        outcome.metrics["device_memory_bytes"] = float(judge.memory()[0])
+        outcome.surroundings |= cuda.condition(judge.gpu or 0)
 
     def _note(self, session: TrainSession, outcome: Outcome, compiled: CompileCache) -> None:
         """What a reader should know of how it trained."""
@@ -203,6 +222,29 @@ class Evaluator:
         return reply
 
 
+def _begin(task: Assignment, box: Sandbox, compiled: CompileCache) -> tuple[Child, LogPump, socket.socket]:
+    """Start a TRAIN process. Returns it, its log, and the parent's end of its channel."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    log, writer = _pump()
+    preset = task.preset
+    args = {
+        "seed": task.seed, "sequence_length": preset.sequence_length, "vocab_size": preset.vocabulary,
+        "budget_seconds": preset.budget_seconds, "clock": preset.clock, "device": preset.device,
+    }  # fmt: skip
+    try:
+        with theirs:
+            child = box.spawn(
+                "run_train", tree=task.tree, args=args, fds={"channel": theirs.fileno()}, log=writer,
+                cache=compiled.content,
+            )  # fmt: skip
+    except SandboxBroken:
+        ours.close()
+        raise
+    finally:
+        os.close(writer)
+    return child, log, ours
+
+
 class _described:
     """Hashes and measures weights in a thread of its own, while the device scores them."""
 
@@ -230,6 +272,15 @@ def _gpu(task: Assignment, box: Sandbox) -> int | None:
         return cuda.number_of(box.jail.devices)
     except cuda.CudaError as error:
         raise SandboxBroken(f"preset {task.preset.name} needs an NVIDIA GPU: {error}") from None
+
+
+def _has(task: Assignment, name: str) -> bool:
+    return (task.data / name).is_file()
+
+
+def _without(missing: list[str], task: Assignment) -> str:
+    command = "python -m benchmarks.nanochat prepare" + (f" --preset {task.preset.name}" if task.preset.data else "")
+    return f"the prepared data lack {', '.join(missing)}: run `{command}` again"
 
 
 def _checked_device(task: Assignment, judge: JudgeProcess) -> None:

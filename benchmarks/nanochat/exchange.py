@@ -76,10 +76,15 @@ class Exchange:
         self.asking = 0.0  # seconds from the first question of each batch to its last answer
         self._deadline = time.monotonic() + seconds
         room = GROUP * length * vocabulary * _WIDEST
-        self._shared = Shared(BUFFERS * room, device)
+        try:
+            self._own = torch.empty(room, dtype=torch.uint8, device=device)
+            self._shared = Shared(BUFFERS * room, device)
+        except (torch.OutOfMemoryError, cuda.CudaError) as problem:
+            self.socket.close()
+            raise Refusal("out_of_memory", f"the model leaves the judge no room on the device: {problem}") from None
         self._shared.bytes.fill_(_POISON)  # the scores of another process or candidate may have lain here
+        self._finish()
         self._buffers = self._shared.bytes.view(BUFFERS, -1)
-        self._own = torch.empty(room, dtype=torch.uint8, device=device)
         self._greeted = False
 
     def limit(self, seconds: float) -> None:
@@ -116,6 +121,7 @@ class Exchange:
 
     def close(self) -> None:
         self.socket.close()
+        self._finish()
         del self._buffers, self._own
         self._shared.close()
         if self.device.type == "cuda":
@@ -147,9 +153,13 @@ class Exchange:
         shape = (GROUP, length, self.vocabulary)
         size = GROUP * length * self.vocabulary * dtype.itemsize
         self._own[:size].copy_(self._buffers[turn, :size])
+        self._finish()
+        return self._own[:size].view(dtype).view(shape)
+
+    def _finish(self) -> None:
+        """Wait for what was told to the device."""
         if self.device.type == "cuda":
             torch.cuda.current_stream().synchronize()
-        return self._own[:size].view(dtype).view(shape)
 
     def _talk(self, act: Any) -> Any:
         try:

@@ -24,6 +24,7 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -298,13 +299,11 @@ def serve(judge: Judges, control: socket.socket, meet: Meet, more: Replies | Non
             control.send(json.dumps(more[request["op"]]()).encode())
             continue
         began = os.times()
-        candidate = meet(descriptors[0], request)
         try:
-            reply = (judge.score if request["op"] == "score" else judge.audit)(candidate, request)
+            with closing(meet(descriptors[0], request)) as candidate:
+                reply = (judge.score if request["op"] == "score" else judge.audit)(candidate, request)
         except Refusal as refusal:
             reply = {"refusal": refusal.kind, "message": str(refusal)}
-        finally:
-            candidate.close()
         ended = os.times()
         reply["cpu_seconds"] = ended.user + ended.system - began.user - began.system
         control.send(json.dumps(reply).encode())

@@ -52,8 +52,11 @@ class JudgeProcess:
             socket.send_fds(self.socket, [json.dumps(request).encode()], [stream.fileno()])
         reply = self._hear(request["seconds"] + REPLY_SECONDS)
         if reply is None:
+            died = not self.lives
             self.close()  # the next trial starts another one
-            raise TrialFailed("crash", "the judge died")
+            if died:
+                raise TrialFailed("crash", "the judge died")
+            raise TrialFailed("timeout", "the model did not score the validation data in time")
         if kind := reply.get("refusal"):
             raise TrialFailed(kind, reply["message"])
         return reply
@@ -95,4 +98,6 @@ def _environment(gpu: int | None) -> dict[str, str]:
     kept |= {"PATH": os.environ.get("PATH", ""), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     if gpu is not None:
         kept |= cuda.environment(gpu) | {"HOME": os.environ.get("HOME", "/tmp"), "USER": "judge"}
+        if libraries := os.environ.get("LD_LIBRARY_PATH"):  # where containers keep the driver
+            kept["LD_LIBRARY_PATH"] = libraries
     return kept

@@ -18,7 +18,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,7 @@ STREAMED_TOLERANCE = 0.5
 PROMPT, SAMPLE_TOKENS, SAMPLE_SEED, TEMPERATURE, SAMPLE_SECONDS = "It was a", 48, 7, 0.8, 1.5
 
 Tokens = NDArray[np.uint16]
+Work = Callable[[Exchange, dict[str, Any]], dict[str, Any]]
 
 
 @dataclass
@@ -93,13 +94,29 @@ class TokenJudge:
         self.losses = losses.pick(device, self.vocabulary)
         self.reference = Reference(data / "train.bin", self.vocabulary, device)
         self.sheet: Sheet | None = None
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def meet(self, descriptor: int, request: dict[str, Any]) -> Exchange:
         length = request["length"]
         return Exchange(descriptor, request["seconds"], length, self.vocabulary, self.device)
 
-    @torch.inference_mode()
     def score(self, candidate: Exchange, request: dict[str, Any]) -> dict[str, Any]:
+        return self._with_room(self._score, candidate, request)
+
+    def audit(self, candidate: Exchange, request: dict[str, Any]) -> dict[str, Any]:
+        """Ask again, in a fresh process, with the future cut off; and a shuffled part as it was."""
+        return self._with_room(self._audit, candidate, request)
+
+    def _with_room(self, work: Work, candidate: Exchange, request: dict[str, Any]) -> dict[str, Any]:
+        """The judge shares the device with the model, which may have filled it."""
+        try:
+            with torch.inference_mode():
+                return work(candidate, request)
+        except torch.OutOfMemoryError as problem:
+            raise Refusal("out_of_memory", f"the model leaves the judge no room on the device: {problem}") from None
+
+    def _score(self, candidate: Exchange, request: dict[str, Any]) -> dict[str, Any]:
         self.sheet = None
         inputs, shifted = self._windows(request)
         targets = torch.from_numpy(shifted.astype(np.int64)).to(self.device)
@@ -127,10 +144,9 @@ class TokenJudge:
         total = int(lengths.sum())
         return {"score": counted / total, "bytes": total, "asking_seconds": candidate.asking}
 
-    @torch.inference_mode()
-    def audit(self, candidate: Exchange, request: dict[str, Any]) -> dict[str, Any]:
-        """Ask again, in a fresh process, with the future cut off; and a shuffled part as it was."""
-        if (sheet := self.sheet) is None:
+    def _audit(self, candidate: Exchange, request: dict[str, Any]) -> dict[str, Any]:
+        sheet, self.sheet = self.sheet, None  # what trains next needs its room on the device
+        if sheet is None:
             raise Refusal("refused", "nothing has been scored that could be audited")
         random = np.random.default_rng(request["seed"])
         report = {
@@ -141,7 +157,6 @@ class TokenJudge:
             "tolerance": sheet.tolerance,
         }
         report["asking_seconds"] = candidate.asking
-        self.sheet = None
         if request["sample"]:
             report |= self._sample(candidate)
         return report
@@ -157,7 +172,7 @@ class TokenJudge:
         if request["vocabulary"] != self.vocabulary:
             words = f"the data have a vocabulary of {self.vocabulary}, the preset of {request['vocabulary']}"
             raise Refusal("refused", f"{words}; prepare them again")
-        raw = np.fromfile(self.data / f"{request['split']}.bin", dtype="<u2")
+        raw = np.memmap(self.data / f"{request['split']}.bin", dtype="<u2", mode="r")  # a check reads the train data
         inputs, targets = windows(raw, request["rows"], request["length"], "tokens")
         if max(inputs.max(), targets.max()) >= self.vocabulary:
             raise Refusal("refused", "the validation data hold tokens beyond the vocabulary; prepare them again")
@@ -179,8 +194,8 @@ class TokenJudge:
         for begin, scores in zip(asked, candidate.answers(_groups(tokens, random)), strict=True):
             share = slice(begin, begin + GROUP)
             where, which = at[share], rows[share]
-            answer = scores[np.arange(len(where)), where]  # [n, V]
-            self._compare(sheet, gaps, answer, (which, where), before[order[share]])
+            answer = scores[torch.arange(len(where)), torch.from_numpy(where)]  # [n, V]
+            self._compare(sheet, gaps, answer, (which, where), before[torch.from_numpy(order[share])])
         return gaps
 
     def _compare(
@@ -240,10 +255,12 @@ class TokenJudge:
 
     def _written(self, candidate: Exchange, began: float) -> str:
         path = self.data / "tokenizer.json"
+        try:
+            from tokenizers import Tokenizer
+        except ImportError:  # nobody prepares tokens on this machine, and no number needs it
+            return ""
         if not path.is_file():
             return ""
-        from tokenizers import Tokenizer
-
         tokenizer = Tokenizer.from_file(str(path))
         written = [0, *tokenizer.encode(PROMPT).ids]  # 0 begins a document
         drawn = torch.Generator(device=self.device).manual_seed(SAMPLE_SEED)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -65,16 +66,18 @@ class TrainSession:
         self.clock = BudgetClock(box, "wall", self.bounds.warm_up_wall, self.bounds.warm_up_wall)
         self.timed = False
         self.over = False  # the process closed its end by itself
+        self.done = False  # nothing more is wanted of it
         self.training: Training | None = None
         self.warm_up, self.warm_up_cpu = 0.0, 0.0
         self.cpu_counts = task.preset.clock == "cpu"
         self.bad_frames = 0
         self.refused = ""
+        self.while_held: Callable[[], None] = lambda: None  # called while the candidate waits for its weights' receipt
 
     def follow(self) -> Training | None:
         """Serve the process until it ends or its time is up. Returns what was submitted in time, if anything."""
         self.channel.settimeout(POLL_SECONDS)
-        while not self.clock.expired:
+        while not self.clock.expired and not self.done:
             try:
                 message, descriptors, flags, _ = socket.recv_fds(self.channel, MESSAGE_BYTES, 4)
             except TimeoutError:
@@ -130,6 +133,7 @@ class TrainSession:
         else:
             self.close()
             self.training = Training(weights, used, wall, self.warm_up)
+            self.while_held()
         self.channel.send(b"K")
 
     def close(self) -> None:
@@ -157,6 +161,14 @@ class TrainSession:
         if exit_ is not None and exit_.ok:
             return TrialFailed("no_weights", "the candidate ended without submitting weights")
         return TrialFailed("crash", last or f"the candidate ended with {exit_}")
+
+
+class WarmUpSession(TrainSession):
+    """Follows a TRAIN process to where it asks for its clock, which it is not given: all that counts is its cache."""
+
+    def _start(self) -> None:
+        self.compiled.freeze(self.box)
+        self.done = True
 
 
 def device_failure(log: str) -> TrialFailed | None:

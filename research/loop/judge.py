@@ -14,7 +14,7 @@ from research.validation import rules
 from research.validation.effects import RelativeGain, relative_gain
 from research.validation.rules import Evidence, MorePairs, Rule, Severity, Stage, VerdictKind, WaitForNoise
 
-MACHINE_FAILURES = ("timeout", "out_of_memory", "disk_full")
+MACHINE_FAILURES = ("timeout", "out_of_memory", "disk_full", "busy_device", "no_device", "no_data")
 BROKEN_PAIRS = 3  # pairs lost to machines before an experiment is given up
 SAID = {
     VerdictKind.IMPROVED: "improved by",
@@ -115,7 +115,7 @@ def record_observations(experiment: Experiment) -> None:
 
 
 def _shared_by_its_pair(result: Result) -> bool:
-    """A machine can run out of time, memory or disk by itself: such a failure counts once the baseline came through."""
+    """What a machine can lack by itself (time, memory, a free device) counts once the baseline came through."""
     if result.failure not in MACHINE_FAILURES:
         return False
     mine = result.trial

@@ -13,8 +13,8 @@ from research.validation.effects import relative_gain
 from research.validation.lessons import MACHINE_FAILURE, Assumption, confidence, supersedes
 from research.validation.rules import Evidence, Rule, VerdictKind
 
-FAILURES = ("crash", "timeout", "out_of_memory", "not_finite", "no_weights", "bad_output", "disk_full")
-MACHINE_FAILURES = ("timeout", "out_of_memory", "disk_full")
+MACHINE_FAILURES = ("timeout", "out_of_memory", "disk_full", "busy_device", "no_device", "no_data")
+FAILURES = (*MACHINE_FAILURES, "crash", "not_finite", "no_weights", "bad_output")
 
 
 def step(thread: Thread) -> bool:

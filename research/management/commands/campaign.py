@@ -25,7 +25,7 @@ from benchmarks.data import DataError
 from research import tasks
 from research.loop.asking import models
 from research.loop.begin import Budget, begin_project, rule_for
-from research.management.embedded import choose_data, embedded_lab, ensure_data
+from research.management.embedded import choose_data, embedded_lab, ensure_data, ensure_device
 from research.management.progress import Progress
 from research.management.summary import closing_scores, summary
 from research.models import Ablation, Experiment, NotMergeable, Project, Result, Trial
@@ -34,7 +34,6 @@ from research.researchers.llm.models import HOW, ModelsError
 from research.validation.named import DEFAULT, RULES, RuleError
 from runners.supervisor import Supervisor
 
-CLOSING_PAIRS = 5
 TICK_SECONDS = 1.0
 
 
@@ -121,6 +120,7 @@ class Command(BaseCommand):
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda *_: stopping.set())
         rule_for(load(options["benchmark"]), options["preset"], options["rule"], options["target"])
+        ensure_device(options["benchmark"], options["preset"])
         ensure_data(options["benchmark"], options["preset"])
         with embedded_lab() as supervisor:
             project = self._begin(options)
@@ -210,8 +210,8 @@ class Run:
             number=self.project.next_experiment_number(), rule=self.project.rule,
             baseline_commit=self.project.start_commit, candidate_commit=self.project.champion,
         )  # fmt: skip
-        planned = 0
-        while (missing := CLOSING_PAIRS - len(closing_scores(self.project)[2])) > 0 and planned < 2 * CLOSING_PAIRS:
+        planned, wanted = 0, self.project.sizes.seeds
+        while (missing := wanted - len(closing_scores(self.project)[2])) > 0 and planned < 2 * wanted:
             planned += missing  # the first time all, then what machines lost
             experiment.plan("closing", planned)
             self.until(experiment.is_idle, "closing")
@@ -276,4 +276,4 @@ class Run:
         return 2 * median(seconds) if seconds else 2 * sizes.budget_seconds + USUAL_OVERHEAD
 
     def closing_seconds(self) -> float:
-        return CLOSING_PAIRS * self.pair_seconds()
+        return self.project.sizes.seeds * self.pair_seconds()

@@ -59,8 +59,8 @@ class Attention(nn.Module):
 
     def forward(self, attention_input, tokens):  # [B, T, C] and [B, T] -> [B, T, C]
         qkv = self.query_key_value(attention_input)
-        qkv = qkv.unflatten(-1, (3 * HEADS, -1))  # [B, T, 3H, D]
-        qk, v = qkv.split((2 * HEADS, HEADS), dim=2)
+        qkv = split_heads(qkv)  # [B, T, 3H, D]
+        qk, v = qkv.split((2 * HEADS, HEADS), dim=2)  # queries and keys stay together: one kernel each way
         if self.has_values:
             value_embedding = split_heads(self.value_embedding(tokens))
             value_gate = self.value_gate(attention_input[..., :GATE_CHANNELS])
@@ -139,7 +139,7 @@ def softcap(scores):  # any shape -> float32 between -SOFTCAP and SOFTCAP
 
 
 def split_heads(x):  # [B, T, C] -> [B, T, H, D]
-    return x.unflatten(-1, (HEADS, -1))
+    return x.unflatten(-1, (-1, WIDTH // HEADS))
 
 
 def merge_heads(x):  # [B, T, H, D] -> [B, T, C]

@@ -1,0 +1,55 @@
+"""What the token lane's judge works out for itself: losses from scores, the positions it keeps, its reference."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.torch
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_the_kernel_does_in_the_interpreter_what_the_naive_way_does(tmp_path: Path) -> None:
+    """In a process of its own: Triton decides at its first import whether it interprets."""
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    command = [sys.executable, "-m", "pytest", "-q", "--noconftest", "-p", "no:django", "-p", "no:cacheprovider"]
+    command += ["-c", str(tmp_path / "pytest.ini"), str(ROOT / "tests/interpreted/losses.py")]
+    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+
+
+def test_the_best_positions_and_the_drawn_ones_are_kept_whole() -> None:
+    import torch
+
+    from benchmarks.nanochat.kept import Kept
+
+    drawn = torch.Generator().manual_seed(1)
+    scores, gains = torch.randn(90, 7, generator=drawn), torch.randn(90, generator=drawn)
+    kept = Kept(np.array([0, 29, 30, 88]), 5, 7, torch.device("cpu"))
+    for at in range(0, 90, 30):
+        kept.add(at, scores[at : at + 30], gains[at : at + 30])
+    positions, said = kept.best()
+    assert sorted(positions) == sorted(gains.topk(5).indices.tolist())
+    torch.testing.assert_close(said, torch.log_softmax(scores[torch.from_numpy(positions)], 1))
+    positions, said = kept.drawn()
+    torch.testing.assert_close(said, torch.log_softmax(scores[torch.from_numpy(positions)], 1))
+
+
+@pytest.mark.parametrize("vocabulary", [512, 8192])
+def test_the_reference_knows_which_pairs_are_common(tmp_path: Path, vocabulary: int) -> None:
+    import torch
+
+    from benchmarks.nanochat.reference import Reference
+
+    chain = np.tile(np.arange(1, 101), 50).astype("<u2")  # 1 2 3 ... 100 1 2 ...
+    (tmp_path / "train.bin").write_bytes(chain.tobytes())
+    reference = Reference(tmp_path / "train.bin", vocabulary, torch.device("cpu"))
+    inputs = np.array([[5, 5, 300]], dtype=np.uint16)
+    likely, unlikely, unseen = reference.losses(inputs, torch.tensor([[6, 9, 9]]), None)[0].tolist()
+    assert likely < 0.2 and unlikely > 4 and unseen > 4
