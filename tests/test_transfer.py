@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
+from django.test import Client
 
 from research.loop.advance import advance_project_until_idle
 from research.loop.transfer import ask, over_time, parse_constants
@@ -54,9 +55,11 @@ def test_a_senseless_constant_is_refused_in_words(asked: str, message: str) -> N
 
 @pytest.mark.django_db
 def test_the_champion_is_measured_at_other_budgets_and_sizes(
-    thread: Thread, world: World, reviewer: User, capsys: pytest.CaptureFixture[str]
+    thread: Thread, world: World, reviewer: User, client: Client, capsys: pytest.CaptureFixture[str]
 ) -> None:
     project = thread.project
+    client.force_login(reviewer)
+    assert "Nothing was measured" in client.get("/p/question/worth/?part=time").content.decode()
     with pytest.raises(NotMergeable, match="still stands on the start"):
         ask(project, "long", 4)
     request: MergeRequest = world.gain(thread, "alpha")
@@ -78,6 +81,9 @@ def test_the_champion_is_measured_at_other_budgets_and_sizes(
     found = json.loads(capsys.readouterr().out)
     assert found["sooner"]["champion"]["at_least"] and len(found["transfers"]) == 3
     assert found["transfers"][2]["label"] == "the champion against the start at long, DELTA=9"
+    page = client.get("/p/question/worth/?part=time").content.decode()
+    assert "at least" in page
+    assert 'class="quality"' in page and "the champion against the start at long, DELTA=9" in page
     for bad, message in (({"preset": ["huge"]}, "no preset 'huge'"), ({"rival": "x", "preset": ["long"]}, "no rival"),
                          ({"preset": ["long"], "set": ["nothing.py:A=1"]}, "there is no nothing.py")):  # fmt: skip
         with pytest.raises(CommandError, match=message):

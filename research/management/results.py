@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from research.loop.parts import split_json, split_of
 from research.loop.transfer import how_much_sooner, over_time, transferred
 from research.models import Project
 
@@ -19,7 +20,7 @@ def results(project: Project) -> dict[str, Any]:
         "sooner": {name: {**row.to_json(), "words": row.words} for name, row in sooner.items()},
         "transfers": [
             {
-                **row.gain.to_json(), "preset": row.experiment.preset or project.preset,
+                **row.gain.to_json(), "split": split_json(split_of(row.experiment)), "preset": row.experiment.preset or project.preset,
                 "baseline": row.scores[0], "candidate": row.scores[1], "number": row.experiment.number,
                 "pairs_scores": [list(scores) for scores in row.experiment.scores()],
             }
