@@ -43,6 +43,7 @@ class Technique:
     prior_gain: float = 0.0  # expected relative gain in the metric, positive is better
     prior_sd: float = 0.02
     excludes: tuple[str, ...] = ()  # techniques that by nature cannot stand beside it
+    requires: tuple[str, ...] = ()  # at least one of these must be in the tree; empty: none
     tuned_here: bool = False  # its defaults were tuned by hand on the evaluation text
 
     def defaults(self) -> dict[str, Value]:

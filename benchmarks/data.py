@@ -12,6 +12,8 @@ from pathlib import Path
 
 from benchmarks.contract import Preset
 
+BYTES = 256  # the vocabulary of data without a tokenizer
+
 
 class DataError(RuntimeError):
     """The benchmark's data are missing or broken; the text says which command mends it."""
@@ -33,7 +35,12 @@ def data_id(benchmark: str, preset: Preset) -> str:
     manifest = folder / current.read_text().strip() / "manifest.json"
     if not manifest.is_file():
         raise DataError(f"{benchmark}'s data folder is incomplete: run `{command}`")
-    return str(json.loads(manifest.read_text())["data_id"])
+    made = json.loads(manifest.read_text())
+    if (vocabulary := made.get("vocabulary", BYTES)) != preset.vocabulary:
+        raise DataError(
+            f"{benchmark}'s data has {vocabulary:,} tokens, {preset.name} needs {preset.vocabulary:,}: run `{command}`"
+        )
+    return str(made["data_id"])
 
 
 def use(folder: Path, data: str, identity: str) -> None:

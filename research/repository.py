@@ -107,6 +107,23 @@ class Repository:
         """The commit's files as an uncompressed tar: what a machine gets."""
         return _run(["git", "--git-dir", str(self.path), "archive", "--format=tar", commit])
 
+    def bundle(self) -> bytes:
+        """All refs and what they stand on, as one file."""
+        return _run(["git", "--git-dir", str(self.path), "bundle", "create", "--quiet", "-", "--all"])
+
+    @classmethod
+    def from_bundle(cls, path: Path, bundle: bytes) -> Repository:
+        """A new bare repository with every ref of a bundle; each object is checked. Raises GitError."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(path, ignore_errors=True)
+        _git(["init", "--quiet", "--bare", "--template=", "--initial-branch=main", str(path)])
+        with tempfile.NamedTemporaryFile(suffix=".bundle") as file:
+            file.write(bundle)
+            file.flush()
+            fetch = ["-c", "fetch.fsckObjects=true", "fetch", "--quiet", "--no-tags", "--no-write-fetch-head"]
+            _git(["--git-dir", str(path), *fetch, file.name, "refs/*:refs/*"])
+        return cls(path)
+
     def commit_files(self, files: Mapping[str, bytes], parent: str | None, message: str, when: datetime) -> str:
         """Commit exactly `files` on `parent`, from a throw-away worktree. The caller moves a ref to it."""
         with self.worktree(parent) as folder:

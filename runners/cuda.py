@@ -156,6 +156,11 @@ def nodes(number: int = 0) -> tuple[str, ...]:
     return (gpus[number], *(path for path in shared if os.path.exists(path)))
 
 
+def count() -> int:
+    """How many GPUs this machine has device nodes for."""
+    return len(_gpus())
+
+
 def number_of(devices: Sequence[str]) -> int:
     """Which GPU of this machine, counted as the driver does, the nodes in `devices` belong to. Raises CudaError."""
     for number, path in enumerate(_gpus()):

@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TypedDict
 
@@ -18,6 +20,7 @@ from runners.launch import SandboxBroken
 
 MOST_MEMORY = 96 << 30  # of the host for one trial on a GPU, and no more than half of the machine's
 GPU_CACHE = 512 << 20  # bytes: one compiled variant of a kernel is eight files, and tuning compiles dozens
+_DRIVER = Path("/proc/driver/nvidia")
 _POLICY = Path("/sys/devices/system/cpu/cpu0/cpufreq")
 
 
@@ -25,6 +28,47 @@ _POLICY = Path("/sys/devices/system/cpu/cpu0/cpufreq")
 def processor() -> str:
     """The processor's own name, so that results are only compared on equal hardware."""
     return next(_of_cpuinfo("model name"), "") or platform.processor() or platform.machine()
+
+
+@dataclass(frozen=True)
+class Gpu:
+    number: int  # as the driver counts, by the PCI bus
+    name: str
+
+
+def gpus() -> list[Gpu]:
+    """The GPUs that a process here can open. The driver is not asked: that would take memory on each."""
+    names = {}
+    for about in _DRIVER.glob("gpus/*/information"):
+        rows = dict(line.split(":", 1) for line in (_read(about) or "").splitlines() if ":" in line)
+        names[rows.get("Device Minor", "").strip()] = rows.get("Model", "").strip()
+    found = []
+    for number in range(cuda.count()):
+        minor = cuda.nodes(number)[0].removeprefix("/dev/nvidia")
+        found.append(Gpu(number, names.get(minor) or "NVIDIA GPU"))
+    return found
+
+
+def missing(kind: str) -> str:
+    """Why no trial on a device of `kind` ("cpu" or "cuda") can run on this machine: one line; empty where one can."""
+    if kind == "cpu":
+        return ""
+    if not cuda.count():
+        if _DRIVER.is_dir():
+            return (
+                "the NVIDIA driver is here but not its device nodes (/dev/nvidia0, /dev/nvidiactl, /dev/nvidia-uvm): "
+                "start the container with its GPUs, or run nvidia-modprobe -c 0 -u"
+            )
+        return "there is no NVIDIA GPU here (no /dev/nvidia0): choose a CPU preset, or run it where one is"
+    if "/dev/nvidia-uvm" not in cuda.nodes(0):
+        return "CUDA needs the device node /dev/nvidia-uvm, which is missing: run nvidia-modprobe -u -c 0"
+    try:
+        torch = version("torch")
+    except PackageNotFoundError:
+        return "torch is not installed: run make run"
+    if torch.endswith("+cpu"):
+        return f"the installed torch {torch} is the build for CPUs: install the CUDA build, pip install --force torch"
+    return ""
 
 
 class SandboxOptions(TypedDict, total=False):

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 from benchmarks.contract import Evaluator, Failure, Observation, Outcome, load
-from runners.device import sandbox_options
+from runners.device import SandboxOptions, sandbox_options
 from runners.lab import Lab, Work
 from runners.points import PointBuffer, PointsError
 from runners.sandbox import Isolation, Sandbox, SandboxBroken
@@ -23,43 +23,50 @@ log = logging.getLogger("lab.worker")
 HEARTBEAT_SECONDS = 4.0  # a lease lasts 15
 IDLE_SECONDS = 1.0  # how long to wait for a ring before looking anyway
 GATE_SECONDS = 60.0
+CPU_SLOTS, FIRST_GPU_SLOT = 2, 8
 DRAIN_SECONDS = 30.0  # for the last points of a trial to reach the table
 
 
 class Slot:
-    """One core or device of this machine: a sandbox and an evaluator that live for many trials."""
+    """One core or GPU of this machine: a sandbox and an evaluator that live for many trials.
 
-    def __init__(self, index: int, cpu: int | None) -> None:
-        self.index, self.cpu = index, cpu
-        self._made_for = ("", "")  # benchmark and kind of device
+    `index` is the slot's own among all workers of a machine: its user and its folder are called by it.
+    """
+
+    def __init__(self, index: int, cpu: int | None, gpu: int | None = None) -> None:
+        self.index, self.cpu, self.gpu = index, cpu, gpu
+        self._made_for = ""
         self._box: Sandbox | None = None
         self._evaluator: Evaluator | None = None
         self._closing = threading.RLock()  # re-entrant: a second signal may interrupt the handler of the first
 
-    def prepare(self, benchmark: str, kind: str = "cpu") -> tuple[Sandbox, ModuleType]:
-        """The sandbox for this benchmark on a device of `kind`, started if it is not there yet."""
+    @property
+    def options(self) -> SandboxOptions:
+        """What its sandboxes are started with. Raises SandboxBroken where its GPU is gone."""
+        return sandbox_options("cpu") if self.gpu is None else sandbox_options("cuda", self.gpu)
+
+    def prepare(self, benchmark: str) -> tuple[Sandbox, ModuleType]:
+        """The sandbox for this benchmark, started if it is not there yet."""
         module = load(benchmark).load_evaluator()
-        if self._made_for != (benchmark, kind):
+        if self._made_for != benchmark:
             self.close()
         if self._box is None:
             self._box = Sandbox.start(
                 self.index, inside=module.INSIDE, preload=module.PRELOAD, setup_statement=module.SETUP,
-                **sandbox_options(kind, self.index),
+                **self.options,
             )  # fmt: skip
-            self._made_for = (benchmark, kind)
-        if self.cpu is not None and kind == "cpu":
+            self._made_for = benchmark
+        if self.cpu is not None:
             self._box.pin(self.cpu)
         return self._box, module
 
     def execute(self, work: Work, points: PointBuffer, gate: threading.Barrier | None) -> Outcome:
         """Run one trial; a broken sandbox is thrown away and reported by SandboxBroken."""
         try:
-            kind = work.task.preset.device
-            box, module = self.prepare(work.task.benchmark, kind)
+            box, module = self.prepare(work.task.benchmark)
             self._evaluator = self._evaluator or module.Evaluator()
-            cpu = self.cpu if kind == "cpu" else None  # beside a GPU there is a judge, a loader, a compiler
             sink = partial(points.add, work.trial.pk, work.lease.generation)
-            outcome = self._evaluator.run(work.task, box, sink, gate=partial(_meet, gate), cpu=cpu)
+            outcome = self._evaluator.run(work.task, box, sink, gate=partial(_meet, gate), cpu=self.cpu)
         except SandboxBroken:
             self.close()
             raise
@@ -72,7 +79,7 @@ class Slot:
         """From any thread, and from several at once: a signal, a lost heartbeat and the trial itself may end it."""
         with self._closing:
             box, evaluator = self._box, self._evaluator
-            self._box, self._evaluator, self._made_for = None, None, ("", "")
+            self._box, self._evaluator, self._made_for = None, None, ""
         if evaluator is not None:
             evaluator.close()
         if box is not None:
@@ -87,9 +94,8 @@ def _meet(gate: threading.Barrier | None) -> None:
 
 
 class Worker:
-    def __init__(self, lab: Lab, cpus: Sequence[int | None]) -> None:
-        self.lab = lab
-        self.slots = [Slot(index, cpu) for index, cpu in enumerate(cpus)]
+    def __init__(self, lab: Lab, slots: Sequence[Slot]) -> None:
+        self.lab, self.slots = lab, list(slots)
         self.wake = threading.Event()
         self.stopping = threading.Event()
         self.points = PointBuffer(lab.store, retry=lab.store_errors, farewell=lab.hang_up)
@@ -97,9 +103,10 @@ class Worker:
         self._held: list[Work] = []
         self._lost: set[int] = set()
 
-    def measure_isolation(self, kind: str = "cpu") -> Isolation:
-        """Attack a sandbox like the ones trials on such a device get, and report the level to the lab."""
-        with Sandbox.start(0, inside=Path(__file__).parent, **sandbox_options(kind)) as box:
+    def measure_isolation(self) -> Isolation:
+        """Attack a sandbox like the ones trials get, and report the level to the lab."""
+        slot = self.slots[0]
+        with Sandbox.start(slot.index, inside=Path(__file__).parent, **slot.options) as box:
             isolation = box.isolation
         rows = [{"name": row.name, "passed": row.passed, "detail": row.detail} for row in isolation.rows]
         self.lab.report_isolation(isolation.level, rows)
@@ -208,3 +215,13 @@ class Worker:
 
 def cores() -> list[int]:
     return sorted(os.sched_getaffinity(0))
+
+
+def cpu_slots() -> list[Slot]:
+    """A slot for each of at most two cores: both arms of a pair run at the same time."""
+    return [Slot(index, cpu) for index, cpu in enumerate(cores()[:CPU_SLOTS])]
+
+
+def gpu_slot(number: int) -> Slot:
+    """The slot of one GPU. No core is its own: beside the GPU there is a judge, a loader, a compiler."""
+    return Slot(FIRST_GPU_SLOT + number, None, number)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,9 @@ from research.loop.advance import advance_project_until_idle
 from research.management.commands import campaign
 from research.management.progress import Progress
 from research.management.summary import summary
-from research.models import Experiment, Project, Thread
+from research.models import Experiment, Project, Thread, Trial
 from runners.supervisor import Supervisor
-from tests.cast import World
+from tests.cast import World, focus, go
 from tests.test_loop_champion import land
 
 pytestmark = pytest.mark.django_db
@@ -74,3 +75,45 @@ def test_a_campaign_without_a_merge_has_nothing_to_leave_out(
     play = finish(project, world, tmp_path)
     assert "no ablation: main still stands on the start: there is no change to leave out" in play.said
     assert summary(project)["ablation"] is None
+
+
+def test_a_sitting_ends_in_time_and_cuts_nothing_off(
+    thread: Thread, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(campaign, "TICK_SECONDS", 0.0)
+    project = thread.project
+    project.exhaust("the campaign's time is over")
+    run = campaign.Run(project, Supervisor(tmp_path), threading.Event(), Play(project, world, threading.Event()))
+    run.leave_by = time.monotonic() + 60
+    monkeypatch.setattr(Play, "show", lambda self, phase: self.world.run(pairs=1))
+    assert not run._tick(lambda: False, "search"), "a minute is enough for another pair"
+    run.leave_by = time.monotonic() + run.longest_pair()
+    with pytest.raises(campaign.SittingOver, match="nothing was cut off"):
+        run._tick(lambda: False, "search")
+    assert project.state == Project.State.PAUSED and not Trial.objects.claim_pair(world.machine, "player")
+    project.resume()
+    assert project.is_running
+
+
+def test_a_sitting_waits_for_the_pair_that_runs_and_says_what_it_had_to_cut_off(
+    thread: Thread, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(campaign, "TICK_SECONDS", 0.0)
+    focus(thread, "alpha")
+    go(thread)
+    leases = Trial.objects.claim_pair(world.machine, "player")
+    run = campaign.Run(
+        thread.project, Supervisor(tmp_path), threading.Event(), Play(thread.project, world, threading.Event())
+    )
+    monkeypatch.setattr(Play, "show", lambda self, phase: phase == "leaving" and world.finish(leases.pop()))
+    with pytest.raises(campaign.SittingOver) as over:
+        run.leave(time.monotonic() + 60)
+    assert over.value.running == 0 and leases == []
+    go(thread)
+    thread.project.resume()
+    world.run(pairs=1)
+    go(thread)
+    assert Trial.objects.claim_pair(world.machine, "player")
+    monkeypatch.setattr(Play, "show", lambda self, phase: None)
+    with pytest.raises(campaign.SittingOver, match="2 trials were cut off"):
+        run.leave(time.monotonic() - 1)

@@ -12,9 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.contract import load
+from benchmarks.data import data_folder, data_id
+from benchmarks.nanochat import __main__ as cli
 from benchmarks.nanochat.prepare import PrepareError
 from benchmarks.nanochat.tokens import climbmix, fetch
 from benchmarks.nanochat.tokens.fetch import Refused
+from benchmarks.nanochat.tokens.prepare import Manifest
+from tests.test_tokens_prepare import documents, story
 
 CONTENT = bytes(range(256)) * 2000  # half a megabyte
 
@@ -204,3 +209,58 @@ def test_shards_are_fetched_validation_among_them(server: str, shelf: Shelf, tmp
         climbmix.read(tmp_path, 3, server, silent)
     with pytest.raises(PrepareError, match="--shards must be 1 to 6542"):
         climbmix.read(tmp_path, 0, server, silent)
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr("sys.argv", ["benchmarks.nanochat", "prepare", *arguments])
+    return cli.main()
+
+
+def test_the_command_makes_tokens_of_shards_and_of_a_folder(
+    server: str, shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setenv("LAB_DATA", str(tmp_path / "lab"))
+    preset = load("nanochat").preset("gpu-tiny")
+    rows = {0: [story(seed, 3000) for seed in range(20)], climbmix.LAST: [story(seed, 3000) for seed in range(50, 90)]}
+    for number, texts in rows.items():
+        parquet.write_table(arrow.table({"text": texts}), tmp_path / "shard")
+        shelf.files[climbmix.shard(number)] = (tmp_path / "shard").read_bytes()
+    shelf.cuts = [20_000]
+    assert run(monkeypatch, "--preset", "gpu-tiny", "--shards", "1", "--url", server) == 0
+    said = json.loads(capsys.readouterr().out)
+    folder = data_folder("nanochat") / data_id("nanochat", preset)[:16]
+    assert said["data_id"] == Manifest.read(folder).data_id and said["vocabulary"] == 512
+    assert documents(folder, "train.bin") == [text.encode() for text in rows[0]]
+    held = [text for name in said["tokens"] if name != "train.bin" for text in documents(folder, name)]
+    assert set(held) <= {text.encode() for text in rows[climbmix.LAST]} and len(held) == len(set(held))
+
+    (tmp_path / "texts").mkdir()
+    for number in range(60):
+        (tmp_path / "texts" / f"{number}.txt").write_text(story(number, 4000))
+    assert run(monkeypatch, "--preset", "gpu-tiny", "--data", str(tmp_path / "texts")) == 0
+    assert json.loads(capsys.readouterr().out)["data_id"] == data_id("nanochat", preset) != said["data_id"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--preset", "official", "--data", "."], "official is measured on ClimbMix alone"),
+        (["--preset", "gpu-60s", "--data", "nowhere"], "nowhere is not a folder"),
+        (["--preset", "gpu-60s", "--shards", "0"], "--shards must be 1 to 6542"),
+        (["--preset", "official", "--url", "http://127.0.0.1:9"], "cannot be fetched"),
+        (["--preset", "vast"], "has no preset 'vast'"),
+    ],
+)
+def test_what_cannot_be_prepared_is_one_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    words: str,
+) -> None:
+    monkeypatch.setenv("LAB_DATA", str(tmp_path / "lab"))
+    monkeypatch.setattr(fetch, "ATTEMPTS", 1)
+    assert run(monkeypatch, *arguments) == 2
+    said = capsys.readouterr()
+    assert words in said.err and len(said.err.strip().splitlines()) == 1 and not said.out

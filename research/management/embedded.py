@@ -22,6 +22,7 @@ from benchmarks.data import DataError, data_id
 from research.loop.asking import models
 from research.models import Project
 from research.researchers.llm.models import ModelsError
+from runners.device import gpus, missing
 from runners.supervisor import AlreadyRunning, PortTaken, Supervisor, listening, only_one
 
 DEMO, DEMO_BENCHMARK, DEMO_PRESET = "demo", "nanochat", "cpu"
@@ -43,6 +44,12 @@ def has_data(benchmark: str, preset: str) -> bool:
     return True
 
 
+def ensure_device(benchmark: str, preset: str) -> None:
+    """Refuse a preset that no trial of could run here. Raises CommandError with one line."""
+    if why := missing(load(benchmark).preset(preset).device):
+        raise CommandError(f"{preset} cannot run on this machine: {why}", returncode=2)
+
+
 def ensure_data(benchmark: str, preset: str) -> None:
     """Prepare the preset's default data where none is there yet. What takes gigabytes is only asked for: DataError."""
     sizes = load(benchmark).preset(preset)
@@ -61,7 +68,7 @@ def migrate() -> None:
 
 @contextmanager
 def embedded_lab(serve: tuple[str, int] | None = None, demo: bool = False) -> Iterator[Supervisor]:
-    """Migrate, then run control and a worker of this machine, and the web where `serve` names host and port.
+    """Migrate, then run control, a worker for the CPU of this machine and one a GPU, and the web where `serve` says.
 
     The web comes first: its page should answer while the others still start. `demo` begins the demo project, once.
     """
@@ -86,6 +93,11 @@ def embedded_lab(serve: tuple[str, int] | None = None, demo: bool = False) -> It
             if begins:
                 supervisor.add("demo", "demo", until_done=True)
             supervisor.add("worker", "attach", "--name", "local", *(["--warm", DEMO_BENCHMARK] if begins else []))
+            for gpu in gpus() if not missing("cuda") else ():
+                supervisor.add(
+                    f"worker-gpu{gpu.number}", "attach", "--name", f"local-gpu{gpu.number}",
+                    "--devices", f"cuda:{gpu.number}",
+                )  # fmt: skip
             supervisor.add("control", "control")
             if asks_models:
                 supervisor.add("sessions", "sessions")

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from research.loop import noise
-from research.models import Experiment, MergeRequest, Project, Result, Thread, Trial, Verdict
+from research.models import Event, Experiment, MergeRequest, Project, Result, Thread, Trial, Verdict
 
 COLOURS = {"improved": "green", "worse": "red", "invalid": "magenta", "no_difference": "yellow"}
 STATUS_SECONDS = 30.0
@@ -23,6 +23,7 @@ class Progress:
         self.project, self.seconds = project, seconds
         self.console = Console(stderr=True, highlight=False)
         self._verdict = self._request = 0
+        self._machine = Event.objects.order_by("-seq").values_list("seq", flat=True).first() or 0
         self._status = 0.0
         self._lines: list[Text] = []
         self._live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
@@ -38,6 +39,8 @@ class Progress:
 
     def show(self, phase: str) -> None:
         """New verdicts and requests since the last call, and where things stand."""
+        for attached in self._attached():
+            self.say(Text(attached, "dim"))
         for verdict in self._new_verdicts():
             self.say(self._line(verdict))
         for request in MergeRequest.objects.filter(
@@ -54,6 +57,13 @@ class Progress:
     def end(self) -> None:
         if self._live:
             self._live.stop()
+
+    def _attached(self) -> list[str]:
+        """Machines that have come since the last call, with the isolation level that was measured there."""
+        rows = Event.objects.filter(kind=Event.Kind.MACHINE, seq__gt=self._machine).order_by("seq")
+        found = list(rows.values_list("seq", "text"))
+        self._machine = found[-1][0] if found else self._machine
+        return [text for _, text in found]
 
     def _new_verdicts(self) -> list[Verdict]:
         found = Verdict.objects.filter(experiment__project=self.project, pk__gt=self._verdict).order_by("pk")

@@ -12,6 +12,7 @@ from django.db import models, transaction
 from django.db.models import Q
 from django.utils import timezone
 
+from benchmarks.contract import ContractError, load, names
 from research.models.audit import AuditEntry
 from research.models.event import Event
 from research.models.ids import new_id
@@ -53,18 +54,42 @@ class Machine(models.Model):
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def devices(self) -> frozenset[str]:
+        """Kinds of devices that its worker has slots for: "cpu" or "cuda"."""
+        return frozenset(self.description.get("devices", ("cpu",)))
+
     def may_run(self, trusted: bool, stage: str) -> bool:
         """Code that ships with the lab runs anywhere; other code where the sandbox holds it, as far as it does."""
         screened_by_override = self.override_level_zero and stage in SCREENING
         return trusted or self.isolation_level >= needed_level(stage) or screened_by_override
 
     def takes(self) -> Q:
-        """Which trials it may run: `may_run` as a filter. Looks the level up, since an admin may have changed it."""
+        """Which trials it may run: `may_run` as a filter, of presets for its devices.
+
+        Looks the level up, since an admin may have changed it.
+        """
         self.refresh_from_db(fields=["isolation_level", "override_level_zero"])
         if self.may_run(False, "confirm"):
-            return Q()
+            return self._fits()
         trusted = Q(experiment__trusted=True)
-        return trusted | Q(stage__in=SCREENING) if self.may_run(False, "screen") else trusted
+        return self._fits() & (trusted | Q(stage__in=SCREENING) if self.may_run(False, "screen") else trusted)
+
+    def _fits(self) -> Q:
+        """Trials of no preset that wants another device. What its benchmark says of it stands in no row."""
+        found = Q()
+        for benchmark in names():
+            try:
+                presets = load(benchmark).presets.values()
+            except ContractError:
+                continue
+            others = [preset.name for preset in presets if preset.device not in self.devices]
+            at = Q(preset__in=others) | Q(preset="") & (
+                Q(experiment__preset__in=others) | Q(experiment__preset="", project__preset__in=others)
+            )
+            if others:
+                found &= ~(Q(project__benchmark=benchmark) & at)
+        return found
 
     def override(self, by: AbstractUser, allowed: bool) -> None:
         """Let code from outside the lab be screened here without any sandbox, or no longer. An admin of the lab may."""

@@ -19,7 +19,7 @@ from django.utils import timezone
 from benchmarks.contract import Benchmark, Preset, load
 from benchmarks.data import parts_of
 from benchmarks.found import files_of
-from research.models.audit import AuditEntry
+from research.models.audit import CONSOLE, AuditEntry
 from research.models.event import Event
 from research.models.ids import new_id
 from research.models.people import Membership, Role
@@ -136,6 +136,12 @@ class Project(models.Model):
         """The presets that need a noise floor: the one that screens, if it is another, before the project's own."""
         return (self.screen_preset, self.preset) if self.screen_preset else (self.preset,)
 
+    def remove(self) -> None:
+        """Delete all rows of it: an older copy of a project that comes back from another machine. Its files stay."""
+        with transaction.atomic():
+            AuditEntry.of_nobody(CONSOLE, "replace", self, name=self.name, experiments=self.experiments_begun)
+            self.delete()
+
     def list_techniques(self) -> None:
         """Store what the catalogue holds, where it changed. Only the control worker tries techniques: it parses."""
         version = self.contract.catalogue_version(self.start, self.preset)
@@ -180,7 +186,8 @@ class Project(models.Model):
         return moved == 1
 
     def pause(self, reason: str = "", by: User | None = None) -> None:
-        self._act(by, "pause", {self.State.ACTIVE}, self.State.PAUSED, reason)
+        before = {self.State.ACTIVE, self.State.EXHAUSTED}  # what ends is held up too
+        self._act(by, "pause", before, self.State.PAUSED, reason)
 
     def resume(self, by: User | None = None) -> None:
         """Go on. A spent budget stops it again at the next look, so raise that first."""

@@ -92,9 +92,17 @@ def why_waiting(experiment: Experiment, stage: str, machines: Sequence[Machine])
     """Tone, and why no machine of those that live has taken a pair of this stage yet."""
     if not machines:
         return "warn", "waits: no machine is attached"
+    if (device := _device(experiment, stage)) not in frozenset[str]().union(*(one.devices for one in machines)):
+        return "warn", "waits for a machine with a GPU" if device == "cuda" else f"waits for a machine with a {device}"
+    machines = [machine for machine in machines if device in machine.devices]
     if not any(machine.may_run(experiment.trusted, stage) for machine in machines):
         return "warn", f"waits for a machine with isolation level {needed_level(stage)}"
     return "quiet", "waits for a machine"
+
+
+def _device(experiment: Experiment, stage: str) -> str:
+    project = experiment.project
+    return project.contract.preset(experiment.preset_at(stage) or project.preset).device
 
 
 def last_line(text: str) -> str:

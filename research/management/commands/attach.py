@@ -12,11 +12,11 @@ from django.core.management.base import BaseCommand, CommandError
 
 from benchmarks.contract import ContractError
 from research import tasks
-from runners.device import processor
+from runners.device import gpus, missing, processor
 from runners.lab import Lab
 from runners.queues import consumer_options, machine_queue
 from runners.sandbox import SandboxBroken
-from runners.worker import Worker, cores
+from runners.worker import Worker, cpu_slots, gpu_slot
 
 
 class Command(BaseCommand):
@@ -25,19 +25,37 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: Any) -> None:
         parser.add_argument("--name", default=socket.gethostname(), help="the machine's name in the lab")
-        parser.add_argument("--devices", default="cpu", help="`cpu` (one slot a core, at most two)")
+        parser.add_argument(
+            "--devices", default="cpu", help="`cpu` (one slot a core, at most two), or `cuda:N` (one slot, on GPU N)"
+        )
 
         parser.add_argument("--warm", metavar="BENCHMARK", help="get ready for this benchmark before it is asked for")
+
+    def _device(self, asked: str) -> tuple[str, int]:
+        """ "cpu" or "cuda", and which one. Raises CommandError where this machine has no such device."""
+        if asked == "cpu":
+            return "cpu", 0
+        if not re.fullmatch(r"cuda(:\d+)?", asked):
+            raise CommandError(f"--devices must be cpu or cuda:N, not {asked!r}", returncode=2)
+        number = int(asked.partition(":")[2] or 0)
+        if why := missing("cuda"):
+            raise CommandError(why, returncode=2)
+        if number >= len(gpus()):
+            raise CommandError(f"there is no GPU {number}; this machine has {len(gpus())}", returncode=2)
+        return "cuda", number
 
     def handle(self, *args: Any, **options: Any) -> None:
         if not re.fullmatch(r"[\w.-]{1,64}", options["name"]):
             raise CommandError(f"{options['name']!r} is no machine name: use letters, digits, . _ -", returncode=2)
-        if options["devices"] != "cpu":
-            raise CommandError("only --devices cpu is supported in this version; GPU slots come with the GPU lane")
-        cpus = cores()[:2]
+        kind, number = self._device(options["devices"])
+        slots = cpu_slots() if kind == "cpu" else [gpu_slot(number)]
         model = processor()
-        lab = Lab(options["name"], f"cpu: {model}, {len(cpus)} slots", len(cpus), {"processor": model})
-        worker = Worker(lab, list(cpus))
+        about = {"processor": model, "devices": [kind]}
+        machine_class = f"cpu: {model}, {len(slots)} slots"
+        if kind == "cuda":
+            about["gpu"] = gpus()[number].name
+            machine_class = f"cuda: {about['gpu']}"
+        worker = Worker(Lab(options["name"], machine_class, len(slots), about), slots)
         try:
             isolation = worker.measure_isolation()
             if options["warm"]:

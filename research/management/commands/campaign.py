@@ -11,8 +11,10 @@ import json
 import re
 import signal
 import threading
+import time
 from collections.abc import Callable
 from decimal import Decimal
+from statistics import median
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
@@ -23,10 +25,10 @@ from benchmarks.data import DataError
 from research import tasks
 from research.loop.asking import models
 from research.loop.begin import Budget, begin_project, rule_for
-from research.management.embedded import choose_data, embedded_lab, ensure_data
+from research.management.embedded import choose_data, embedded_lab, ensure_data, ensure_device
 from research.management.progress import Progress
 from research.management.summary import closing_scores, summary
-from research.models import Ablation, Experiment, NotMergeable, Project
+from research.models import Ablation, Experiment, NotMergeable, Project, Result, Trial
 from research.researchers import RESEARCHERS
 from research.researchers.llm.models import HOW, ModelsError
 from research.validation.named import DEFAULT, RULES, RuleError
@@ -36,8 +38,21 @@ CLOSING_PAIRS = 5
 TICK_SECONDS = 1.0
 
 
+USUAL_OVERHEAD = 10.0  # seconds of a pair beyond its budgets, until one has been measured
+NEWEST_RESULTS = 40  # that say how long a pair takes
+LEAVE_PATIENCE = 1.25  # of the longest pair: kept back of a sitting for the pair that runs when it ends
+
+
 class Stopped(Exception):
     """The person asked to stop."""
+
+
+class SittingOver(Exception):
+    """The time of this call is over; `running` trials did not end in time and will be measured again."""
+
+    def __init__(self, project: Project, running: int) -> None:
+        super().__init__(f"{running} trials were cut off" if running else "nothing was cut off")
+        self.project, self.running = project, running
 
 
 class Command(BaseCommand):
@@ -55,6 +70,10 @@ class Command(BaseCommand):
         parser.add_argument("--target", type=float, help="the score to beat, for the rule speedrun")
         parser.add_argument("--threads", type=int, default=2, help="lines of inquiry side by side")
         parser.add_argument("--minutes", type=float, default=25, help="wall time of the search, over all starts")
+        parser.add_argument(
+            "--sitting", type=float, metavar="MINUTES",
+            help="end this call by then: what runs is finished, nothing new begins, the same command goes on",
+        )  # fmt: skip
         parser.add_argument("--max-trials", type=int, help="stop after so many trials")
         parser.add_argument("--max-device-seconds", type=float, help="stop after so many seconds of device time")
         parser.add_argument("--max-money", type=Decimal, help="of models: no call is made that could pass it")
@@ -67,33 +86,50 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="print only the JSON object on stdout")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        began = time.monotonic()
         choose_data(options["data"])
-        if not 1 <= options["threads"] <= 32 or options["minutes"] <= 0:
-            raise CommandError("--threads must be 1 to 32 and --minutes above 0", returncode=2)
-        if options["audit_every"] < 1:
-            raise CommandError("--audit-every must be 1 or more", returncode=2)
-        if options["researcher"] == "llm":
-            self._models()
-        stopping = threading.Event()
-        for name in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(name, lambda *_: stopping.set())
+        self._refuse(options)
+        over = None
         try:
-            rule_for(load(options["benchmark"]), options["preset"], options["rule"], options["target"])
-            ensure_data(options["benchmark"], options["preset"])
-            with embedded_lab() as supervisor:
-                project = self._begin(options)
-                run = Run(project, supervisor, stopping, Progress(project, options["minutes"] * 60))
-                run.whole(options["minutes"] * 60, options["ablate"])
+            project = self._run(options, began)
         except (ContractError, DataError, RuleError) as error:
             raise CommandError(str(error), returncode=2) from error
         except Stopped:
             self.stderr.write("stopped; the same command goes on from here")
             raise SystemExit(130) from None
-        result = summary(project)
+        except SittingOver as ended:
+            self.stderr.write(f"the sitting is over, {ended}; the same command goes on from here")
+            over, project = ended, ended.project
+        result = summary(project) | {"sitting_over": over is not None, "cut_off": over.running if over else 0}
         if not options["json"]:
             for key, value in result.items():
                 self.stdout.write(f"{key}: {value}")
         self.stdout.write(json.dumps(result))
+
+    def _refuse(self, options: dict[str, Any]) -> None:
+        if not 1 <= options["threads"] <= 32 or options["minutes"] <= 0:
+            raise CommandError("--threads must be 1 to 32 and --minutes above 0", returncode=2)
+        if options["audit_every"] < 1:
+            raise CommandError("--audit-every must be 1 or more", returncode=2)
+        if options["sitting"] is not None and not 0 < options["sitting"] < 10_000:
+            raise CommandError("--sitting must be minutes above 0", returncode=2)
+        if options["researcher"] == "llm":
+            self._models()
+
+    def _run(self, options: dict[str, Any], began: float) -> Project:
+        stopping, seconds = threading.Event(), options["minutes"] * 60
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, lambda *_: stopping.set())
+        rule_for(load(options["benchmark"]), options["preset"], options["rule"], options["target"])
+        ensure_device(options["benchmark"], options["preset"])
+        ensure_data(options["benchmark"], options["preset"])
+        with embedded_lab() as supervisor:
+            project = self._begin(options)
+            run = Run(project, supervisor, stopping, Progress(project, seconds))
+            if options["sitting"] is not None:
+                run.leave_by = began + options["sitting"] * 60
+            run.whole(seconds, options["ablate"])
+        return project
 
     def _models(self) -> None:
         try:
@@ -138,6 +174,7 @@ class Run:
 
     def __init__(self, project: Project, supervisor: Supervisor, stopping: threading.Event, progress: Progress) -> None:
         self.project, self.supervisor, self.stopping, self.progress = project, supervisor, stopping, progress
+        self.leave_by: float | None = None  # of time.monotonic: when this call has to have ended
 
     def whole(self, seconds: float, ablate: bool = False) -> None:
         """Search, then drain and close within the time that is kept back for it. An ablation comes on top."""
@@ -207,10 +244,37 @@ class Run:
             self.progress.say(line)
         self.project.refresh_from_db()
         self.progress.show(phase)
+        if self.leave_by is not None and time.monotonic() > self.leave_by - LEAVE_PATIENCE * self.longest_pair():
+            self.leave(self.leave_by)
         return done()
 
+    def leave(self, deadline: float) -> None:
+        """Begin nothing any more, let what runs end, and go. The state of the search stays as it is."""
+        self.project.pause("this sitting is over")
+        running = self.project.trials.filter(state=Trial.State.LEASED)
+        while running.exists() and time.monotonic() < deadline:
+            for line in self.supervisor.tick():
+                self.progress.say(line)
+            self.progress.show("leaving")
+            if self.stopping.wait(TICK_SECONDS):
+                break
+        self.progress.end()
+        raise SittingOver(self.project, running.count())
+
+    def longest_pair(self) -> float:
+        """Seconds that a pair took at most lately, first compiling included; guessed before one has ended."""
+        newest = Result.objects.filter(trial__project=self.project).order_by("-pk")[:NEWEST_RESULTS]
+        seconds = max([float(row) for row in newest.values_list("device_seconds", flat=True)], default=0.0)
+        return max(self.pair_seconds(), seconds * (1 if self.project.sizes.side_by_side else 2))
+
     def pair_seconds(self) -> float:
-        return 1.6 * self.project.sizes.budget_seconds + 2
+        """Seconds that a usual pair of the project's preset takes."""
+        sizes = self.project.sizes
+        if sizes.side_by_side:
+            return 1.6 * sizes.budget_seconds + 2
+        own = Result.objects.filter(trial__project=self.project, trial__preset="", score__isnull=False)
+        seconds = list(own.order_by("-pk").values_list("device_seconds", flat=True)[:NEWEST_RESULTS])
+        return 2 * median(seconds) if seconds else 2 * sizes.budget_seconds + USUAL_OVERHEAD
 
     def closing_seconds(self) -> float:
         return CLOSING_PAIRS * self.pair_seconds()

@@ -1,4 +1,4 @@
-"""`manage.py fidelity PROJECT`: what its screening preset foretells of its own, over the techniques measured at both."""
+"""`manage.py fidelity PROJECT`: what the screening preset foretells, over the techniques measured at both."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ from research.validation.records import LEAST_TECHNIQUES, Relation
 
 
 class Command(BaseCommand):
-    help = (
-        "Rank correlation and line between a project's two presets; --measure adds candidates that screening stopped."
-    )
+    help = "Rank correlation and line between two presets; --measure adds candidates that screening stopped."
 
     def add_arguments(self, parser: Any) -> None:
         parser.add_argument("project")

@@ -1,0 +1,186 @@
+"""The lines of the two starts that techniques hang on, and the edits that several of them share.
+
+The starts differ in their layout: `vanilla` projects queries, keys and values one by one, gives its attention no tokens
+and leaves every parameter to AdamW; `modern` projects all three at once and names for each group of parameters who
+updates it. The functions here find the right line in either, so that a technique is written once. A technique inserts
+lines beside these and leaves the line itself as it was, so that the next one finds it.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks import edits
+from benchmarks.catalogue import Sources, Tunables
+from benchmarks.edits import DoesNotApply
+
+FILES = Path(__file__).parent / "files"  # what techniques copy into a tree
+
+ATTENTION = "Attention.forward"
+BLOCK = "Block.forward"
+MLP = "MLP.forward"
+HEADS_MERGED = "y = merge_heads(y)"
+ATTENTION_OUTPUT = "x = x + attention_output"
+MLP_OUTPUT = "x = x + mlp_output"
+BLOCKS = ("for layer, block in enumerate(self.blocks):", "for block in self.blocks:")
+BLOCK_CALLED = ("x = block(x, tokens)", "x = block(x)")
+BACKWARD = "loss.backward()"
+WARM_UP = "warm_up(model, optimizer, loss_function, device)"
+STEP = "loss = train_step(..."
+SUBMIT = "harness.submit(model.state_dict())"
+ADAMW_GROUPS = "self.adamw_groups = ["
+
+SHIFT = """
+def shift(x, steps):  # [B, T, ...] -> the same, each position holds what stood `steps` before it; zeros in front
+    return torch.cat((torch.zeros_like(x[:, :steps]), x[:, :-steps]), dim=1)
+"""
+
+
+def is_modern(model: str) -> bool:
+    return edits.has(model, "def features(self, tokens):...")
+
+
+def model_forward(model: str) -> str:
+    """The method that goes from tokens to what the head reads."""
+    return "Transformer.features" if is_modern(model) else "Transformer.forward"
+
+
+def one_of(source: str, anchors: tuple[str, ...], inside: str) -> str:
+    """The anchor that stands there."""
+    for anchor in anchors:
+        if edits.has(source, anchor, inside):
+            return anchor
+    raise DoesNotApply(f"none of the lines {', '.join(map(repr, anchors))} stands once in {inside}")
+
+
+def with_shift(model: str) -> str:
+    """Define the causal shift of a sequence, unless another technique has done so."""
+    return model if "def shift(" in model else edits.define_before(model, "split_heads", SHIFT)
+
+
+def attention_parts(model: str, lines: str) -> str:
+    """Add modules or parameters to every Attention."""
+    return edits.after(model, "self.attention_output = ...", lines, inside="Attention.__init__")
+
+
+def block_parts(model: str, lines: str) -> str:
+    return edits.after(model, "self.mlp = MLP()", lines, inside="Block.__init__")
+
+
+def model_parts(model: str, lines: str) -> str:
+    return edits.after(model, "self.head = ...", lines, inside="Transformer.__init__")
+
+
+def after_projection(model: str, lines: str) -> str:
+    """Where q, k and v are [B, T, C], before heads are split."""
+    anchor = one_of(model, ("q, k, v = ...", "v = self.value(attention_input)..."), ATTENTION)
+    return edits.after(model, anchor, lines, inside=ATTENTION)
+
+
+def before_attending(model: str, lines: str) -> str:
+    """Right before the attention itself, behind rotation and norms of q and k."""
+    anchor = one_of(model, ("y = attend(...", "y = F.scaled_dot_product_attention(..."), ATTENTION)
+    return edits.before(model, anchor, lines, inside=ATTENTION)
+
+
+def heads_first(model: str) -> bool:
+    """Whether q, k, v and y are [B, H, T, D] in the attention; [B, T, H, D] otherwise."""
+    return not is_modern(model)
+
+
+def on_embedding(model: str, lines: str) -> str:
+    """Where `token_embedding` [B, T, C] has just been looked up."""
+    return edits.after(model, "token_embedding = self.token_embedding(tokens)...", lines, inside=model_forward(model))
+
+
+def before_blocks(model: str, lines: str) -> str:
+    inside = model_forward(model)
+    return edits.before(model, one_of(model, BLOCKS, inside), lines, inside=inside)
+
+
+def before_each_block(model: str, lines: str) -> str:
+    inside = model_forward(model)
+    return edits.before(model, one_of(model, BLOCK_CALLED, inside), lines, inside=inside)
+
+
+def after_each_block(model: str, lines: str) -> str:
+    inside = model_forward(model)
+    return edits.after(model, one_of(model, BLOCK_CALLED, inside), lines, inside=inside)
+
+
+def after_blocks(model: str, lines: str) -> str:
+    return edits.before(model, "final_output = ...", lines, inside=model_forward(model))
+
+
+def numbered(model: str) -> str:
+    """Let the loop over the blocks count them as `layer`."""
+    if is_modern(model) or edits.has(model, BLOCKS[0], "Transformer.forward"):
+        return model
+    return edits.replace(model, BLOCKS[1], BLOCKS[0], inside="Transformer.forward")
+
+
+def with_layer(model: str) -> str:
+    """Tell every Attention the number of its layer, as `layer` in its __init__."""
+    if edits.has(model, "def __init__(self, layer):", "Attention"):
+        return model
+    for name in ("Attention", "Block"):
+        model = edits.replace(model, "def __init__(self):", "def __init__(self, layer):", inside=name)
+    model = edits.swap(model, "Attention()", "Attention(layer)", inside="Block")
+    return edits.swap(model, "Block() for _ in range(DEPTH)", "Block(layer) for layer in range(DEPTH)")
+
+
+def with_tokens(model: str) -> str:
+    """Hand the tokens to every Attention, as `tokens` in its forward."""
+    if edits.has(model, "def forward(self, attention_input, tokens):...", "Attention"):
+        return model
+    model = edits.swap(model, "def forward(self, attention_input):", "def forward(self, attention_input, tokens):")
+    model = edits.swap(model, "self.attention(attention_input)", "self.attention(attention_input, tokens)", BLOCK)
+    model = edits.swap(model, "def forward(self, x):", "def forward(self, x, tokens):", inside="Block")
+    return edits.swap(model, "x = block(x)", "x = block(x, tokens)", inside="Transformer.forward")
+
+
+def at_start(model: str, lines: str) -> str:
+    """Change first values, when all weights have theirs."""
+    indented = textwrap.indent(textwrap.dedent(lines).strip("\n"), "    ")
+    return edits.after(model, "init_weights(model)", f"with torch.no_grad():\n{indented}", inside="build")
+
+
+def normed(model: str, expression: str) -> str:
+    """The text of a norm without a gain over the last dimension, as this model writes it."""
+    return f"norm({expression})" if "def norm(x):" in model else f"F.rms_norm({expression}, ({expression}.size(-1),))"
+
+
+def adamw(sources: Sources, parameters: str, rate: str) -> Sources:
+    """Leave `parameters`, a Python list, to AdamW at the constant `rate` of optim.py; where all are AdamW's already,
+    as in `vanilla`, they stay in its groups."""
+    optim = sources["optim.py"]
+    if not edits.has(optim, ADAMW_GROUPS):
+        return sources
+    line = f'self.adamw_groups.append({{"params": {parameters}, "rate": {rate}, "beta1": BETA1}})'
+    return sources | {"optim.py": edits.after(optim, ADAMW_GROUPS, line, "MuonAdamW.__init__")}
+
+
+def with_rate(sources: Sources, name: str, value: object, comment: str) -> Sources:
+    """The constant of a group that `adamw` made, where it made one."""
+    if f'"rate": {name}' not in sources["optim.py"]:
+        return sources
+    return sources | {"optim.py": edits.new_constant(sources["optim.py"], name, value, comment)}
+
+
+def with_file(sources: Sources, name: str) -> Sources:
+    """Bring a file of the catalogue into the tree, unless it is there."""
+    return sources if name in sources else sources | {name: (FILES / name).read_text()}
+
+
+def constant_of(path: str, **names: str) -> Callable[[Sources, Tunables], Sources]:
+    """A technique that sets constants of one file: CONSTANT="tunable"."""
+
+    def apply(sources: Sources, tunables: Tunables) -> Sources:
+        text = sources[path]
+        for name, tunable in names.items():
+            text = edits.constant(text, name, tunables[tunable])
+        return sources | {path: text}
+
+    return apply
