@@ -65,7 +65,8 @@ def warmdown(sources: Sources, tunables: Tunables) -> Sources:
         optim = edits.replace(optim, "cosine = ...", line, RATE)
         optim = edits.swap(optim, "(FINAL_RATE + (1 - FINAL_RATE) * cosine)", "warmdown", RATE)
         optim = edits.replace(optim, "FINAL_RATE = ...", f"WARMDOWN = {tunables['share']!r}  # of the budget")
-        optim = edits.replace(optim, "import math", "") if optim.count("math.") == 0 else optim
+        if optim.count("math.") == 0:
+            optim = without(optim, "import math", "").replace("\n\n\nimport torch", "\n\nimport torch", 1)
     return sources | {"optim.py": edits.new_constant(optim, "RATE_FLOOR", tunables["floor"], "of a rate, at the end")}
 
 
