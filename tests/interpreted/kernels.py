@@ -91,6 +91,17 @@ def test_loss_without_gradients_is_the_same() -> None:
     torch.testing.assert_close(fast, losses.naive_linear_softcap_cross_entropy(hidden, weight, targets))
 
 
+def test_weights_kept_in_float32_get_their_gradient_so() -> None:
+    hidden, weight, targets = drawn(7, 8).half(), drawn(33, 8), torch.arange(7)
+    for fast, naive in (
+        (losses.linear_softcap_cross_entropy, losses.naive_linear_softcap_cross_entropy),
+        (lambda x, w, t: mlp.linear_relu_squared(x, w[:32]), lambda x, w, t: mlp.naive_linear_relu_squared(x, w[:32])),
+    ):
+        ours, right = (outcome(lambda x, w, way=way: way(x, w, targets), [hidden, weight]) for way in (fast, naive))
+        assert [t.dtype for t in ours] == [t.dtype for t in right] and ours[2].dtype == torch.float32
+        torch.testing.assert_close(ours, right, atol=2e-2, rtol=2e-2)
+
+
 def test_huge_scores_and_no_targets_stay_finite() -> None:
     scores = 1e4 * drawn(5, 12)
     for softcap in (0.0, 15.0):
@@ -135,6 +146,12 @@ def test_mlp_and_gradients_are_the_naive_ones(
 def test_widths_that_the_kernel_cannot_take_go_the_naive_way() -> None:
     x, weight = drawn(5, 7), drawn(9, 7)
     assert torch.equal(mlp.linear_relu_squared(x, weight), mlp.naive_linear_relu_squared(x, weight))
+
+
+def test_operands_may_lie_anywhere() -> None:
+    mlp.FORWARD_TILE, mlp.BACKWARD_TILE = SMALL
+    x, weight = drawn(1 + 11 * 8)[1:].view(11, 8), drawn(8, 24).T
+    assert torch.equal(mlp.linear_relu_squared(x, weight), mlp.linear_relu_squared(x.clone(), weight.contiguous()))
 
 
 def test_mlp_goes_through_torch_compile() -> None:

@@ -66,32 +66,36 @@ _LIBRARY = __name__.replace(".", "_")  # copies of this file in one process defi
 
 
 def naive_linear_relu_squared(x: Tensor, weight: Tensor, shift: float = 0.0) -> Tensor:
-    """relu(x @ weight.T - shift)^2 as one writes it first: x [..., C], weight [F, C] -> [..., F]."""
-    h = x @ weight.T
+    """relu(x @ weight.T - shift)^2 as one writes it first: x [..., C], weight [F, C] -> [..., F].
+
+    The weight is used in the type of x and may be kept in another one.
+    """
+    h = x @ weight.to(x.dtype).T
     return torch.relu(h - shift if shift else h).square()
 
 
 def naive_relu_squared_mlp(x: Tensor, weight_in: Tensor, weight_out: Tensor, shift: float = 0.0) -> Tensor:
     """x [..., C], weight_in [F, C], weight_out [C, F] -> [..., C]."""
-    return naive_linear_relu_squared(x, weight_in, shift) @ weight_out.T
+    return naive_linear_relu_squared(x, weight_in, shift) @ weight_out.to(x.dtype).T
 
 
 def linear_relu_squared(x: Tensor, weight: Tensor, shift: float = 0.0) -> Tensor:
-    """As the naive one, differentiable in x and weight, both bfloat16 or float16 on a GPU; else it is the naive one."""
+    """As the naive one, differentiable in x and weight. x is bfloat16 or float16 on a GPU, or it is the naive one."""
     if not _fast(x, weight):
         return naive_linear_relu_squared(x, weight, shift)
-    return _linear(x.flatten(0, -2), weight, shift).unflatten(0, x.shape[:-1])
+    return _linear(x.flatten(0, -2), weight.to(x.dtype), shift).unflatten(0, x.shape[:-1])
 
 
 def relu_squared_mlp(x: Tensor, weight_in: Tensor, weight_out: Tensor, shift: float = 0.0) -> Tensor:
     """As the naive one, differentiable in x and both weights. Keeps x and the squared activation for going back."""
-    if not _fast(x, weight_in) or weight_out.dtype != x.dtype:
+    if not _fast(x, weight_in):
         return naive_relu_squared_mlp(x, weight_in, weight_out, shift)
+    weight_in, weight_out = weight_in.to(x.dtype), weight_out.to(x.dtype)
     return _MLP.apply(x.flatten(0, -2), weight_in, weight_out, shift).unflatten(0, x.shape[:-1])
 
 
-def _jit(kernel):
-    return triton.jit(kernel) if triton else kernel
+def _jit(kernel):  # one build for all numbers of rows, those of scoring too
+    return triton.jit(kernel, do_not_specialize=("rows",)) if triton else kernel
 
 
 @_jit
@@ -143,12 +147,17 @@ _TYPES = (torch.float32, torch.float16) if INTERPRETED else (torch.bfloat16, tor
 def _fast(x: Tensor, weight: Tensor) -> bool:
     """Whether the kernel takes these: tiles are copied in units of 16 bytes, and float32 belongs to cuBLAS."""
     aligned = all(size * x.element_size() % 16 == 0 for size in weight.shape)
-    kind = x.dtype == weight.dtype and x.dtype in _TYPES
-    return x.device.type in _DEVICES and kind and aligned and x.numel() > 0
+    return x.device.type in _DEVICES and x.dtype in _TYPES and aligned and x.numel() > 0
 
 
 def _programs(device: torch.device) -> int:
     return 3 if INTERPRETED else torch.cuda.get_device_properties(device).multi_processor_count
+
+
+def _descriptor(tensor: Tensor, block: list[int]) -> TensorDescriptor:
+    """For bulk copies of blocks, which want rows side by side and a start at a multiple of 16 bytes."""
+    tensor = tensor.contiguous()
+    return TensorDescriptor.from_tensor(tensor.clone() if tensor.data_ptr() % 16 else tensor, block)
 
 
 def _launch(left: Tensor, right: Tensor, post: Tensor | None, shift: float, tile: Tile) -> Tensor:
@@ -159,13 +168,11 @@ def _launch(left: Tensor, right: Tensor, post: Tensor | None, shift: float, tile
     out = left.new_empty(rows, columns)
     leaving = [tile.rows, tile.columns // 2 if tile.halves else tile.columns]
     coming = [tile.inner, tile.columns] if backward else [tile.columns, tile.inner]
-    result = TensorDescriptor.from_tensor(out, leaving)
+    result = _descriptor(out, leaving)
     tiles = triton.cdiv(rows, tile.rows) * triton.cdiv(columns, tile.columns)
     _tile_kernel[(min(tiles, tile.programs * _programs(left.device)),)](
-        TensorDescriptor.from_tensor(left.contiguous(), [tile.rows, tile.inner]),
-        TensorDescriptor.from_tensor(right.contiguous(), coming),
-        result if post is None else TensorDescriptor.from_tensor(post.contiguous(), leaving),
-        result, shift, rows, columns, inner,
+        _descriptor(left, [tile.rows, tile.inner]), _descriptor(right, coming),
+        result if post is None else _descriptor(post, leaving), result, shift, rows, columns, inner,
         BACKWARD=backward, HALVES=tile.halves, BLOCK_ROWS=tile.rows, BLOCK_COLUMNS=tile.columns,
         BLOCK_INNER=tile.inner, num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip

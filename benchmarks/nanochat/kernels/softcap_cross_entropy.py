@@ -55,8 +55,11 @@ def naive_softcap_cross_entropy(
 def naive_linear_softcap_cross_entropy(
     hidden: Tensor, weight: Tensor, targets: Tensor, softcap: float = SOFTCAP, divisor: float | None = None
 ) -> Tensor:
-    """Mean loss of the scores hidden @ weight.T: hidden [N, C], weight [V, C], targets int64 [N]."""
-    return naive_softcap_cross_entropy(hidden @ weight.T, targets, softcap, divisor)
+    """Mean loss of the scores hidden @ weight.T: hidden [N, C], weight [V, C], targets int64 [N].
+
+    The weight is used in the type of hidden and may be kept in another one.
+    """
+    return naive_softcap_cross_entropy(hidden @ weight.to(hidden.dtype).T, targets, softcap, divisor)
 
 
 def softcap_cross_entropy(
@@ -82,8 +85,8 @@ def linear_softcap_cross_entropy(
 ) -> Tensor:
     """As the naive one, without all scores in memory: hidden [N, C], weight [V, C], targets [N] -> mean loss, float32.
 
-    Hidden and weight are of one type; the scores of a chunk and all gradients are of it too. The gradients are made
-    together with the loss where any is wanted, so that the backward pass only scales them.
+    The scores of a chunk are of the type of hidden, and so is its part of the gradient of the weight; the parts are
+    added in float32. The gradients are made with the loss where any is wanted, and the backward pass only scales them.
     """
     if not _fast(hidden) or weight.size(0) > LARGEST_VOCABULARY:
         return naive_linear_softcap_cross_entropy(hidden, weight, targets, softcap, divisor)
@@ -102,7 +105,7 @@ def _jit(kernel):
 def _cap(z, softcap, divisor, CAPPED: tl.constexpr):
     """The capped scores. tanh from one exponential: exact to 1e-7, and the interpreter knows it."""
     if CAPPED:
-        z = softcap * (1 - 2 / (1 + tl.exp(z * (2 / divisor))))
+        z = softcap * (1 - 2 / (1 + tl.exp(tl.minimum(z * (2 / divisor), 80.0))))  # where tanh is 1 long since
     return z
 
 
@@ -255,6 +258,7 @@ def _linear_loss(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Mean loss, float32 [], and its gradients: of hidden [N, C], of weight [V, C]."""
     hidden, targets, share = hidden.contiguous(), targets.contiguous(), _share_of_a_row(targets)
+    head = weight.to(hidden.dtype)
     of_hidden = torch.empty_like(hidden)
     # Each chunk's part is rounded once, by the matmul, and added in float32.
     of_weight = torch.zeros_like(weight, dtype=torch.float32, memory_format=torch.contiguous_format)
@@ -262,10 +266,10 @@ def _linear_loss(
     chunks = list(zip(hidden.split(chunk_rows), targets.split(chunk_rows), of_hidden.split(chunk_rows), strict=True))
     buffer = hidden.new_empty(min(chunk_rows, hidden.size(0)), weight.size(0))
     for rows, of_rows, gradient in chunks:
-        scores = torch.mm(rows, weight.T, out=buffer[: rows.size(0)])
+        scores = torch.mm(rows, head.T, out=buffer[: rows.size(0)])
         losses, _ = _losses(scores, of_rows, share, softcap, divisor, in_place=True)
         total += losses.sum()
-        torch.mm(scores, weight, out=gradient)
+        torch.mm(scores, head, out=gradient)
         if len(chunks) == 1:
             of_weight = torch.mm(scores.T, rows)
         else:
@@ -299,9 +303,10 @@ def _linear_loss_only(
 ) -> Tensor:
     """Mean loss, float32 []: no gradients, one pass over the scores less."""
     targets, share = targets.contiguous(), _share_of_a_row(targets)
+    head = weight.to(hidden.dtype)
     total = torch.zeros((), device=hidden.device)
     for rows, of_rows in zip(hidden.split(chunk_rows), targets.split(chunk_rows), strict=True):
-        losses, _ = _losses(torch.mm(rows, weight.T), of_rows, share, softcap, divisor, in_place=False)
+        losses, _ = _losses(torch.mm(rows, head.T), of_rows, share, softcap, divisor, in_place=False)
         total += losses.sum()
     return total * share[0]
 
