@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks import edits
 from benchmarks.catalogue import Sources, Technique, Tunable, Tunables
-from benchmarks.nanochat.catalogue.gpu.places import SUBMIT, is_modern
+from benchmarks.nanochat.catalogue.gpu.places import SUBMIT, is_modern, without
 
 RATE = "learning_rate"  # the function of optim.py
 LINEAR = "(1 - progress) / WARMDOWN"
