@@ -9,6 +9,8 @@ from __future__ import annotations
 import ast
 import re
 import sys
+import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,7 +43,21 @@ SIZES: dict[str, dict[str, Value]] = {
     "model.py": {"VOCAB_SIZE": VOCABULARY, "SEQUENCE_LENGTH": LENGTH, "WIDTH": 32, "HEADS": 2, "DEPTH": 2},
     "train.py": {"BATCH_TOKENS": 4 * LENGTH, "DEVICE_ROWS": 4, "LOSS_ROWS": 2 * LENGTH},
 }
-GATES = {"GATE_CHANNELS": 16}
+GATES: dict[str, Value] = {"GATE_CHANNELS": 16}
+TINY: dict[str, dict[str, Value]] = {  # settings of techniques that set a size themselves
+    "batch_tokens": {"tokens": 2 * LENGTH},
+    "batch_schedule": {"early": 2 * LENGTH, "late": 8 * LENGTH},
+    "device_rows": {"rows": 2},
+    "loss_rows": {"rows": LENGTH},
+    "width": {"width": 48},
+    "depth": {"depth": 3},
+    "heads": {"heads": 4},
+    "embedding_floor": {"floor": 1.0},
+    "decay_pulses": {"at": 0.05},
+    "muon_momentum": {"steps": 4},
+    "bigram_values": {"channels": 16},
+    "trigram_values": {"channels": 16},
+}
 
 
 class Harness(ModuleType):
@@ -95,44 +111,53 @@ def constants(source: str) -> dict[str, Value]:
 
 
 def tiny(sources: Sources) -> Sources:
-    """The tree at a size for a CPU: the constants of SIZES, and tables of at most 256 rows."""
+    """A start at a size for a CPU: the constants of SIZES."""
     small = dict(sources)
     for path, sizes in SIZES.items():
         there = constants(small[path])
-        small_tables = {name: 256 for name, value in there.items() if re.search("_ROWS$", name) and _large(value)}
-        for name, value in {**GATES, **small_tables, **sizes}.items():
+        for name, value in {**GATES, **sizes}.items():
             if name in there:
                 small[path] = edits.constant(small[path], name, value)
     return small
 
 
-def _large(value: Value) -> bool:
-    return isinstance(value, int) and value > 256
+def small_tables(sources: Sources) -> Sources:
+    """Hashed tables of at most 256 rows."""
+    model = sources["model.py"]
+    for name, value in constants(model).items():
+        if name.endswith("_ROWS") and isinstance(value, int) and value > 256:
+            model = edits.constant(model, name, 256)
+    return sources | {"model.py": model}
 
 
 @contextmanager
 def loaded(sources: Sources) -> Iterator[dict[str, ModuleType]]:
-    """The tree as modules. Its short names stand in sys.modules while it is in use."""
+    """The tree as modules, from files: Triton reads the text of a kernel there. Its short names stand in sys.modules
+    while it is in use."""
     modules: dict[str, ModuleType] = {"harness": Harness()}
     names = sorted((path.removesuffix(".py") for path in sources), key=_order)
     before = {name: sys.modules.get(name) for name in ("harness", *names)}
-    try:
-        sys.modules["harness"] = modules["harness"]
-        for name in names:
-            modules[name] = sys.modules[name] = ModuleType(name)
-            exec(compile(sources[f"{name}.py"], f"{name}.py", "exec"), modules[name].__dict__)
-        yield modules
-    finally:
-        for name, module in before.items():
-            if module is None:
-                sys.modules.pop(name, None)
-            else:
-                sys.modules[name] = module
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            sys.modules["harness"] = modules["harness"]
+            for name in names:
+                path = Path(folder) / f"{name}.py"
+                path.write_text(sources[path.name])
+                modules[name] = sys.modules[name] = ModuleType(name)
+                modules[name].__file__ = str(path)
+                exec(compile(sources[path.name], str(path), "exec"), modules[name].__dict__)
+            yield modules
+        finally:
+            for name, module in before.items():
+                if module is None:
+                    sys.modules.pop(name, None)
+                else:
+                    sys.modules[name] = module
 
 
 def _order(name: str) -> int:
     """What imports others comes behind them."""
-    return {"model": 1, "optim": 2, "train": 3}.get(name, 0)
+    return {"tables": 1, "model": 2, "optim": 3, "train": 4}.get(name, 0)
 
 
 def built(modules: dict[str, ModuleType]) -> nn.Module:
@@ -176,9 +201,47 @@ def start(name: str) -> Sources:
 def steps_of(technique: Technique, **tunables: Value) -> list[Step]:
     """What must come before it, and the technique."""
     before = [Step(name, CATALOGUE[name].defaults()) for name in technique.requires[:1]]
-    return [*before, Step(technique.name, technique.defaults() | tunables)]
+    return [*before, Step(technique.name, technique.defaults() | TINY.get(technique.name, {}) | tunables)]
 
 
+@cache
 def changed(technique: Technique, name: str, **tunables: Value) -> Sources:
     """A start with a technique and what it requires. Raises DoesNotApply."""
-    return tiny(CATALOGUE.apply(dict(STARTS[name]), steps_of(technique, **tunables)))
+    return small_tables(CATALOGUE.apply(dict(start(name)), steps_of(technique, **tunables)))
+
+
+def shaken(modules: dict[str, ModuleType]) -> nn.Module:
+    """A model whose weights are all away from zero, tables that the training would fill among them."""
+    model = built(modules)
+    with torch.no_grad():
+        for value in model.state_dict().values():
+            if value.is_floating_point():
+                value.add_(0.2 * torch.randn(value.shape))
+            else:
+                value.random_(0, 256)
+    return model.eval()
+
+
+def added_lines(before: Sources, after: Sources) -> list[str]:
+    """Lines that a file did not have before, as often."""
+    return [
+        line
+        for name in after
+        for line in (Counter(after[name].splitlines()) - Counter(before.get(name, "").splitlines())).elements()
+    ]
+
+
+def names_of_constants(sources: Sources) -> set[str]:
+    """Upper-case names that the modules assign."""
+    return {
+        target.id
+        for text in sources.values()
+        for node in ast.parse(text).body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name) and target.id.isupper()
+    }
+
+
+def mentions(sources: Sources, name: str) -> int:
+    return sum(len(re.findall(rf"\b{name}\b", text)) for text in sources.values())

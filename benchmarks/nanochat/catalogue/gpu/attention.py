@@ -9,13 +9,14 @@ from benchmarks.nanochat.catalogue.gpu.places import (
     ATTENTION,
     HEADS_MERGED,
     adamw,
-    after_projection,
+    as_values,
     attention_parts,
-    before_attending,
     constant_of,
     heads_first,
     is_modern,
     normed,
+    on_queries,
+    on_values,
     with_rate,
     with_tokens,
 )
@@ -105,7 +106,7 @@ def attention_scale(sources: Sources, tunables: Tunables) -> Sources:
     sources = adamw(sources, "[b.attention.query_scale for b in model.blocks]", "QUERY_SCALE_RATE")
     model = edits.new_constant(sources["model.py"], "QUERY_SCALE", tunables["scale"], "of queries, at first")
     model = attention_parts(model, "self.query_scale = nn.Parameter(torch.full((HEADS,), QUERY_SCALE))")
-    model = before_attending(model, f"q = {a_head(model, 'query_scale')} * q")
+    model = on_queries(model, f"q = {a_head(model, 'query_scale')} * q")
     sources = sources | {"model.py": model}
     return with_rate(sources, "QUERY_SCALE_RATE", tunables["rate"], "of the scales of queries")
 
@@ -143,9 +144,9 @@ def value_residual(sources: Sources, tunables: Tunables) -> Sources:
         self.token_value_weight = nn.Parameter(torch.full((WIDTH,), TOKEN_VALUE_WEIGHT))
         """,
     )  # fmt: skip
-    model = after_projection(
-        model, "v = v + self.token_value_weight.to(v.dtype) * self.token_embedding[0](tokens).to(v.dtype)"
-    )
+    weight = as_values(model, "self.token_value_weight.to(v.dtype)")
+    vector = as_values(model, "self.token_embedding[0](tokens).to(v.dtype)")
+    model = on_values(model, f"v = v + {weight} * {vector}")
     return with_rate(
         sources | {"model.py": model}, "TOKEN_VALUE_RATE", 0.02, "of the weights of the token's vector in the values"
     )

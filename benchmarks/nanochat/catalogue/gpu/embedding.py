@@ -156,9 +156,7 @@ def induction(sources: Sources, tunables: Tunables) -> Sources:
     )  # fmt: skip
     model = edits.define_before(model, "split_heads", INDUCTION)
     model = at_start(model, "nn.init.normal_(model.follower_embedding.weight, std=1.0)")
-    return with_rate(
-        sources | {"model.py": model}, "INDUCTION_RATE", 0.02, "of the weight of what followed last time"
-    )
+    return with_rate(sources | {"model.py": model}, "INDUCTION_RATE", 0.02, "of the weight of what followed last time")
 
 
 TECHNIQUES = (

@@ -13,7 +13,7 @@ RETURNED = "return loss"
 
 
 def token_after_next(sources: Sources, tunables: Tunables) -> Sources:
-    model = model_parts(sources["model.py"], "self.ahead = Linear(WIDTH, WIDTH)  # features of the token after the next")
+    model = model_parts(sources["model.py"], "self.ahead = Linear(WIDTH, WIDTH)  # of the token after the next")
     train = edits.before(
         sources["train.py"], FEATURES, """
         ahead = norm(model.ahead(x[:, :-1:AHEAD_EVERY]))  # [B, T / AHEAD_EVERY, C]
@@ -42,7 +42,7 @@ def first_byte(sources: Sources, tunables: Tunables) -> Sources:
         """, LOSS,
     )  # fmt: skip
     train = edits.before(train, RETURNED, "loss = loss + BYTE_LOSS_WEIGHT * byte_loss", LOSS)
-    train = edits.new_constant(train, "BYTE_LOSS_WEIGHT", tunables["weight"], "of the loss of the next token's first byte")
+    train = edits.new_constant(train, "BYTE_LOSS_WEIGHT", tunables["weight"], "of the loss of first bytes")
     train = edits.new_import(train, "import torch.nn.functional as F")
     if "def token_edges(" not in train:
         train = edits.define_before(train, LOSS, TOKEN_EDGES)
@@ -83,7 +83,7 @@ TECHNIQUES = (
         name="first_byte",
         title="predict the first byte of the next token too",
         family="loss",
-        hypothesis="The first byte is what many tokens share; learning it apart teaches rare tokens from frequent ones.",
+        hypothesis="The first byte is what many tokens share; learning it apart helps rare tokens.",
         source="modded-nanogpt record 88 (prefix token prediction: 15 steps fewer)",
         apply=first_byte,
         tunables=(Tunable("weight", 0.1, 0.01, 1.0, log=True),),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from textwrap import dedent
+
 from benchmarks import edits
 from benchmarks.catalogue import Sources, Technique, Tunable, Tunables
 from benchmarks.nanochat.catalogue.gpu.places import (
@@ -9,15 +11,18 @@ from benchmarks.nanochat.catalogue.gpu.places import (
     BLOCK,
     MLP,
     adamw,
-    after_projection,
+    as_values,
     attention_parts,
     block_parts,
+    is_modern,
+    on_values,
     with_rate,
     with_shift,
 )
 
 ATTENTION_INPUT = "attention_input = ..."  # the line of a block that norms the stream for its attention
 MLP_INPUT = "mlp_input = ..."
+QUERIES_KEYS = "qk = norm(qk)"  # where `modern` has both, [B, T, 2H, D], before their norm
 
 
 def of_blocks(part: str) -> str:
@@ -26,23 +31,25 @@ def of_blocks(part: str) -> str:
 
 
 def query_key_shift(sources: Sources, tunables: Tunables) -> Sources:
-    parts = "[p for b in model.blocks for p in (b.attention.query_shift, b.attention.key_shift)]"
-    sources = adamw(sources, parts, "QUERY_KEY_SHIFT_RATE")
+    sources = adamw(sources, "[b.attention.query_key_shift for b in model.blocks]", "QUERY_KEY_SHIFT_RATE")
     model = edits.new_constant(
         sources["model.py"], "QUERY_KEY_SHIFT", tunables["share"], "of the query and key before, at first"
     )
-    model = attention_parts(
-        model, """
-        self.query_shift = nn.Parameter(torch.full((WIDTH,), QUERY_KEY_SHIFT))
-        self.key_shift = nn.Parameter(torch.full((WIDTH,), QUERY_KEY_SHIFT))
-        """,
-    )  # fmt: skip
-    model = after_projection(
-        with_shift(model), """
-        q = q + self.query_shift.to(q.dtype) * shift(q, 1)
-        k = k + self.key_shift.to(k.dtype) * shift(k, 1)
-        """,
-    )  # fmt: skip
+    model = with_shift(
+        attention_parts(
+            model, "self.query_key_shift = nn.Parameter(torch.full((2 * WIDTH,), QUERY_KEY_SHIFT))  # of q, of k"
+        )
+    )
+    if is_modern(model):
+        line = "qk = qk + self.query_key_shift.to(qk.dtype).view(2 * HEADS, -1) * shift(qk, 1)"
+        model = edits.before(model, QUERIES_KEYS, line, ATTENTION)
+    else:
+        lines = """
+            of_q, of_k = self.query_key_shift.to(v.dtype).chunk(2)
+            q = q + of_q * shift(q, 1)
+            k = k + of_k * shift(k, 1)
+        """
+        model = on_values(model, lines)
     sources = sources | {"model.py": model}
     return with_rate(sources, "QUERY_KEY_SHIFT_RATE", tunables["rate"], "of the shares of the query and key before")
 
@@ -51,7 +58,8 @@ def value_shift(sources: Sources, tunables: Tunables) -> Sources:
     sources = adamw(sources, "[b.attention.value_shift for b in model.blocks]", "VALUE_SHIFT_RATE")
     model = edits.new_constant(sources["model.py"], "VALUE_SHIFT", tunables["share"], "of the value before, at first")
     model = attention_parts(model, "self.value_shift = nn.Parameter(torch.full((WIDTH,), VALUE_SHIFT))")
-    model = after_projection(with_shift(model), "v = v + self.value_shift.to(v.dtype) * shift(v, 1)")
+    share = as_values(model, "self.value_shift.to(v.dtype)")
+    model = on_values(with_shift(model), f"v = v + {share} * shift(v, 1)")
     sources = sources | {"model.py": model}
     return with_rate(sources, "VALUE_SHIFT_RATE", tunables["rate"], "of the shares of the value before")
 
@@ -98,18 +106,23 @@ def light_state(sources: Sources, tunables: Tunables) -> Sources:
 
 
 def partial_key_offset(sources: Sources, tunables: Tunables) -> Sources:
-    """On projected keys, so that it works under any rotation: the channels of the slow half of the rotary pairs."""
+    """Before the rotation, so that it works under any: the channels of the slow half of the rotary pairs."""
     model = edits.new_constant(
         sources["model.py"], "KEY_OFFSET_SHARE", tunables["share"], "of the channels of a key, slow to turn, come late"
     )
-    model = edits.before(
-        with_shift(model), "q = split_heads(q)...", """
-        channel = torch.arange(WIDTH, device=k.device) % (WIDTH // HEADS // 2)  # a pair turns the slower, the later
-        is_late = channel >= (1 - KEY_OFFSET_SHARE) * (WIDTH // HEADS // 2)
-        k = torch.where(is_late, shift(k, 1), k)
-        """, ATTENTION,
-    )  # fmt: skip
-    return sources | {"model.py": model}
+    pairs = """
+        place = torch.arange(WIDTH, device=v.device) % (WIDTH // HEADS // 2)  # turns the slower, the later it comes
+        is_late = place >= (1 - KEY_OFFSET_SHARE) * (WIDTH // HEADS // 2)  # [C]
+    """
+    if is_modern(model):
+        lines = """
+            is_late = torch.cat((torch.zeros_like(is_late), is_late)).view(2 * HEADS, -1)  # of keys alone
+            qk = torch.where(is_late, shift(qk, 1), qk)
+        """
+        model = edits.before(model, QUERIES_KEYS, dedent(pairs) + dedent(lines).lstrip("\n"), ATTENTION)
+    else:
+        model = on_values(model, dedent(pairs) + "k = torch.where(is_late, shift(k, 1), k)")
+    return sources | {"model.py": with_shift(model)}
 
 
 def hidden_shift(sources: Sources, tunables: Tunables) -> Sources:

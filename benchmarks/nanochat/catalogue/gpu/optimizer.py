@@ -89,9 +89,7 @@ def decay_pulses(sources: Sources, tunables: Tunables) -> Sources:
 
 
 def polynomial_steps(sources: Sources, tunables: Tunables) -> Sources:
-    optim = edits.swap(
-        sources["optim.py"], "in POLYNOMIALS:", "in POLYNOMIALS[:POLYNOMIAL_STEPS]:", "orthogonalise"
-    )
+    optim = edits.swap(sources["optim.py"], "in POLYNOMIALS:", "in POLYNOMIALS[:POLYNOMIAL_STEPS]:", "orthogonalise")
     comment = "of the polynomials: a rougher step, sooner"
     return sources | {"optim.py": edits.new_constant(optim, "POLYNOMIAL_STEPS", tunables["steps"], comment)}
 
@@ -103,10 +101,7 @@ def row_normalised(sources: Sources, tunables: Tunables) -> Sources:
 
 def heads_apart(sources: Sources, tunables: Tunables) -> Sources:
     """Queries, keys and values are stacked head by head, so that each head's matrix is orthogonalised on its own."""
-    optim = edits.swap(
-        sources["optim.py"], "return (columns, columns) if rows == 3 * columns",
-        "return (columns // HEADS, columns) if rows == 3 * columns", "matrix_shape",
-    )  # fmt: skip
+    optim = edits.swap(sources["optim.py"], "(rows // 3, columns)", "(rows // 3 // HEADS, columns)", "matrix_shape")
     return sources | {"optim.py": edits.new_import(optim, "from model import HEADS")}
 
 
@@ -162,8 +157,8 @@ TECHNIQUES = (
         family="optimizer",
         hypothesis="Few steps leave the lambdas of the stream near where they began; larger ones let them move.",
         source="autoresearch (0.005 and 0.5); Recursive 2026 (0.008 and 0.8)",
-        apply=constant_of("optim.py", RESIDUAL_RATE="residual", X0_RATE="x0"),
-        tunables=(Tunable("residual", 0.01, 0.001, 0.1, log=True), Tunable("x0", 0.8, 0.05, 2.0, log=True)),
+        apply=constant_of("optim.py", VECTOR_RATE="vectors", X0_RATE="x0"),
+        tunables=(Tunable("vectors", 0.01, 0.001, 0.1, log=True), Tunable("x0", 0.8, 0.05, 2.0, log=True)),
         prior_gain=0.0,
         prior_sd=0.002,
     ),

@@ -8,6 +8,7 @@ lines beside these and leaves the line itself as it was, so that the next one fi
 
 from __future__ import annotations
 
+import ast
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from benchmarks.catalogue import Sources, Tunables
 from benchmarks.edits import DoesNotApply
 
 FILES = Path(__file__).parent / "files"  # what techniques copy into a tree
+KERNELS = Path(__file__).parents[2] / "kernels"
 
 ATTENTION = "Attention.forward"
 BLOCK = "Block.forward"
@@ -37,9 +39,25 @@ def shift(x, steps):  # [B, T, ...] -> the same, each position holds what stood 
     return torch.cat((torch.zeros_like(x[:, :steps]), x[:, :-steps]), dim=1)
 """
 
+GATED = """
+def gated(gate, x):  # [B, T, H] and [B, T, C] -> [B, T, C], each head times its gate
+    return (gate.unsqueeze(-1) * x.unflatten(-1, (HEADS, -1))).flatten(-2)
+"""
+GATED_HEADS = """
+def gated(gate, x):  # [B, T, H] and [B, T, C] -> [B, T, H, D], each head times its gate
+    return gate.unsqueeze(-1) * split_heads(x)
+"""
+
 
 def is_modern(model: str) -> bool:
     return edits.has(model, "def features(self, tokens):...")
+
+
+def of_vanilla(sources: Sources) -> str:
+    """The model, if it is one that has not been modern from the start."""
+    if is_modern(sources["model.py"]):
+        raise DoesNotApply("the model has it from the start")
+    return sources["model.py"]
 
 
 def model_forward(model: str) -> str:
@@ -60,6 +78,13 @@ def with_shift(model: str) -> str:
     return model if "def shift(" in model else edits.define_before(model, "split_heads", SHIFT)
 
 
+def with_gated(model: str) -> str:
+    """Define the product of gates and heads, unless another technique has done so."""
+    if "def gated(" in model:
+        return model
+    return edits.define_before(model, "split_heads", GATED_HEADS if is_modern(model) else GATED)
+
+
 def attention_parts(model: str, lines: str) -> str:
     """Add modules or parameters to every Attention."""
     return edits.after(model, "self.attention_output = ...", lines, inside="Attention.__init__")
@@ -73,16 +98,22 @@ def model_parts(model: str, lines: str) -> str:
     return edits.after(model, "self.head = ...", lines, inside="Transformer.__init__")
 
 
-def after_projection(model: str, lines: str) -> str:
-    """Where q, k and v are [B, T, C], before heads are split."""
-    anchor = one_of(model, ("q, k, v = ...", "v = self.value(attention_input)..."), ATTENTION)
+def on_values(model: str, lines: str) -> str:
+    """Where the values `v` have just been projected: [B, T, H, D] in `modern`, [B, T, C] in `vanilla`."""
+    anchor = one_of(model, ("qk, v = qkv.split(...", "v = self.value(attention_input)..."), ATTENTION)
     return edits.after(model, anchor, lines, inside=ATTENTION)
 
 
-def before_attending(model: str, lines: str) -> str:
-    """Right before the attention itself, behind rotation and norms of q and k."""
-    anchor = one_of(model, ("y = attend(...", "y = F.scaled_dot_product_attention(..."), ATTENTION)
-    return edits.before(model, anchor, lines, inside=ATTENTION)
+def as_values(model: str, vector: str) -> str:
+    """The text of a [..., C] vector in the shape of `v` at `on_values`."""
+    return f"split_heads({vector})" if is_modern(model) else vector
+
+
+def on_queries(model: str, lines: str) -> str:
+    """Where q and k have their heads, their rotation and their norm: [B, T, H, D] in `modern`, else [B, H, T, D]."""
+    if is_modern(model):
+        return edits.after(model, "q, k = qk.chunk(...", lines, inside=ATTENTION)
+    return edits.before(model, "y = F.scaled_dot_product_attention(...", lines, inside=ATTENTION)
 
 
 def heads_first(model: str) -> bool:
@@ -153,11 +184,12 @@ def normed(model: str, expression: str) -> str:
 
 
 def adamw(sources: Sources, parameters: str, rate: str) -> Sources:
-    """Leave `parameters`, a Python list, to AdamW at the constant `rate` of optim.py; where all are AdamW's already,
-    as in `vanilla`, they stay in its groups."""
+    """Give `parameters`, a Python list, a group of AdamW at the constant `rate` of optim.py; where all are AdamW's
+    already, as in `vanilla`, they stay in its groups."""
     optim = sources["optim.py"]
     if not edits.has(optim, ADAMW_GROUPS):
         return sources
+    optim = edits.after(optim, "named = [...", f"named += {parameters}", "MuonAdamW.__init__")
     line = f'self.adamw_groups.append({{"params": {parameters}, "rate": {rate}, "beta1": BETA1}})'
     return sources | {"optim.py": edits.after(optim, ADAMW_GROUPS, line, "MuonAdamW.__init__")}
 
@@ -170,8 +202,26 @@ def with_rate(sources: Sources, name: str, value: object, comment: str) -> Sourc
 
 
 def with_file(sources: Sources, name: str) -> Sources:
-    """Bring a file of the catalogue into the tree, unless it is there."""
-    return sources if name in sources else sources | {name: (FILES / name).read_text()}
+    """Bring a file of the catalogue, or a kernel, into the tree, unless it is there."""
+    folder = FILES if (FILES / name).is_file() else KERNELS
+    return sources if name in sources else sources | {name: (folder / name).read_text()}
+
+
+def without(source: str, line: str, inside: str) -> str:
+    """Take out a line."""
+    marked = edits.replace(source, line, "# <taken out>", inside)
+    return "\n".join(one for one in marked.splitlines() if one.strip() != "# <taken out>") + "\n"
+
+
+def without_definition(source: str, name: str) -> str:
+    """Take out a function or class of the module that nothing uses any more."""
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
+            lines = source.splitlines()
+            return (
+                "\n".join([*lines[: node.lineno - 1], *lines[node.end_lineno :]]).replace("\n\n\n\n\n", "\n\n\n") + "\n"
+            )
+    raise DoesNotApply(f"there is no function or class {name}")
 
 
 def constant_of(path: str, **names: str) -> Callable[[Sources, Tunables], Sources]:
@@ -181,6 +231,8 @@ def constant_of(path: str, **names: str) -> Callable[[Sources, Tunables], Source
         text = sources[path]
         for name, tunable in names.items():
             text = edits.constant(text, name, tunables[tunable])
+        if text == sources[path]:
+            raise DoesNotApply(f"{', '.join(names)} of {path} stand so already")
         return sources | {path: text}
 
     return apply

@@ -4,22 +4,46 @@ from __future__ import annotations
 
 from benchmarks import edits
 from benchmarks.catalogue import Sources, Technique, Tunable, Tunables
-from benchmarks.nanochat.catalogue.gpu.places import constant_of
+from benchmarks.nanochat.catalogue.gpu.places import MLP, constant_of, with_file, without, without_definition
 
 
 def inductor_search(sources: Sources, tunables: Tunables) -> Sources:
     lines = """
-        torch._inductor.config.coordinate_descent_tuning = True  # looks for better launches of each kernel
-        torch._inductor.config.epilogue_fusion = True
-        torch._inductor.config.max_autotune_pointwise = True
+        from torch._inductor import config  # slow to import, and of no use on a CPU
+
+        config.coordinate_descent_tuning = True  # looks for better launches of each kernel
+        config.max_autotune_pointwise = True
     """
-    train = edits.before(sources["train.py"], "loss_function = compute_loss", lines, "main")
-    return sources | {"train.py": edits.new_import(train, "import torch._inductor.config")}
+    return sources | {"train.py": edits.before(sources["train.py"], "loss_function = torch.compile(...", lines, "main")}
 
 
 def tf32(sources: Sources, tunables: Tunables) -> Sources:
     line = 'torch.set_float32_matmul_precision("high")  # products of float32 weights in TF32'
     return sources | {"train.py": edits.before(sources["train.py"], "torch.manual_seed(...", line, "main")}
+
+
+def fused_cross_entropy(sources: Sources, tunables: Tunables) -> Sources:
+    train = edits.swap(
+        sources["train.py"], "HeadLoss.apply(x, model.head.weight, targets)",
+        "linear_softcap_cross_entropy(x, model.head.weight.to(x.dtype), targets, SOFTCAP, chunk_rows=CHUNK_ROWS)",
+        "compute_loss",
+    )  # fmt: skip
+    for name in ("HeadLoss", "capped_cross_entropy"):
+        train = without_definition(train, name)
+    train = edits.replace(train, "LOSS_ROWS = ...", f"CHUNK_ROWS = {tunables['rows']}  # scores in memory at a time")
+    train = edits.new_import(train, "from softcap_cross_entropy import linear_softcap_cross_entropy")
+    return with_file(sources, "softcap_cross_entropy.py") | {"train.py": train}
+
+
+def fused_relu_squared(sources: Sources, tunables: Tunables) -> Sources:
+    model = sources["model.py"]
+    line = "h = relu_squared_mlp(mlp_input, self.expand.weight.to(x), self.contract.weight.to(x))"
+    line = line.replace("(x)", "(mlp_input.dtype)")
+    model = edits.replace(model, "h = self.expand(mlp_input)...", line, MLP)
+    for gone in ("h = F.relu(h).square()", "h = self.contract(h)"):
+        model = without(model, gone, MLP)
+    model = edits.new_import(model, "from relu_squared import relu_squared_mlp")
+    return with_file(sources, "relu_squared.py") | {"model.py": model}
 
 
 TECHNIQUES = (
@@ -98,5 +122,30 @@ TECHNIQUES = (
         tunables=(Tunable("steps", 10, choices=(5, 10, 20)),),
         prior_gain=0.0,
         prior_sd=0.001,
+    ),
+    Technique(
+        name="fused_cross_entropy",
+        title="scores read once by a kernel for cap and loss",
+        family="speed",
+        hypothesis="One kernel that caps the scores, sums them and leaves their gradient in their place reads and "
+        "writes them once; what inductor makes of it does so more often.",
+        source="Hsu et al. 2024, Liger Kernel; modded-nanogpt records 60 and 79 (fused softcap and cross-entropy)",
+        apply=fused_cross_entropy,
+        tunables=(Tunable("rows", 2**14, choices=(2**13, 2**14, 2**15)),),
+        prior_gain=0.004,
+        prior_sd=0.005,
+        excludes=("loss_rows", "z_loss", "token_after_next"),
+    ),
+    Technique(
+        name="fused_relu_squared",
+        title="squared ReLU inside the products around it",
+        family="speed",
+        hypothesis="A product that squares before it writes saves two passes over the widest activations, and four "
+        "on the way back.",
+        source="modded-nanogpt records 59 and 87 (fused linear and squared ReLU); So et al. 2021, Primer",
+        apply=fused_relu_squared,
+        prior_gain=0.004,
+        prior_sd=0.006,
+        excludes=("swiglu", "shifted_relu", "hidden_shift"),
     ),
 )

@@ -9,31 +9,24 @@ from benchmarks.nanochat.catalogue.gpu.places import (
     BACKWARD,
     WARM_UP,
     adamw,
-    after_projection,
     attention_parts,
     before_blocks,
     before_each_block,
     model_forward,
     model_parts,
     numbered,
+    on_values,
     one_of,
     with_file,
+    with_gated,
     with_layer,
     with_rate,
     with_tokens,
 )
 
-GATED = """
-def gated(gate, x):  # [B, T, H] and [B, T, C] -> [B, T, C], each head times its gate
-    return (gate.unsqueeze(-1) * x.unflatten(-1, (HEADS, -1))).flatten(-2)
-"""
 OPEN = "open_tables(model, DEVICE_ROWS, ROW_LENGTH)"
 LEARN = "learn_tables(model, inputs)"
 FORGOTTEN = ("optimizer.reset()", "optimizer.state.clear()")
-
-
-def with_gated(model: str) -> str:
-    return model if "def gated(" in model else edits.define_before(model, "split_heads", GATED)
 
 
 def with_tables(sources: Sources) -> Sources:
@@ -45,7 +38,8 @@ def with_tables(sources: Sources) -> Sources:
     train = edits.before(train, WARM_UP, OPEN, "main")
     train = edits.after(train, one_of(train, FORGOTTEN, "warm_up"), OPEN, "warm_up")
     train = edits.after(train, BACKWARD, LEARN, "train_step")
-    return with_file(sources, "tables.py") | {"model.py": model, "train.py": train}
+    sources = with_file(with_file(sources, "row_update.py"), "tables.py")
+    return sources | {"model.py": model, "train.py": train}
 
 
 def new_constants(model: str, prefix: str, tunables: Tunables, **comments: str) -> str:
@@ -77,7 +71,7 @@ def value_tables(sources: Sources, tunables: Tunables, name: str, order: str, fi
             self.{name}_gate = nn.Parameter(torch.zeros(HEADS, {prefix}_CHANNELS))
         """,
     )  # fmt: skip
-    model = after_projection(
+    model = on_values(
         model, f"""
         if self.has_{name}s:
             {name}_gate = F.linear(attention_input[..., -{prefix}_CHANNELS:], self.{name}_gate.to(v.dtype))
@@ -121,7 +115,7 @@ def shared_value_table(sources: Sources, tunables: Tunables, name: str, order: i
         """,
     )  # fmt: skip
     model = attention_parts(model, f"self.{name}_gate = nn.Parameter(torch.zeros(HEADS, {prefix}_CHANNELS))")
-    model = after_projection(
+    model = on_values(
         model, f"""
         {name}_gate = F.linear(attention_input[..., -{prefix}_CHANNELS:], self.{name}_gate.to(v.dtype))
         {name}_gate = 2 * torch.sigmoid({name}_gate)  # [B, T, H], from 1
@@ -183,19 +177,18 @@ def of_tables(sources: Sources) -> str:
 
 
 def rowwise_moment(sources: Sources, tunables: Tunables) -> Sources:
-    tables = of_tables(sources)
     tables = edits.swap(
-        tables, "torch.zeros(self.weight.shape, device=self.weight.device)  # float32",
-        "torch.zeros(len(self.weight), 1, device=self.weight.device)  # one number a row", "HashedTable.open",
-    )  # fmt: skip
-    tables = edits.swap(
-        tables, "square = total.square()", "square = total.square().mean(dim=1, keepdim=True)", "row_changes"
+        of_tables(sources), "moment_width = self.weight.size(1)", "moment_width = 1", "HashedTable.open"
     )
     return sources | {"tables.py": tables}
 
 
-def table_growth(sources: Sources, tunables: Tunables) -> Sources:
-    return sources | {"tables.py": edits.constant(of_tables(sources), "GROWTH", tunables["power"])}
+def table_memory(sources: Sources, tunables: Tunables) -> Sources:
+    return sources | {"tables.py": edits.constant(of_tables(sources), "BETA2", tunables["beta2"])}
+
+
+def visit_clocks(sources: Sources, tunables: Tunables) -> Sources:
+    return sources | {"tables.py": edits.constant(of_tables(sources), "BY_VISITS", True)}
 
 
 def table_warmdown(sources: Sources, tunables: Tunables) -> Sources:
@@ -231,7 +224,7 @@ TECHNIQUES = (
         source=RECURSIVE,
         apply=bigram_values,
         tunables=(rows(2**19), EVERY, Tunable("rate", 0.4, 0.03, 1.5, log=True), CHANNELS),
-        prior_gain=0.025,
+        prior_gain=0.02,
         prior_sd=0.012,
         excludes=("shared_bigram_values",),
     ),
@@ -249,7 +242,7 @@ TECHNIQUES = (
             Tunable("order", 3, choices=(3, 4)),
             CHANNELS,
         ),
-        prior_gain=0.012,
+        prior_gain=0.006,
         prior_sd=0.01,
         excludes=("shared_trigram_values",),
     ),
@@ -274,7 +267,7 @@ TECHNIQUES = (
         source="aajing 2026, ScienceGuru, autoresearch-sota-strategy; vora 2026 (shared trigram tables)",
         apply=shared_trigram_values,
         tunables=(rows(2**21), Tunable("rate", 0.4, 0.03, 1.5, log=True), CHANNELS),
-        prior_gain=0.012,
+        prior_gain=0.008,
         prior_sd=0.01,
         excludes=("trigram_values",),
     ),
@@ -323,16 +316,30 @@ TECHNIQUES = (
         requires=ANY_TABLE,
     ),
     Technique(
-        name="table_growth",
-        title="steps of hashed tables that do not grow with rarity",
+        name="table_memory",
+        title="another memory of the second moment of hashed tables",
         family="optimizer",
-        hypothesis="Rows seen once near the end should not move further than rows seen once at the beginning.",
-        source="Duchi et al. 2011, Adaptive Subgradient Methods (power 0); Recursive 2026 (as RMSProp, power 0.5)",
-        apply=table_growth,
-        tunables=(Tunable("power", 0.25, 0.0, 0.5),),
+        hypothesis="A shorter memory bounds how far a row that is seen seldom moves at a time.",
+        source="Recursive 2026, First Steps Toward Automated AI Research (0.999, growing to 0.9999 at the end)",
+        apply=table_memory,
+        tunables=(Tunable("beta2", 0.99, choices=(0.95, 0.99, 0.9999)),),
         prior_gain=0.0,
         prior_sd=0.006,
         requires=ANY_TABLE,
+        excludes=("visit_clocks",),
+    ),
+    Technique(
+        name="visit_clocks",
+        title="a clock of its own for each row of a hashed table",
+        family="optimizer",
+        hypothesis="Rows that keep their second moment between visits move as far at a visit as frequent ones do, and "
+        "rare n-grams are not written over in one step.",
+        source="Tencent 2026, Hyra (rates of rows that depend on their visits); Duchi et al. 2011 (AdaGrad)",
+        apply=visit_clocks,
+        prior_gain=0.001,
+        prior_sd=0.008,
+        requires=ANY_TABLE,
+        excludes=("table_memory",),
     ),
     Technique(
         name="table_warmdown",

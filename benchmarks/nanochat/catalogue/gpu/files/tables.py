@@ -8,11 +8,15 @@ Automated AI Research (two half-width tables a layer, a hash of its own for each
 Shapes: B rows of the batch, T positions, W width of what is looked up, N = 2BT look-ups.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
+from row_update import row_update
 from torch import nn
 
-GROWTH = 0.5  # the step of a row grows with the steps so far to this power: 0.5 as RMSProp, 0 as Adagrad
+BETA2 = 0.999
+BY_VISITS = False  # whether the second moment of a row fades with its visits, not with all steps
 EPSILON = 1e-12
 WORD = 2**64  # numbers are taken modulo this
 
@@ -29,8 +33,8 @@ class HashedTable(nn.Module):
         self.multipliers = [[multiplier(number, half, lag) for lag in range(order)] for half in range(2)]
         # A buffer, so that the optimizer and averages of the other weights leave it alone. What was never seen adds 0.
         self.register_buffer("weight", torch.zeros(2 * rows, width // 2, dtype=torch.bfloat16))
-        self.register_buffer("moment", None, persistent=False)  # of the gradient, summed over all steps
-        self.register_buffer("steps", None, persistent=False)
+        self.register_buffer("moment", None, persistent=False)  # the second one, float32
+        self.register_buffer("clock", None, persistent=False)  # see row_update
         self.sink = None
 
     def index(self, tokens):  # [B, T] -> [B, T, 2], the row of each half
@@ -39,7 +43,7 @@ class HashedTable(nn.Module):
             key = tokens * multipliers[0]
             for lag, factor in enumerate(multipliers[1:], 1):
                 key = key ^ (F.pad(tokens, (lag, -lag)) * factor)  # in front of a row stands token 0
-            halves.append((key >> 24) % self.rows + half * self.rows)
+            halves.append(((key >> 24) & (self.rows - 1)) + half * self.rows)
         return torch.stack(halves, dim=-1)
 
     def forward(self, tokens):  # [B, T] -> [B, T, W]
@@ -51,43 +55,26 @@ class HashedTable(nn.Module):
     def open(self, batch, length):
         """Get ready to learn from batches of this shape, and forget what was learned from others."""
         if self.sink is None:
-            zero = torch.zeros((), dtype=self.weight.dtype, device=self.weight.device)
+            rows, device = len(self.weight), self.weight.device
+            zero = torch.zeros((), dtype=self.weight.dtype, device=device)
             self.sink = zero.expand(2 * batch * length, self.weight.size(1)).requires_grad_()
-            self.moment = torch.zeros(self.weight.shape, device=self.weight.device)  # float32
-            self.steps = torch.zeros((), device=self.weight.device)
+            moment_width = self.weight.size(1)
+            self.moment = torch.empty(rows, moment_width, device=device)
+            self.clock = torch.empty(rows, device=device)
         self.moment.zero_()
-        self.steps.zero_()
+        self.clock.zero_()
+        self.log_decay = 0.0  # of the second moments, since the first step
 
-    @torch.no_grad()
     def learn(self, tokens, factor):
-        """One step on the rows that `tokens` looked up, after the backward pass through them."""
+        """One step of RMSProp on the rows that `tokens` looked up, after the backward pass through them."""
         gradient = self.sink.grad  # [N, W / 2]
         self.sink.grad = None
-        self.steps += 1
-        size = factor * self.rate * self.steps**GROWTH
-        changes = compiled_row_changes if gradient.is_cuda else row_changes
-        index, change = changes(self.moment, self.index(tokens).flatten(), gradient, size)
-        self.weight.index_add_(0, index, change.to(self.weight.dtype))
-
-
-def row_changes(moment, index, gradient, size):
-    """RMSProp of the rows `index` [N] with gradients [N, W / 2]; equal to the dense one, which moves no row without
-    gradient. The moment is the mean over all steps: at a thousand steps as good as a decay of 0.999.
-
-    Returns rows [N], some of them several times, and what to add to each. Changes the moment in place.
-    """
-    place = torch.arange(index.numel(), device=index.device)
-    index, order = index.sort()
-    is_first = index != F.pad(index[:-1], (1, 0), value=-1)  # of those that are equal
-    first = torch.where(is_first, place, 0).cummax(dim=0).values
-    total = torch.zeros(gradient.shape, device=gradient.device)  # float32; equal ones are summed where the first stands
-    total.index_add_(0, first, gradient[order].float())
-    square = total.square()  # zero but where the first stands
-    moment.index_add_(0, index, square)
-    return index, -size * total / (moment[index].sqrt() + EPSILON)
-
-
-compiled_row_changes = torch.compile(row_changes, fullgraph=True, dynamic=False)
+        self.log_decay += math.log(BETA2)
+        index = self.index(tokens).view(-1, 1).int()  # [N, 1]
+        row_update(
+            self.weight, self.moment, self.clock, index, gradient,
+            factor * self.rate, BETA2, self.log_decay, EPSILON, BY_VISITS,
+        )  # fmt: skip
 
 
 def multiplier(number, half, lag):
