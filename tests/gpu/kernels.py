@@ -1,9 +1,9 @@
 """The GPU lane's kernels, checked and timed beside eager torch and torch.compile: `python -m tests.gpu.kernels`.
 
 One JSON object on the last line, and exit code 1 where a part failed or erred too much. For each part: the errors
-against float64, and milliseconds at the sizes of training (64 rows of 2,048 tokens, width 512, 8,192 scores, 8 layers of
-two tables of 2^19 rows). Each part runs in a process of its own, so that one that fails costs only itself. Without a GPU,
-`TRITON_INTERPRET=1` plays it at tiny sizes.
+against float64, and milliseconds at the sizes of training (64 rows of 2,048 tokens, width 512, 8,192 scores, 8 layers
+of two tables of 2^19 rows). Each part runs in a process of its own, so that one that fails costs only itself. Without
+a GPU, `TRITON_INTERPRET=1` plays it at tiny sizes.
 """
 
 from __future__ import annotations
