@@ -6,6 +6,7 @@ a step ahead of it.
 """
 
 import gc
+import math
 from collections import deque
 
 import harness
@@ -58,14 +59,13 @@ class HeadLoss(torch.autograd.Function):
 
 
 def capped_cross_entropy(scores, targets):  # [R, V] and [R] -> losses [R] and their gradient by the scores [R, V]
-    half = torch.sigmoid(2 / SOFTCAP * scores.float())  # tanh(x) = 2 sigmoid(2 x) - 1, and far cheaper so
-    capped = SOFTCAP * (2 * half - 1)
-    weights = capped.exp()  # at most e^SOFTCAP: no need to subtract the largest
+    half = torch.sigmoid(2 / SOFTCAP * scores.float())  # tanh(x) = 2 sigmoid(2 x) - 1, and cheaper so, as is exp2
+    weights = torch.exp2(SOFTCAP / math.log(2) * (2 * half - 1))  # at most e^SOFTCAP: nothing need be subtracted
     total = weights.sum(dim=-1, keepdim=True)
     is_target = torch.arange(scores.size(-1), device=scores.device) == targets.unsqueeze(-1)
     target = scores.gather(-1, targets.unsqueeze(-1)).float()
     losses = total.log() - SOFTCAP * torch.tanh(target / SOFTCAP)
-    gradient = (weights / total - is_target.float()) * (4 * half * (1 - half))
+    gradient = (weights * (1 / total) - is_target.float()) * (4 * half * (1 - half))
     return losses.squeeze(-1), gradient.to(scores.dtype)
 
 
