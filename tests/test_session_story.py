@@ -38,15 +38,15 @@ from research.models import (
 )
 from research.researchers.llm.wire import ModelSpec
 from tests.cast import ROUNDS, World, constants, go, person, repository_of
-from tests.llm_play import KEY, asked, calls, purpose_of, spec_of, talk, turns_of
-from tests.model_play import Answer, ScriptedModel
+from tests.llm_play import KEY, asked, purpose_of, spec_of, talk, turns_of
+from tests.model_play import Answer, ScriptedModel, calls
 
 pytestmark = pytest.mark.django_db
-STEADY = {
+STEADY: dict[str, Any] = {
     "title": "steady weights", "hypothesis": "Averaging the weights of the last steps lowers the loss.",
     "plan": "Add OMEGA = 2.0 below BETA in train.py.", "expected_effect": 0.04, "tags": ["averaging"],
 }  # fmt: skip
-OTHER = {
+OTHER: dict[str, Any] = {
     "title": "more of BETA", "hypothesis": "A larger share for the second moment calms late training.",
     "plan": "Set BETA in train.py to 4.0.", "expected_effect": 0.01, "tags": ["optimizer"],
 }  # fmt: skip
@@ -146,7 +146,7 @@ def it_is_proposed_written_and_confirmed(story: Story) -> Experiment:
     experiment = candidate.experiment
     verdict = experiment.verdict
     assert verdict.kind == "improved" and verdict.relative == pytest.approx(0.05, abs=0.01)
-    assert verdict.e_value >= experiment.bar > 1 and not experiment.findings.exists()
+    assert experiment.bar and verdict.e_value >= experiment.bar > 1 and not experiment.findings.exists()
     its_lesson_is_kept(experiment, idea)
     thread.refresh_from_db()
     assert thread.head == candidate.commit and candidate.recipe == idea.steps
@@ -197,10 +197,12 @@ def it_is_merged_by_somebody_who_may(story: Story, experiment: Experiment) -> No
     for nobody in (story.starter, story.member):
         story.post(nobody, "decide", request.public_id, **sent)
     story.post(story.reviewer, "decide", request.public_id, act="approve", commit=request.base)
-    request.refresh_from_db(), project.refresh_from_db()
+    request.refresh_from_db()
+    project.refresh_from_db()
     assert request.state == "open" and project.champion == request.base
     assert story.post(story.reviewer, "decide", request.public_id, **sent) == 302
-    request.refresh_from_db(), project.refresh_from_db()
+    request.refresh_from_db()
+    project.refresh_from_db()
     assert (request.state, request.decided_by, request.decided_by_policy) == ("merged", story.reviewer, False)
     assert project.champion == request.commit == experiment.candidate_commit
     go(story.thread)
@@ -211,7 +213,7 @@ def it_is_merged_by_somebody_who_may(story: Story, experiment: Experiment) -> No
 
 
 def it_is_asked_to_become_a_technique_and_tried(story: Story, experiment: Experiment) -> FoundTechnique:
-    said = {"name": "steady_weights", "family": "averaging", **{name: STEADY[name] for name in ("title", "hypothesis")}}
+    said = {"name": "steady_weights", "family": "averaging"} | {name: STEADY[name] for name in ("title", "hypothesis")}
     knob = {"constant": "OMEGA", "low-OMEGA": "1.5", "high-OMEGA": "9"}
     assert story.post(story.reviewer, "propose-technique", experiment.public_id, **said, **knob) == 302
     row = FoundTechnique.objects.get()
