@@ -16,7 +16,7 @@ from tests.horizon_play import Researcher, Told, is_open_again, lessons_of
 from tests.llm_play import asked, begin_llm, spec_of, talk
 from tests.model_play import ScriptedModel
 
-pytestmark = [pytest.mark.django_db, pytest.mark.slow, pytest.mark.timeout(1_500)]
+pytestmark = [pytest.mark.django_db, pytest.mark.slow, pytest.mark.timeout(2_400)]
 EXPERIMENTS, CONTEXT = 200, 16_000
 LETTERS = "QWERTYUIOP"
 PARTS = ("optimizer", "schedule", "data", "shape", "loss")
