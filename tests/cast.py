@@ -93,13 +93,15 @@ class World:
     machine: Machine
     gains: dict[str, float] = field(default_factory=dict)
     worth: dict[str, Callable[[float], float]] = field(default_factory=dict)  # where the value itself matters
+    together: dict[tuple[str, ...], float] = field(default_factory=dict)  # what constants add to each other's gains
     failure: Callable[[Trial], str] = lambda trial: ""
     played: list[Trial] = field(default_factory=list)
 
     def score(self, trial: Trial) -> float:
         changed = {name: value for name, value in constants(trial.project, trial.commit).items() if value != 1}
         noise = random.Random(f"{trial.seed}/{trial.arm}").gauss(0, SIGMA)
-        return 1.0 - sum(self._gain(name, value) for name, value in changed.items()) + noise
+        both = sum(gain for names, gain in self.together.items() if changed.keys() >= set(names))
+        return 1.0 - sum(self._gain(name, value) for name, value in changed.items()) - both + noise
 
     def _gain(self, name: str, value: float) -> float:
         return self.worth[name](value) if name in self.worth else self.gains.get(name, 0.0)
