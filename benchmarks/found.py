@@ -69,7 +69,9 @@ def _changed(file: PatchedFile, lines: list[str]) -> list[str]:
     for hunk in file:
         old = [line.value.rstrip("\n") for line in hunk if line.is_context or line.is_removed]
         new = [line.value.rstrip("\n") for line in hunk if line.is_context or line.is_added]
-        found = [at for at in range(len(lines) - len(old) + 1) if lines[at : at + len(old)] == old]
+        found = _places(lines, old)
+        if not hunk.removed and _places(lines, new):  # at an end of a file, its context still stands beside it
+            raise DoesNotApply(f"{file.path} has what it adds already")
         if len(found) != 1:
             first = next((line for line in old if line.strip()), "")
             raise DoesNotApply(
@@ -81,6 +83,11 @@ def _changed(file: PatchedFile, lines: list[str]) -> list[str]:
     for at, size, new in reversed(places):
         lines[at : at + size] = new
     return lines
+
+
+def _places(lines: Sequence[str], block: Sequence[str]) -> list[int]:
+    """Where a block of lines stands."""
+    return [at for at in range(len(lines) - len(block) + 1) if lines[at : at + len(block)] == block]
 
 
 def technique_from(

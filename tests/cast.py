@@ -95,6 +95,7 @@ class World:
     machine: Machine
     gains: dict[str, float] = field(default_factory=dict)
     worth: dict[str, Callable[[float], float]] = field(default_factory=dict)  # where the value itself matters
+    together: dict[tuple[str, ...], float] = field(default_factory=dict)  # what constants add to each other's gains
     failure: Callable[[Trial], str] = lambda trial: ""
     screened: dict[str, float] = field(default_factory=dict)  # what constants are worth at a screening preset instead
     played: list[Trial] = field(default_factory=list)
@@ -104,7 +105,8 @@ class World:
         noise = random.Random(f"{trial.seed}/{trial.arm}").gauss(0, SIGMA)
         if trial.preset and self.screened:
             return 1.5 - sum(self.screened.get(name, 0.0) for name in changed) + 2 * noise
-        return 1.0 - sum(self._gain(name, value) for name, value in changed.items()) + noise
+        both = sum(gain for names, gain in self.together.items() if changed.keys() >= set(names))
+        return 1.0 - sum(self._gain(name, value) for name, value in changed.items()) - both + noise
 
     def _gain(self, name: str, value: float) -> float:
         return self.worth[name](value) if name in self.worth else self.gains.get(name, 0.0)

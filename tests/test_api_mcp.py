@@ -112,7 +112,7 @@ def test_the_door_is_closed_to_strangers_and_to_other_origins(web: Web, token: s
     body = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
     headers = {"Accept": "application/json, text/event-stream"}
     good = headers | {"Authorization": f"Bearer {token}"}
-    with httpx2.Client(base_url=f"http://{web.host}") as http:
+    with httpx2.Client(base_url=f"http://{web.host}", timeout=30) as http:  # the first request loads the server
         for shown in (
             headers,
             headers | {"Authorization": "Bearer lab_x_y"},

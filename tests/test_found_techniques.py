@@ -62,6 +62,18 @@ def test_a_hunk_goes_where_its_lines_stand_whatever_moved_above_them() -> None:
     assert constants_of(PATCH) == {"RATE": 2.0, "SHARE": 4.0}
 
 
+@pytest.mark.parametrize("text", ["x = 1\n", "y = 2\nx = 1\n"])
+def test_what_was_added_at_the_end_of_a_file_is_not_added_twice(text: str) -> None:
+    at = len(text.splitlines())
+    patch = (
+        f"diff --git a/train.py b/train.py\n--- a/train.py\n+++ b/train.py\n@@ -{at},1 +{at},2 @@\n x = 1\n+Z = 2.0\n"
+    )
+    once = apply_patch({"train.py": text}, patch)
+    assert once == {"train.py": f"{text}Z = 2.0\n"}
+    with pytest.raises(DoesNotApply, match="has what it adds already"):
+        apply_patch(once, patch)
+
+
 @pytest.mark.parametrize(
     ("sources", "words"),
     [

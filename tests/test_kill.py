@@ -30,7 +30,7 @@ def lab(tmp_path: Path) -> Iterator[Path]:
     write_corpus(text)
     data = tmp_path / "lab"
     command = [sys.executable, "-m", "benchmarks.nanochat", "prepare", "--data", str(text)]
-    subprocess.run(command, check=True, cwd=ROOT, env=environment(data), capture_output=True, timeout=60)
+    subprocess.run(command, check=True, cwd=ROOT, env=environment(data), capture_output=True, timeout=180)
     yield data
     for pid in processes(data):
         os.kill(pid, signal.SIGKILL)
@@ -67,7 +67,7 @@ def rows(data: Path, query: str) -> list[tuple]:
         return database.execute(query).fetchall()
 
 
-def wait_for(data: Path, query: str, seconds: float = 60) -> None:
+def wait_for(data: Path, query: str, seconds: float = 180) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:
@@ -148,7 +148,7 @@ def test_a_second_lab_on_the_same_data_is_refused_in_one_line(lab: Path) -> None
     process = campaign(lab)
     wait_for(lab, "select count(*) from research_trial")
     command = [sys.executable, "manage.py", "lab", "--no-demo"]
-    second = subprocess.run(command, cwd=ROOT, env=environment(lab), capture_output=True, text=True, timeout=60)
+    second = subprocess.run(command, cwd=ROOT, env=environment(lab), capture_output=True, text=True, timeout=180)
     assert second.returncode != 0
     assert "is in use by process" in second.stderr and len(second.stderr.strip().splitlines()) == 1
     process.send_signal(signal.SIGINT)

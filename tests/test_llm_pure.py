@@ -22,9 +22,9 @@ from research.researchers.llm.quoting import CLOSE, OPEN, RULE, quoted, wishes
 from research.researchers.llm.tokens import count, count_text
 from research.researchers.llm.tools import MALFORMED, Outcome, Quotas, perform, replay, tools_for
 from research.researchers.llm.wire import ContextFull, FormatError, Message, ModelSpec, ToolCall
-from research.researchers.llm.workspace import ToolRefused, Workspace
+from research.researchers.llm.workspace import NotThere, ToolRefused, Workspace
 
-IDEA = {"title": "t", "hypothesis": "h", "plan": "p", "expected_effect": 0.01}
+IDEA: dict[str, Any] = {"title": "t", "hypothesis": "h", "plan": "p", "expected_effect": 0.01}
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.just(10**400) | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -335,13 +335,47 @@ def test_a_model_held_to_a_schema_is_led_to_an_end() -> None:
     looks = [reply("list_files"), reply("list_files")]
     edited = Message("tool", quoted("replace", "done", 99), name="replace")
     assert "list_files" in names(*looks[:1]) and "list_files" not in names(*looks)
-    assert names(*looks * 6) == ["replace", "write_file"], "nothing is changed yet"
-    assert names(edited, *looks * 6) == ["replace", "write_file", "finish_change"]
+    assert names(*looks * 6) == ["replace", "write_file", "set_constant"], "nothing is changed yet"
+    assert names(edited, *looks * 6) == ["replace", "write_file", "set_constant", "finish_change"]
     assert names(edited, *[reply("finish_change")] * 3)[-1] == "finish_change"
     assert [tool.name for tool in offered([*looks] * 6, tools_for("propose"), 12)] == ["finish_idea"]
 
 
-def test_a_model_held_to_a_schema_names_files_that_are_there() -> None:
-    by_name = {tool.name: tool for tool in within(tools_for("implement"), ["train.py"])}
+def test_a_model_held_to_a_schema_names_what_is_there() -> None:
+    numbers = {"train.py": {"BATCH_SIZE": 4, "RATE": 0.1, "SHARE": 0.5}}
+    by_name = {tool.name: tool for tool in within(tools_for("implement"), ["train.py"], numbers)}
     assert by_name["replace"].parameters["properties"]["path"]["enum"] == ["train.py"]
     assert "enum" not in by_name["read_file"].parameters["properties"]["path"]
+    whole, other = by_name["set_constant"].parameters["anyOf"]
+    assert whole["properties"]["constant"]["enum"] == ["BATCH_SIZE"] and other["properties"]["value"] == {
+        "type": "number"
+    }
+    assert "set_constant" not in {tool.name for tool in within(tools_for("implement"), ["train.py"], {})}
+    (idea,) = within(tools_for("propose")[-1:], [], {})
+    for effect in idea.parameters["properties"]["expected_effect"]["enum"]:
+        IdeaAnswer.from_json({"title": "a", "hypothesis": "b", "plan": "c", "expected_effect": effect})
+
+
+def test_a_constant_is_given_another_number() -> None:
+    text = "RATE = 0.1  # of Adam\nROWS = 4\nWIDTH = 3 * ROWS\nname = 5\n"
+    space = Workspace({"train.py": text, "benchmark.toml": "X = 1\n", "bad.py": "A = (\n"}, ["*.py"], ["*.toml"])
+    assert space.constants() == {"train.py": {"RATE": 0.1, "ROWS": 4}}
+    assert space.set_constant("RATE", 2) == "RATE in train.py is 2.0 now; it was 0.1"
+    assert space.set_constant("ROWS", 8.0, "train.py").startswith("ROWS in train.py is 8 now")
+    assert space.sources["train.py"] == "RATE = 2.0  # of Adam\nROWS = 8\nWIDTH = 3 * ROWS\nname = 5\n"
+    for name, value, words in (("ROWS", 8.5, "whole number"), ("ROWS", 8, "already"), ("WIDTH", 1, "no constant")):
+        with pytest.raises(NotThere, match=words):
+            space.set_constant(name, value)
+    space.write("model.py", "ROWS = 2\n")
+    with pytest.raises(NotThere, match=r"train.py, model.py; say which"):
+        space.set_constant("ROWS", 3)
+    with pytest.raises(ToolRefused, match="protected"):
+        space.set_constant("X", 3, "benchmark.toml")
+    call = ToolCall("1", "set_constant", '{"constant": "RATE", "value": 3, "path": "train.py"}')
+    replay(call, space)
+    assert "RATE = 3.0" in space.changed()["train.py"]
+    assert [tool.name for tool in tools_for("implement", ["set_constant"])][-3:] == [
+        "set_constant",
+        "check",
+        "finish_change",
+    ]

@@ -77,6 +77,23 @@ def test_a_discard_worth_another_look_is_marked(thread: Thread) -> None:
     assert "worth another look: muon is in the code now" in lessons_text([row])
 
 
+def test_what_is_open_again_has_its_places_whatever_is_asked_until_it_was_tried(thread: Thread) -> None:
+    discard = {"kind": "harm", "assumption": {"preset": "quick", "recipe": [], "techniques": []}, "confidence": 0.1}
+    old = [lesson(thread, f"Stochastic depth {number} lost", f"change-{number}", **discard) for number in range(5)]
+    for number in range(40):
+        lesson(thread, f"Warmup {number} won", f"part_{number}", "gain", confidence=0.9)
+    assert not any("depth" in text for text in texts(thread.project, "warmup", 12))
+    for row in old:
+        row.reopen("muon is in the code now")
+    found = texts(thread.project, "warmup", 12)
+    assert len(found) == 12 and [text for text in found if "depth" in text] == [
+        "Stochastic depth 4 lost", "Stochastic depth 3 lost", "Stochastic depth 2 lost",
+    ]  # fmt: skip
+    lesson(thread, "Stochastic depth 4 won", "change-9", "gain").supersede(old[4], Lesson.Superseded.CONTRARY)
+    found = texts(thread.project, "warmup", 12)
+    assert "Stochastic depth 4 lost" not in found and "Stochastic depth 1 lost" in found
+
+
 def test_other_projects_of_the_benchmark_are_asked_and_marked(thread: Thread) -> None:
     other = begin("elsewhere").threads.get()
     lesson(other, "Warmup won elsewhere", kind="gain", confidence=0.9)

@@ -39,7 +39,6 @@ from research.researchers.llm.held import within
 from research.researchers.llm.wire import ContextFull, ModelError, ModelSpec, Tool, ToolCall
 from research.researchers.llm.wire import Message as Said
 from research.researchers.llm.workspace import Workspace
-from research.validation.integrity import check_paths
 
 log = logging.getLogger("lab.sessions")
 
@@ -185,13 +184,6 @@ def choose(session: Session, models: Mapping[str, ModelSpec]) -> Choice | str:
     return last
 
 
-def _editable(session: Session) -> list[str]:
-    """The files of its base that an edit may name."""
-    project = session.project
-    paths = sorted(sources_of(project.repository_path, session.base))
-    return [path for path in paths if not check_paths([path], project.contract.editable, project.contract.protected)]
-
-
 def _ask(session: Session, owner: str, rows: Sequence[Message], models: Mapping[str, ModelSpec]) -> bool:
     choice = choose(session, models)
     if isinstance(choice, str):
@@ -199,9 +191,10 @@ def _ask(session: Session, owner: str, rows: Sequence[Message], models: Mapping[
         session.fail(last.failure if last else "no_model", choice)
         return False
     spec = choice.spec
-    offered = tools.tools_for(session.purpose)
+    offered = tools.tools_for(session.purpose, spec.edits)
     if not spec.tools:
-        offered = within(offered, _editable(session))
+        workspace = workspace_of(session, [_said(row) for row in rows])
+        offered = within(offered, workspace.editable_paths(), workspace.constants())
     try:
         fitted = _fitted(session, rows, offered, choice)
         most = Ceiling(fitted.tokens, spec.reply_tokens, spec.reserve(fitted.tokens))

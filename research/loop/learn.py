@@ -8,6 +8,7 @@ from django.db import transaction
 from django.db.models import Q
 
 from research.loop.memory import recipe_of, relative_sigma
+from research.loop.repeats import tried_again
 from research.models import Event, Idea, Lesson, Session, Thread, Verdict
 from research.validation.effects import relative_gain
 from research.validation.lessons import MACHINE_FAILURE, Assumption, confidence, supersedes
@@ -74,6 +75,9 @@ def compare(lesson: Lesson, idea: Idea) -> None:
             lesson.supersede(old, Lesson.Superseded.POOLED)
         elif why := _stands_before(lesson, old, before.idea, idea):
             lesson.supersede(old, why)
+    for old in tried_again(lesson, idea):
+        if why := supersedes(lesson.measured, old.measured):
+            lesson.supersede(old, why)
 
 
 def _stands_before(lesson: Lesson, old: Lesson, before: Idea, idea: Idea) -> str:
@@ -91,15 +95,20 @@ def confidence_of(verdict: Verdict, kind: str, pairs: int, rule: Rule) -> float:
 
 
 def assumption_of(verdict: Verdict, kind: str, base: list[str], machine_class: str) -> dict[str, Any]:
-    """What a discard rests on; empty where nothing was settled against the change."""
-    if verdict.kind not in (VerdictKind.WORSE, VerdictKind.NO_DIFFERENCE, VerdictKind.INVALID):
-        return {}
+    """What a discard rests on; empty where nothing was settled against the change.
+
+    Of code of a researcher's own, a stop that saw no gain settles it too, as in `Experiment.refusing_rewrites`.
+    """
     experiment, failed = verdict.experiment, kind == Lesson.Kind.FAILURE
     idea = experiment.candidate.idea  # type: ignore[union-attr]
+    stopped = verdict.kind == VerdictKind.INCONCLUSIVE and verdict.relative is not None and verdict.relative <= 0
+    settled = verdict.kind in (VerdictKind.WORSE, VerdictKind.NO_DIFFERENCE, VerdictKind.INVALID)
+    if not settled and not (stopped and idea.kind == Idea.Kind.CHANGE):
+        return {}
     return Assumption(
         preset=experiment.project.preset, recipe=tuple(base), techniques=tuple(idea.techniques),
         labels=tuple(str(tag) for tag in idea.tags),
-        sigma=relative_sigma(experiment.project) if verdict.kind == VerdictKind.NO_DIFFERENCE else None,
+        sigma=relative_sigma(experiment.project) if stopped or verdict.kind == VerdictKind.NO_DIFFERENCE else None,
         machine_class=machine_class if failed and _blamed(verdict) & set(MACHINE_FAILURES) else "",
     ).to_json()  # fmt: skip
 

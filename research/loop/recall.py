@@ -3,7 +3,7 @@
 A lesson's weight is relevance x confidence x scope. Relevance: how well its words fit the question (the full-text
 index), and whether the question names its technique, file or tag. Scope: how much of it holds for the code in hand
 (same project and a like recipe, other project of the benchmark, other preset, other class of machine). Dead ends of
-the project always come, before all else.
+the project always come, before all else; a few places are kept for discards that are open again and not tried since.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from research.models.lesson_words import ranks
 ENOUGH = 12  # lessons a prompt needs at most, where nobody says otherwise
 LOOKED_AT = 300  # best fits of the index; and, each, the newest, and those worth another look
 MOST_DEAD_ENDS = 20  # told in full; beyond, by name
+NEWS = 3  # places for what became worth another look of late, whatever is asked
 LONGEST, LONGEST_TEXT = 420, 8_000  # characters of one lesson, and of all
 OPEN, CLOSE = "<lessons>", "</lessons>"
 PREAMBLE = (
@@ -77,7 +78,10 @@ def recall(project: Project, query: str, base: str, limit: int = ENOUGH) -> list
     wanted = Q(pk__in=list(fits)) | Q(pk__in=list(newest)) | Q(project=project, reopened__isnull=False)
     weighed = {row: asked.weight(row, fits.get(row.pk, 0.0) / best) for row in _near(rows.filter(wanted))}
     dead.sort(key=lambda row: (fits.get(row.pk, 0.0), row.pk), reverse=True)
-    chosen = sorted(weighed, key=lambda row: (weighed[row], row.pk), reverse=True)[:limit]
+    ranked = sorted(weighed, key=lambda row: (weighed[row], row.pk), reverse=True)
+    news = _open_again(ranked, project)[: min(NEWS, limit // 4)]
+    places = {*news, *[row for row in ranked if row not in news][: limit - len(news)]}
+    chosen = [row for row in ranked if row in places]
     return dead[:MOST_DEAD_ENDS] + _with_contrary(chosen, weighed)
 
 
@@ -143,6 +147,13 @@ def _with_contrary(chosen: list[Lesson], weighed: dict[Lesson, float]) -> list[L
         if later is not None and row.superseded_why == Lesson.Superseded.CONTRARY:
             found.setdefault(later.pk, later)
     return list(found.values())
+
+
+def _open_again(rows: Sequence[Lesson], project: Project) -> list[Lesson]:
+    """Discards of the project that became worth another look, the newest first, without those that had one."""
+    times = {row: row.reopened for row in rows if row.reopened and row.superseded_by_id is None}
+    mine = [row for row in times if row.project_id == project.pk]
+    return sorted(mine, key=lambda row: (times[row], row.pk), reverse=True)
 
 
 def _near(rows: LessonQuerySet) -> LessonQuerySet:

@@ -13,12 +13,12 @@ from typing import NamedTuple
 
 from django.db.models import Q
 
-from research.loop.memory import catalogue_of, held_discards, standing_of, steps_of, tags_of
+from research.loop.memory import catalogue_of, changes, held_discards, recipe_of, standing_of, steps_of, tags_of
 from research.models import Candidate, Experiment, Idea, Lesson, Project, Thread
 from research.models.lesson import FREE_FORM
 from research.researchers.catalogue import is_near
 from research.validation.lessons import changed
-from research.validation.similar import Said, repeats
+from research.validation.similar import LIKE_WORDS, Said, alike_in_words, repeats
 
 NOT_PROPOSED_AGAIN = (Idea.Kind.COMBINATION,)  # made by merging: measured again whenever what they stand on moves
 
@@ -36,6 +36,20 @@ def reopen_discards(thread: Thread) -> bool:
     now, tags = standing_of(thread.project, thread.head), tags_of(thread.project)
     over = [(row, why) for row in rows if (assumed := row.assumes) and (why := changed(assumed, now, tags))]
     return any([row.reopen(_by_title(why)) for row, why in over])
+
+
+def tried_again(lesson: Lesson, idea: Idea) -> list[Lesson]:
+    """Discards of free-form changes that were open again and that this idea, with its code, was another look at."""
+    if not lesson.is_free_form:
+        return []
+    rows = lesson.project.lessons.current().filter(reopened__isnull=False, superseded_by=None, imported_from="")
+    rows = rows.filter(labels__contains=f" {FREE_FORM}").exclude(pk=lesson.pk)
+    mine, found = _said(idea, idea.candidate.diff.patch), []
+    for old in rows.select_related("experiment__candidate__diff").order_by("pk"):
+        candidate = old.experiment.candidate if old.experiment else None
+        if repeats(mine, Said(old.about, candidate.diff.patch if candidate else "")):
+            found.append(old)
+    return found
 
 
 def _by_title(words: str) -> str:
@@ -72,8 +86,10 @@ def refusal_of_code(idea: Idea, parent: str, tree: str, patch: str) -> Refusal |
     settled = Experiment.objects.refusing_rewrites() if own else Experiment.objects.refusing_repeats()
     if twin := settled.filter(candidate__in=others.filter(tree=tree)).first():
         return Refusal(f"exactly this code was measured on this head in {twin}", twin)
-    if idea.kind != Idea.Kind.CHANGE:
+    if not own:
         return None
+    if there := _there_already(idea, parent, patch):
+        return there
     held = [lesson.experiment_id for lesson in held_discards(project, parent) if lesson.is_free_form]
     alike = Q(candidate__in=others, candidate__idea__kind=Idea.Kind.CHANGE) | Q(pk__in=held)
     for earlier in settled.filter(alike).select_related("candidate__diff", "candidate__idea").order_by("pk"):
@@ -103,10 +119,19 @@ def _dead_end(idea: Idea, patch: str = "") -> Refusal | None:
 
 
 def _same_fingerprint(idea: Idea) -> Experiment | None:
-    """The experiment of any thread of the project that tests or tested exactly this on this head."""
+    """The experiment of any thread of the project that tests or tested exactly this on this head.
+
+    Of an idea in words on whatever head, but for a discard that no longer holds for this one: its time has come.
+    """
     twins = Idea.objects.filter(thread__project=idea.project, fingerprint=idea.fingerprint)
     twins = twins.exclude(pk=idea.pk).exclude(state=Idea.State.REFUSED)
-    return Experiment.objects.refusing_repeats().filter(candidate__idea__in=twins).first()
+    found = Experiment.objects.refusing_repeats().filter(candidate__idea__in=twins)
+    if idea.kind == Idea.Kind.CHANGE and found:
+        elsewhere = found.exclude(candidate__parent=idea.thread.head)
+        discards = Lesson.objects.filter(experiment__in=elsewhere).exclude(assumption={})
+        held = {lesson.pk for lesson in held_discards(idea.project, idea.thread.head)}
+        found = found.exclude(lesson__in=discards.exclude(pk__in=held))
+    return found.first()
 
 
 def _discarded(idea: Idea) -> Refusal | None:
@@ -134,6 +159,22 @@ def _same_words(idea: Idea) -> Refusal | None:
             experiment = _experiment(earlier)
             what = str(experiment) if experiment else f"idea {earlier.number} of {earlier.thread}"
             return Refusal(f"{likeness:.0%} alike: {what} tests or tested it on this head", experiment)
+    return None
+
+
+def _there_already(idea: Idea, head: str, patch: str) -> Refusal | None:
+    """A free-form change that says and does what one that the head stands on brought.
+
+    Not by words alone: leaving a change out is told in much the same. Not by code alone: a line may help twice.
+    """
+    mine = _said(idea, patch)
+    names = [step.technique for step in recipe_of(idea.project, head)]
+    for earlier in changes(idea.project, names).values():
+        before = _said(earlier, earlier.candidate.diff.patch)
+        likeness = repeats(mine, before)
+        if likeness and alike_in_words(mine.words, before.words) >= LIKE_WORDS:
+            experiment = _experiment(earlier)
+            return Refusal(f"{likeness:.0%} alike: {experiment or earlier} brought it, and the head has it", experiment)
     return None
 
 

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from research.researchers.llm.quoting import OPEN
+from research.researchers.llm.tools import EDITS
 from research.researchers.llm.wire import FormatError, Message, Tool, ToolCall
 
+EFFECTS = (-0.02, 0.0, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2)
 LOOKS = frozenset({"list_files", "read_file", "search", "lessons", "results", "log", "curve", "check"})
-EDITS = frozenset({"replace", "write_file"})
 
 
 def offered(messages: Sequence[Message], tools: Sequence[Tool], looks: int) -> tuple[Tool, ...]:
@@ -28,21 +29,44 @@ def offered(messages: Sequence[Message], tools: Sequence[Tool], looks: int) -> t
     worn = {name for (name, _), times in made.items() if times > 1}
     if sum(message.role == "assistant" for message in messages) >= looks:
         worn |= LOOKS
-    edits = {tool.name for tool in tools} & EDITS
+    edits = {tool.name for tool in tools}.intersection(EDITS)
     if edits and not any(message.name in edits and message.content.startswith(OPEN) for message in messages):
         return tuple(tool for tool in tools[:-1] if tool.name not in worn - edits)
     return tuple(tool for tool in tools[:-1] if tool.name not in worn) + tuple(tools[-1:])
 
 
-def within(tools: Sequence[Tool], paths: Sequence[str]) -> tuple[Tool, ...]:
-    """The tools with these paths as the only ones that an edit can name: small models make some up."""
+def within(
+    tools: Sequence[Tool], paths: Sequence[str], constants: Mapping[str, Mapping[str, float]]
+) -> tuple[Tool, ...]:
+    """The tools with these paths and constants as the only ones that an edit can name, and effects as steps of a scale.
+
+    Small models make paths up, and expect a gain of 1,837,900 %.
+    """
     path = {"type": "string", "enum": list(paths)}
-    return tuple(
-        replace(tool, parameters={**tool.parameters, "properties": {**tool.parameters["properties"], "path": path}})
-        if paths and tool.name in EDITS
-        else tool
-        for tool in tools
-    )
+    narrowed = []
+    for tool in tools:
+        parameters = tool.parameters
+        if tool.name == "set_constant":
+            if not any(constants.values()):
+                continue
+            parameters = {"anyOf": list(_settings(constants))}
+        elif paths and tool.name in EDITS:
+            parameters = {**parameters, "properties": {**parameters["properties"], "path": path}}
+        elif "expected_effect" in parameters["properties"]:
+            scale = {"enum": list(EFFECTS)}
+            parameters = {**parameters, "properties": {**parameters["properties"], "expected_effect": scale}}
+        narrowed.append(replace(tool, parameters=parameters))
+    return tuple(narrowed)
+
+
+def _settings(constants: Mapping[str, Mapping[str, float]]) -> Iterator[dict[str, Any]]:
+    """One schema for the whole numbers and one for the others of each file."""
+    for path, numbers in constants.items():
+        for kind, is_whole in (("integer", True), ("number", False)):
+            names = [name for name, value in numbers.items() if isinstance(value, int) == is_whole]
+            fields = {"path": {"enum": [path]}, "constant": {"enum": names}, "value": {"type": kind}}
+            if names:
+                yield {"type": "object", "properties": fields, "required": list(fields)}
 
 
 def arguments_of(call: ToolCall) -> str:

@@ -15,6 +15,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
+from research.researchers.llm.tools import EDITS
 from research.researchers.llm.wire import ModelSpec
 
 ROLES = ("propose", "implement", "review")
@@ -85,9 +86,7 @@ def _spec(table: Mapping[str, Any], where: str) -> ModelSpec:
         raise ModelsError(f"{where}: prices and sizes of {table['name']} must be numbers") from error
     if not all(values[name].is_finite() and values[name] >= 0 for name in PRICES if values.get(name) is not None):
         raise ModelsError(f"{where}: prices of {table['name']} must be numbers, and not negative")
-    values["roles"] = tuple(values.get("roles", ROLES))
-    if odd := sorted(set(values["roles"]) - set(ROLES)):
-        raise ModelsError(f"{where}: {table['name']} has the role {odd[0]!r}; there are {', '.join(ROLES)}")
+    values |= {name: _names(table, name, every, where) for name, every in (("roles", ROLES), ("edits", EDITS))}
     spec = ModelSpec(**values)
     if not 0 < spec.reply_tokens < spec.context_tokens:
         raise ModelsError(f"{where}: reply_tokens of {spec.name} must be above 0 and below context_tokens")
@@ -100,15 +99,23 @@ def _spec(table: Mapping[str, Any], where: str) -> ModelSpec:
     return spec
 
 
+def _names(table: Mapping[str, Any], field: str, every: tuple[str, ...], where: str) -> tuple[str, ...]:
+    """A list of known names; all of them where it is not given."""
+    given = tuple(table.get(field) or every)
+    if odd := [name for name in given if name not in every]:
+        raise ModelsError(f"{where}: {table['name']} has {odd[0]!r} in {field}; known are {', '.join(every)}")
+    return given
+
+
 def _check_types(values: Mapping[str, Any], where: str) -> None:
     """What a TOML file can get wrong; names and sizes are read apart."""
     kinds: dict[str, tuple[type, ...]] = {
         "name": (str,), "model": (str,), "base_url": (str,), "key_variable": (str,), "roles": (list, tuple),
-        "tools": (bool,), "extra": (dict,), "timeout_seconds": (int, float), "schema": (str,),
+        "edits": (list, tuple), "tools": (bool,), "extra": (dict,), "timeout_seconds": (int, float), "schema": (str,),
     }  # fmt: skip
     for name, kind in kinds.items():
         if name in values and (not isinstance(values[name], kind) or (kind == (int, float) and not values[name] > 0)):
-            words = {bool: "true or false", dict: "a table", list: "a list of roles", str: "a text"}
+            words = {bool: "true or false", dict: "a table", list: "a list of names", str: "a text"}
             raise ModelsError(f"{where}: {name} of a model must be {words.get(kind[0], 'a number above 0')}")
     if values.get("schema", "json_schema") not in SCHEMAS:
         raise ModelsError(f"{where}: schema of a model must be one of {', '.join(SCHEMAS)}")

@@ -6,7 +6,7 @@ told and recorded; arguments that cannot be read are told, and counted by the co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from research.researchers.llm.workspace import NotThere, ToolRefused, Workspace
 
 MALFORMED = "That is not what was asked for: "  # begins the answer to a call that cannot be read
 LONGEST_ANSWER = 16_000  # characters
-EDITS = ("replace", "write_file")
+EDITS = ("replace", "write_file", "set_constant")
 Answer = IdeaAnswer | ChangeAnswer | ReviewAnswer
 
 
@@ -65,6 +65,8 @@ EDIT = (
           old=TEXT, new=TEXT),
     _tool("write_file", "Write a whole file, new or in the place of the old one.", ("path", "text"), path=TEXT,
           text=TEXT),
+    _tool("set_constant", "Give an upper-case constant that holds a number another value.", ("constant", "value"),
+          constant=TEXT, value={"type": "number"}, path=TEXT),
     _tool("check", "Look whether the files as they are now can run."),
 )  # fmt: skip
 FINISH = {
@@ -74,9 +76,10 @@ FINISH = {
 }
 
 
-def tools_for(purpose: str) -> tuple[Tool, ...]:
-    """The tools of a session of this purpose; the last one finishes it."""
-    return (*LOOK, *(EDIT if purpose == "implement" else ()), FINISH[purpose])
+def tools_for(purpose: str, edits: Collection[str] = EDITS) -> tuple[Tool, ...]:
+    """The tools of a session of this purpose, of the edits only these; the last one finishes it."""
+    changing = (tool for tool in EDIT if tool.name in edits or tool.name not in EDITS)
+    return (*LOOK, *(changing if purpose == "implement" else ()), FINISH[purpose])
 
 
 def perform(call: ToolCall, workspace: Workspace, desk: Desk, quotas: Quotas, purpose: str) -> Outcome:
@@ -151,12 +154,22 @@ def _act(name: str, given: Mapping[str, Any], workspace: Workspace, desk: Desk) 
 def _edit(name: str, given: Mapping[str, Any], workspace: Workspace) -> str:
     if name == "replace":
         return workspace.replace(_text(given, "path"), _text(given, "old"), _text(given, "new"))
+    if name == "set_constant":
+        path = _text(given, "path") if "path" in given else ""
+        return workspace.set_constant(_text(given, "constant"), _number(given, "value"), path)
     return workspace.write(_text(given, "path"), _text(given, "text"))
 
 
 def _text(given: Mapping[str, Any], name: str) -> str:
     if not isinstance(found := given.get(name), str):
         raise FormatError(f"{name} must be a text")
+    return found
+
+
+def _number(given: Mapping[str, Any], name: str) -> float:
+    found = given.get(name)
+    if isinstance(found, bool) or not isinstance(found, int | float) or not abs(found) < 1e300:
+        raise FormatError(f"{name} must be a number")
     return found
 
 

@@ -90,6 +90,7 @@ class ModelSpec:
     tools: bool = True  # False: tool calls are asked for as JSON in text, held to a schema where the endpoint can
     schema: str = "json_schema"  # how it is told the schema; json_object: as llama-cpp-python; none: not at all
     looks: int = 12  # without tool calls: replies that may look around, before only edits and the end are offered
+    edits: tuple[str, ...] = ("replace", "write_file", "set_constant")  # tools by which it may change files
     extra: Mapping[str, Any] = field(default_factory=dict)  # more fields of the request body
 
     @property

@@ -6,6 +6,8 @@ that takes a session over has the same files as the one that died.
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import re
 import time
 import warnings
@@ -14,6 +16,8 @@ from fnmatch import fnmatch
 from pathlib import PurePosixPath
 
 from benchmarks.catalogue import Sources
+from benchmarks.edits import constant
+from benchmarks.syntax import parse
 from research.researchers.llm.wire import FormatError
 
 LARGEST_FILE = 200_000  # characters
@@ -70,6 +74,33 @@ class Workspace:
             raise NotThere(f"old stands {times} times in {path}, not once; give more lines around it, exactly")
         return self._keep(path, text.replace(old, new))
 
+    def editable_paths(self) -> list[str]:
+        return [path for path in sorted(self.sources) if self._may_edit(path)]
+
+    def constants(self) -> dict[str, dict[str, float]]:
+        """path -> upper-case name -> value, of the numbers that the modules of editable files set."""
+        found = {path: _numbers(text) for path, text in self.sources.items() if self._may_edit(path)}
+        return {path: numbers for path, numbers in found.items() if numbers}
+
+    def set_constant(self, name: str, value: float, path: str = "") -> str:
+        """Give a constant another number. `path` only where several files have one of that name."""
+        places = {at: numbers[name] for at, numbers in self.constants().items() if name in numbers}
+        if path:
+            self._text(self._allowed(path))
+        elif len(places) > 1:
+            raise NotThere(f"{name} stands in {', '.join(places)}; say which by path")
+        at = path or next(iter(places), "")
+        if at not in places:
+            raise NotThere(f"there is no constant {name[:60]!r} that holds a number{f' in {path}' if path else ''}")
+        before = places[at]
+        if isinstance(before, int) and value != int(value):
+            raise NotThere(f"{name} is a whole number, {before}; {value:g} is none")
+        given = int(value) if isinstance(before, int) else float(value)
+        if given == before:
+            raise NotThere(f"{name} is {before} already")
+        self._keep(at, constant(self.sources[at], name, given))
+        return f"{name} in {at} is {given!r} now; it was {before!r}"
+
     def write(self, path: str, text: str) -> str:
         """A whole file, new or in the place of the old one."""
         self._allowed(path)
@@ -99,6 +130,12 @@ class Workspace:
             raise ToolRefused(f"there is no file {path[:120]!r} here; there are {', '.join(sorted(self.sources))}")
         return self.sources[path]
 
+    def _may_edit(self, path: str) -> bool:
+        try:
+            return bool(self._allowed(path))
+        except ToolRefused:
+            return False
+
     def _allowed(self, path: str) -> str:
         """The path, where it may be edited."""
         pure = PurePosixPath(path)
@@ -115,6 +152,23 @@ class Workspace:
         ):
             raise ToolRefused(f"{path[:120]} would be a file and a folder at once")
         return path
+
+
+def _numbers(text: str) -> dict[str, float]:
+    """The upper-case constants of a module that hold a plain number; none where it is no valid Python."""
+    try:
+        body = parse(text).body
+    except SyntaxError:
+        return {}
+    found: dict[str, float] = {}
+    for node in body:
+        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
+            name = node.targets[0].id
+            with contextlib.suppress(ValueError):
+                value = ast.literal_eval(node.value)
+                if name.isupper() and isinstance(value, int | float) and not isinstance(value, bool):
+                    found[name] = value
+    return found
 
 
 def _matcher(pattern: str) -> tuple[Callable[[str], object], str]:

@@ -11,10 +11,9 @@ from collections import deque
 import harness
 import torch
 import torch.nn.functional as F
+from data import Loader
 from model import build
 from optim import build_optimizer, learning_rate
-
-from data import Loader
 
 BATCH_TOKENS = 2**19  # a step
 DEVICE_ROWS = 64  # rows a pass; a step is as many passes as it takes
