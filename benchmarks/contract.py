@@ -73,7 +73,7 @@ class Preset:
     data: str = ""
     check: str = ""
     screen_preset: str = ""  # the preset whose trials screen; empty: this one
-    seeds: int = 0  # paired seeds that its public rule asks for; 0: the project's rule decides
+    seeds: int = 5  # fresh paired seeds on which a campaign holds its champion against the start at its end
     constants: Constants = field(default_factory=dict, hash=False)  # set in a start's files when a project begins
 
 
@@ -326,6 +326,8 @@ def _values(record: type[Lane] | type[Preset], what: str, body: Mapping[str, Any
 def _checked(preset: Preset, presets: Mapping[str, Preset], path: Path) -> None:
     if not 0 < preset.budget_seconds < math.inf or preset.clock not in ("cpu", "wall"):
         raise ContractError(f"{path.name}: preset {preset.name} needs budget_seconds > 0 and clock 'cpu' or 'wall'")
+    if preset.seeds < 1:
+        raise ContractError(f"{path.name}: preset {preset.name} has seeds = {preset.seeds}; it must be 1 or more")
     for key in ("check", "screen_preset"):
         other = getattr(preset, key)
         alike = [n for n, p in presets.items() if (p.lane, p.vocabulary) == (preset.lane, preset.vocabulary)]

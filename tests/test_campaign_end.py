@@ -63,7 +63,7 @@ def test_an_ablation_is_measured_after_the_closing_pairs_and_goes_on_after_a_sto
     said = summary(project)
     assert [row["label"] for row in said["ablation"]] == ["alpha", "beta"]
     assert [row["loss"]["pairs"] for row in said["ablation"]] == [6, 6] and not running.exists()
-    assert len(said["closing_pairs"]) == campaign.CLOSING_PAIRS and project.state == Project.State.FINISHED
+    assert len(said["closing_pairs"]) == project.sizes.seeds == 5 and project.state == Project.State.FINISHED
     ablations = Experiment.objects.filter(purpose=Experiment.Purpose.ABLATION)
     assert ablations.count() == 2 and sum(each.trials.count() for each in ablations) == 24, "nothing was run twice"
 

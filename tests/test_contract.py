@@ -54,6 +54,7 @@ def test_what_does_not_exist_is_answered_with_what_does() -> None:
         ("budget_seconds = 1.0", "budget_seconds = 0", "budget_seconds > 0"),
         ("budget_seconds = 1.0", "budget_seconds = nan", "budget_seconds > 0"),
         ("budget_seconds = 1.0", 'budget_seconds = "7"', "budget_seconds = '7'; it must be float"),
+        ("noise_pairs = 6", "noise_pairs = 6\nseeds = 0", "seeds = 0; it must be 1 or more"),
         ("noise_pairs = 6", "noise_pairs = 6.5", "noise_pairs = 6.5; it must be int"),
         ("side_by_side = true", "side_by_side = 1", "side_by_side = 1; it must be bool"),
         ('clock = "cpu"', 'clock = "moon"', "clock 'cpu' or 'wall'"),

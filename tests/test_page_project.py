@@ -307,6 +307,18 @@ def test_each_field_says_what_is_wrong_with_it(
     assert Project.objects.count() == 1
 
 
+def test_sizes_of_another_lane_say_what_they_lack_and_their_starts(mia: Client, db: None) -> None:
+    page = text_of(mia, "/projects/new/?benchmark=nanochat")
+    assert (
+        "Not yet: nanochat has no data for gpu-60s yet: run `python -m benchmarks.nanochat prepare --preset gpu-60s`"
+        in page
+    )
+    assert "Not yet: no machine with a GPU has been attached in the last day" in page
+    assert "modern (gpu)" in page and "vanilla (cpu, gpu)" in page
+    response = mia.post("/projects/new/", form(benchmark="nanochat", preset="cpu", start="modern"))
+    assert response.status_code == 422 and "cpu has no start modern; choose vanilla." in response.content.decode()
+
+
 def test_only_an_admin_may_begin_in_single_person_mode(client_of, mia: Client, toy: None) -> None:  # type: ignore[no-untyped-def]
     mia.post("/projects/new/", form(single_person="on"))
     assert not Project.objects.get().single_person

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from research.validation import simulate, simulate_screens
 from research.validation.effects import relative_gain
 from research.validation.fidelity import Point, relate, spearman
 from research.validation.records import Direction, Evidence, NoiseFloor, PairedScore, Relation, Rule, Screening, Stage
@@ -113,3 +114,14 @@ def test_gains_of_two_presets_are_never_averaged() -> None:
     screens = evidence([50.0], Screening("short", SHORT))
     assert relative_gain(screens, RULE) == pytest.approx((0.5, 0.02, 1))
     assert relative_gain(replace(screens, pairs=(*screens.pairs, confirm)), RULE) == pytest.approx((0.1, 0.1, 1))
+
+
+def test_screening_elsewhere_costs_less_and_merges_nothing_false() -> None:
+    world = simulate_screens.WORLDS[0]
+    found = simulate_screens.compare(simulate.World(), world, RULE, campaigns=6, candidates=100, seed=3)
+    own, apart, learned = found.values()
+    assert apart.device < 0.8 * own.device and learned.device < 0.8 * own.device
+    assert max(each.false_merges for each in found.values()) <= 0.5
+    assert apart.true_merges >= 0.5 * own.true_merges
+    assert simulate_screens.agreement(simulate.World(), world, seed=1) > 0.9
+    assert abs(simulate_screens.agreement(simulate.World(), simulate_screens.WORLDS[3], seed=1)) < 0.1

@@ -21,6 +21,7 @@ from runners import device
 from runners.sandbox import Sandbox, SandboxBroken
 
 CLIMBMIX = "climbmix"  # the data of `official`
+INTERRUPTED = 130  # as a shell says it
 
 
 def main() -> int:
@@ -46,6 +47,9 @@ def main() -> int:
     options = parser.parse_args()
     try:
         return {"prepare": run_prepare, "train": run_train, "evaluate": run_evaluate}[options.command](options)
+    except KeyboardInterrupt:
+        print("stopped" + "; the same command goes on from here" * (options.command == "prepare"), file=sys.stderr)
+        return INTERRUPTED
     except (ContractError, DataError, SandboxBroken, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -10,6 +10,7 @@ again here, for arrays of campaigns; `tests/test_validation_simulate.py` holds i
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Self
 
 import numpy as np
@@ -153,10 +154,23 @@ def shipped_bars(rule: Rule, candidates: int) -> Bars:
 
 def funnel(draws: Draws, rule: Rule, bars: Bars) -> Merges:
     """Screen, extend, confirm under a rule, one candidate after the other; `bars` sees t and the discoveries."""
+    sigma = floors(draws, draws.world.sigma_pair)
+    early = draws.pairs(rule.screen_pairs + rule.extend_pairs)
+    passed, trials = screened(early, rule, sigma[:, None], rule.extend_sigma * sigma[:, None])
+    return confirm(draws, draws.pairs(rule.looks[-1]), rule, bars, sigma, passed, trials)
+
+
+def floors(draws: Draws, sigma_pair: float) -> Array:
+    """The sigma of a pair that each campaign's noise floor says."""
+    found: Array = sigma_pair * np.sqrt(draws.random.chisquare(FLOOR_PAIRS, len(draws.gains)) / FLOOR_PAIRS)
+    return found
+
+
+def confirm(
+    draws: Draws, pairs: Array, rule: Rule, bars: Bars, sigma: Array, confirmed: Flags, trials: Ints
+) -> Merges:  # fmt: skip
+    """What becomes of the candidates that screening let through, and of what each measured before cost in trials."""
     campaigns, candidates = draws.gains.shape
-    sigma = draws.world.sigma_pair * np.sqrt(draws.random.chisquare(FLOOR_PAIRS, campaigns) / FLOOR_PAIRS)
-    confirmed, trials = _screened(draws, rule, sigma[:, None])
-    pairs = draws.pairs(rule.looks[-1])
     log_e, stop = _looks(pairs, rule, sigma)
     best = np.maximum.accumulate(log_e, axis=-1)
     reachable = np.take_along_axis(best, stop[..., None], axis=-1)[..., 0]
@@ -179,14 +193,13 @@ def funnel(draws: Draws, rule: Rule, bars: Bars) -> Merges:
     return Merges(merged, trials + np.where(confirmed, 2 * count, 0), mean, shrunk)
 
 
-def _screened(draws: Draws, rule: Rule, sigma: Array) -> tuple[Flags, Ints]:
+def screened(early: Array, rule: Rule, sigma: Array, hurdle: Array) -> tuple[Flags, Ints]:
     """Which candidates reach confirmation, and the trials that this took."""
-    early = draws.pairs(rule.screen_pairs + rule.extend_pairs)
     first = early[..., : rule.screen_pairs].mean(axis=-1)
     every = early.mean(axis=-1)
     clear = first >= rule.clear_sigma * sigma
     extended = (first >= 0) & ~clear
-    passed = clear | (extended & (every > 0) & (every >= rule.extend_sigma * sigma))
+    passed = clear | (extended & (every > 0) & (every >= hurdle))
     return passed, 2 * rule.screen_pairs + 2 * rule.extend_pairs * extended.astype(np.int64)
 
 
@@ -198,7 +211,7 @@ def _looks(pairs: Array, rule: Rule, sigma: Array) -> tuple[Array, Ints]:
         total = sums[..., look - 1]
         u = np.clip(total / np.sqrt(look * squares[..., look - 1]), -1 + 1e-12, 1 - 1e-12)
         place = np.arctanh(u)
-        curve = stats.log_e_curve(np.tanh(GRID), look, rule.effects) + math.log(1 - rule.censored_share)
+        curve = _curve(look, rule.effects) + math.log(1 - rule.censored_share)
         log_e = np.interp(place, GRID, curve)
         stop = np.interp(-place, GRID, curve) >= math.log(rule.worse_bar)
         if look >= rule.futility_from:
@@ -208,6 +221,12 @@ def _looks(pairs: Array, rule: Rule, sigma: Array) -> tuple[Array, Ints]:
         logs.append(log_e)
         stops.append(stop)
     return np.stack(logs, axis=-1), np.argmax(np.stack(stops, axis=-1), axis=-1)
+
+
+@lru_cache(maxsize=256)
+def _curve(look: int, effects: tuple[float, ...]) -> Array:
+    """log of the e-value along GRID: a fiftieth of a second each, and every play needs the same ones."""
+    return stats.log_e_curve(np.tanh(GRID), look, effects)
 
 
 def keep_if_better(draws: Draws, seeds: int = 1) -> Merges:

@@ -46,6 +46,7 @@ class Size:
     pair_seconds: float
     measured: int  # trials that `pair_seconds` was measured on; 0: an estimate
     floors: list[NoiseFloor]  # of classes of machines that are attached
+    lacks: list[str]  # what must come before it can run: a line each
 
     @property
     def trial(self) -> str:
@@ -131,6 +132,9 @@ class ProjectForm(forms.Form):
     def clean(self) -> dict[str, Any]:
         """The rule has its target where it needs one; a target beside another rule is left alone."""
         chosen: dict[str, Any] = super().clean() or self.cleaned_data
+        preset, start = chosen.get("preset"), chosen.get("start")
+        if preset and start and start not in (starts := self.contract.lane_of(preset).starts):
+            self.add_error("start", f"{preset} has no start {start}; choose {' or '.join(starts)}.")
         if "rule" in chosen and "target" in chosen:
             chosen["target"] = chosen["target"] if RULES[chosen["rule"]].needs_target else None
             try:
@@ -163,7 +167,8 @@ class ProjectForm(forms.Form):
     @property
     def sizes(self) -> list[Size]:
         """The presets with their costs: measured where trials of this size have run here."""
-        classes = Machine.objects.filter(seen__gt=timezone.now() - RECENT).values("machine_class")
+        machines = Machine.objects.filter(seen__gt=timezone.now() - RECENT)
+        classes, devices = machines.values("machine_class"), {kind for machine in machines for kind in machine.devices}
         found = []
         for name, preset in self.contract.presets.items():
             results = Result.objects.filter(
@@ -175,7 +180,8 @@ class ProjectForm(forms.Form):
             )
             seconds = seen["seconds"] or seconds_a_pair(preset.budget_seconds)
             rule = rule_for(self.contract, name)  # the default one: what the others cost, their own line says
-            found.append(Size(preset, rule, seconds, seen["trials"], list(floors.order_by("-measured")[:3])))
+            lacks = [line for line in (self._no_data(preset), _no_device(preset, devices)) if line]
+            found.append(Size(preset, rule, seconds, seen["trials"], list(floors.order_by("-measured")[:3]), lacks))
         return found
 
     @property
@@ -197,21 +203,27 @@ class ProjectForm(forms.Form):
         return [(self[name], label) for name, label in labels.items()]
 
     def _data(self, preset: Preset) -> str:
-        try:
-            return data_id(self.contract.name, preset)
-        except DataError:
-            return ""
+        return "" if self._no_data(preset) else data_id(self.contract.name, preset)
 
-    @property
-    def missing(self) -> str:
-        """Which command prepares the data of the chosen preset, where there is none."""
-        chosen = self["preset"].value()
-        preset = self.contract.presets.get(chosen) or next(iter(self.contract.presets.values()))
+    def _no_data(self, preset: Preset) -> str:
+        """Which command prepares the data of a preset, where there is none."""
         try:
             data_id(self.contract.name, preset)
         except DataError as error:
             return str(error)
         return ""
+
+    @property
+    def missing(self) -> str:
+        """The same of the first preset, where no preset has data."""
+        said = [self._no_data(preset) for preset in self.contract.presets.values()]
+        return said[0] if all(said) else ""
+
+
+def _no_device(preset: Preset, devices: set[str]) -> str:
+    if preset.device == "cpu" or preset.device in devices:
+        return ""
+    return "no machine with a GPU has been attached in the last day"
 
 
 def new(request: HttpRequest) -> HttpResponse:

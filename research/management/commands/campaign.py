@@ -34,7 +34,6 @@ from research.researchers.llm.models import HOW, ModelsError
 from research.validation.named import DEFAULT, RULES, RuleError
 from runners.supervisor import Supervisor
 
-CLOSING_PAIRS = 5
 TICK_SECONDS = 1.0
 
 
@@ -211,8 +210,8 @@ class Run:
             number=self.project.next_experiment_number(), rule=self.project.rule,
             baseline_commit=self.project.start_commit, candidate_commit=self.project.champion,
         )  # fmt: skip
-        planned = 0
-        while (missing := CLOSING_PAIRS - len(closing_scores(self.project)[2])) > 0 and planned < 2 * CLOSING_PAIRS:
+        planned, wanted = 0, self.project.sizes.seeds
+        while (missing := wanted - len(closing_scores(self.project)[2])) > 0 and planned < 2 * wanted:
             planned += missing  # the first time all, then what machines lost
             experiment.plan("closing", planned)
             self.until(experiment.is_idle, "closing")
@@ -277,4 +276,4 @@ class Run:
         return 2 * median(seconds) if seconds else 2 * sizes.budget_seconds + USUAL_OVERHEAD
 
     def closing_seconds(self) -> float:
-        return CLOSING_PAIRS * self.pair_seconds()
+        return self.project.sizes.seeds * self.pair_seconds()

@@ -11,13 +11,14 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from research.models import NoiseFloor, Project, Result
-from research.validation import simulate, stats
+from research.validation import simulate, simulate_screens, stats
 from research.validation.named import CENSORED_SHARE
 from research.validation.records import Direction, Rule
 
 SEED = 20_261_123
 NULL_STREAMS, NULL_LOOKS = 4_000, tuple(range(4, 41, 2))
 CAPS = (1.5, 0.5, -0.5)  # sd of a log time: 7, 31 and 69 % of runs hit it
+SCREENED = 10  # campaigns that are played once with two presets
 LONG = 2_000  # candidates of the long campaigns
 SHOWN = ("false_merges", "true_merges", "trials", "power", "fdp", "share_with_merge")
 
@@ -60,6 +61,10 @@ class Command(BaseCommand):
             self.stdout.write(f"{name}\n  {'rule':22}" + "".join(f"{column:>17}" for column in SHOWN))
             for rule, tally in tallies.items():
                 self.stdout.write(f"  {rule:22}" + "".join(f"{tally[column]!s:>17}" for column in SHOWN))
+        for name, plays in result["screens"].items():
+            self.stdout.write(f"screened apart, {name}: gains of both presets correlate by {plays['agreement']}")
+            for play, found in list(plays.items())[1:]:
+                self.stdout.write(f"  {play:22}" + "".join(f"{key} {value:<9g}" for key, value in found.items()))
         self.stdout.write(f"long campaigns: {result['long']}")
         self.stdout.write(f"null streams that ever reach e >= 20: {result['p_e_ge_20']:.4f}")
         for cap, share in result["p_capped_e_ge_20"].items():
@@ -69,6 +74,18 @@ class Command(BaseCommand):
 def run(rule: Rule, worlds: tuple[simulate.World, ...], campaigns: int, candidates: int, seed: int) -> dict[str, Any]:
     played = {world.name: simulate.compare(world, rule, campaigns, candidates, seed) for world in worlds}
     shipped = simulate.shipped_bars(rule, LONG)
+    screens = {
+        world.name: {
+            "agreement": float(f"{simulate_screens.agreement(worlds[0], world, seed):.3g}"),
+            **{
+                name: {column: float(f"{value:.4g}") for column, value in asdict(found).items()}
+                for name, found in simulate_screens.compare(
+                    worlds[0], world, rule, max(1, campaigns // SCREENED), candidates, seed
+                ).items()
+            },
+        }
+        for world in simulate_screens.WORLDS
+    }
     times = replace(rule, censored_share=CENSORED_SHARE)
     draws = simulate.draw(worlds[0], max(1, campaigns // 5), LONG, seed)
     long = simulate.tally(draws, simulate.funnel(draws, rule, shipped))
@@ -85,6 +102,7 @@ def run(rule: Rule, worlds: tuple[simulate.World, ...], campaigns: int, candidat
         },
         "long": {"candidates": LONG, "campaigns": len(draws.gains), **rounded(long)},
         "worlds": tables,
+        "screens": screens,
         "settings": {
             "campaigns": campaigns, "candidates": candidates, "seed": seed, "alpha": rule.alpha,
             "gamma": f"(t + {stats.GAMMA_SHIFT})^-{stats.GAMMA_POWER}", "looks": rule.looks,
