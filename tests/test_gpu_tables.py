@@ -127,3 +127,17 @@ def naive_followers(row: list[int], length: int) -> list[int]:
         earlier = [p for p in range(at) if padded[p : p + length] == here]
         found.append(row[earlier[-1] + 1] if earlier else 0)
     return found
+
+
+def test_the_z_loss_has_the_gradient_of_what_it_adds():
+    with play.loaded(play.changed(CATALOGUE["z_loss"], "modern", weight=0.01)) as modules:
+        train = modules["train"]
+        scores = torch.randn(6, play.VOCABULARY, dtype=torch.float64, requires_grad=True)
+        targets = torch.randint(play.VOCABULARY, (6,))
+        losses, gradient = train.capped_cross_entropy(scores.detach().float(), targets)
+        capped = train.SOFTCAP * torch.tanh(scores / train.SOFTCAP)
+        total = capped.logsumexp(dim=-1)
+        wanted = total - capped.gather(-1, targets.unsqueeze(-1)).squeeze(-1) + 0.01 * total.square()
+        wanted.sum().backward()
+        assert torch.allclose(losses, wanted.float(), atol=1e-4)
+        assert scores.grad is not None and torch.allclose(gradient, scores.grad.float(), atol=1e-4)

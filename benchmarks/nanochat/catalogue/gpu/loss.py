@@ -53,15 +53,11 @@ def first_byte(sources: Sources, tunables: Tunables) -> Sources:
 
 
 def z_loss(sources: Sources, tunables: Tunables) -> Sources:
-    train = edits.before(
-        sources["train.py"], "gradient = (weights / total - is_target.float()) * (...", """
+    lines = """
         losses = losses + Z_WEIGHT * total.log().square()
-        """, "capped_cross_entropy",
-    )  # fmt: skip
-    train = edits.swap(
-        train, "(weights / total - is_target.float())",
-        "(weights / total * (1 + 2 * Z_WEIGHT * total.log()) - is_target.float())", "capped_cross_entropy",
-    )  # fmt: skip
+        gradient = gradient + 2 * Z_WEIGHT * total.log() * weights / total * (4 * half * (1 - half))
+    """
+    train = edits.before(sources["train.py"], "return losses.squeeze(-1)...", lines, "capped_cross_entropy")
     train = edits.new_constant(train, "Z_WEIGHT", tunables["weight"], "of the square of the log of the normaliser")
     return sources | {"train.py": train}
 

@@ -30,6 +30,8 @@ def fused_cross_entropy(sources: Sources, tunables: Tunables) -> Sources:
     )  # fmt: skip
     for name in ("HeadLoss", "capped_cross_entropy"):
         train = without_definition(train, name)
+    if "math." not in train and edits.has(train, "import math"):
+        train = without(train, "import math", "")
     train = edits.replace(train, "LOSS_ROWS = ...", f"CHUNK_ROWS = {tunables['rows']}  # scores in memory at a time")
     train = edits.new_import(train, "from softcap_cross_entropy import linear_softcap_cross_entropy")
     return with_file(sources, "softcap_cross_entropy.py") | {"train.py": train}
