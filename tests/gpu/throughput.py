@@ -163,7 +163,7 @@ def _started(options: argparse.Namespace, programs: list[Variant], folder: Path)
 
 def _tokens(options: argparse.Namespace, folder: Path, vocabulary: int) -> Path:
     if options.data:
-        return options.data / "train.bin"
+        return Path(options.data) / "train.bin"
     draw = np.random.default_rng(1)
     ranks = np.exp(draw.uniform(0, np.log(vocabulary), 100_000 if options.tiny else RANDOM_TOKENS))  # Zipf's law
     ranks.astype(np.uint16).tofile(folder / "train.bin")
