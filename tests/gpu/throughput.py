@@ -57,6 +57,7 @@ class Arm:
 
     def ready(self) -> None:
         self.start = self._reply()
+        print(f"{self.program.name}: {self.error or self.start}", file=sys.stderr, flush=True)
 
     def train(self, steps: int) -> None:
         self._ask(steps=steps)
@@ -148,23 +149,21 @@ def measure(options: argparse.Namespace, programs: list[Variant]) -> dict[str, A
 
 
 def _started(options: argparse.Namespace, programs: list[Variant], folder: Path) -> list[Arm]:
-    """Arms that have compiled; one after another, since what tunes itself by timing must have the GPU for itself."""
+    """Arms that have compiled, `--together` at a time: what tunes itself by timing should have the GPU for itself."""
     tokens = _tokens(options, folder, programs[0].constant("VOCAB_SIZE"))
-    arms = []
-    for program in programs:
+    arms: list[Arm] = []
+    for number, program in enumerate(programs):
         arms.append(Arm(program, tokens, options, folder))
-        if not options.together:
-            arms[-1].ready()
-            print(f"{program.name}: {arms[-1].error or arms[-1].start}", file=sys.stderr, flush=True)
-    if options.together:
-        for arm in arms:
-            arm.ready()
+        if number >= options.together - 1:
+            arms[number - options.together + 1].ready()
+    for arm in arms[max(0, len(arms) - options.together + 1) :]:
+        arm.ready()
     return arms
 
 
 def _tokens(options: argparse.Namespace, folder: Path, vocabulary: int) -> Path:
     if options.data:
-        return options.data / "train.bin"
+        return Path(options.data) / "train.bin"
     draw = np.random.default_rng(1)
     ranks = np.exp(draw.uniform(0, np.log(vocabulary), 100_000 if options.tiny else RANDOM_TOKENS))  # Zipf's law
     ranks.astype(np.uint16).tofile(folder / "train.bin")
@@ -184,7 +183,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--limit", type=float, default=480.0, help="seconds after which no round begins")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--tiny", action="store_true", help="two layers of 64 channels, 64 positions")
-    parser.add_argument("--together", action="store_true", help="compile all arms at once: faster, less fair")
+    parser.add_argument("--together", type=int, default=1, help="arms that compile at a time: sooner ready, less fair")
     parser.add_argument("--profile", action="store_true", help="list the kernels of two more steps")
     options = parser.parse_args(arguments)
     try:
