@@ -6,14 +6,15 @@ import json
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.test import Client
 
 from research.loop import fidelity, noise, screens
 from research.loop.advance import advance_project_until_idle
 from research.loop.memory import noise_floor
 from research.management.summary import summary
-from research.models import DataUse, Experiment, Machine, NoiseFloor, NotMergeable, Project, Thread
+from research.models import DataUse, Experiment, Machine, NoiseFloor, NotMergeable, Project, Role, Thread
 from research.validation.records import Evidence
-from tests.cast import SIGMA, World, begin, focus, go, running, step
+from tests.cast import SIGMA, World, begin, focus, go, person, running, step
 
 pytestmark = pytest.mark.django_db
 
@@ -118,7 +119,7 @@ def test_a_rule_without_screening_needs_no_second_floor(two: World) -> None:
 
 
 def test_the_command_says_what_is_known_and_asks_for_more(
-    two: World, thread: Thread, capsys: pytest.CaptureFixture[str]
+    two: World, thread: Thread, client: Client, capsys: pytest.CaptureFixture[str]
 ) -> None:
     measure_noise(thread.project, two)
     focus(thread, "delta")
@@ -132,5 +133,8 @@ def test_the_command_says_what_is_known_and_asks_for_more(
     found = json.loads(capsys.readouterr().out)
     assert found["points"][0]["label"] == "delta" and found["relation"] is None and found["being_measured"] == 0
     assert summary(thread.project)["fidelity_points"] == found["points"]
+    client.force_login(person("mira", Role.MEMBER))
+    page = client.get("/p/question/worth/").content.decode()
+    assert "a correlation is read from 10 on" in page and "delta: " in page
     with pytest.raises(CommandError, match="no project named 'nobody'; there are: question"):
         call_command("fidelity", "nobody")

@@ -106,7 +106,7 @@ class Evaluator:
 
         No data and no clock are handed out, and what it prints is dropped. Whether a cache is there now. Meant to run
         beside a trial of another commit only where an A/A shows that this leaves its timing alone
-        (`python -m tests.gpu.beside`); the caller keeps the sandbox on cores that the trial does not use.
+        (`python -m tests.gpu.beside`): both need room on the device, and the caller keeps the sandbox on other cores.
         """
         judge = self._judge  # one that runs; it may be in use, and another one would end it
         if task.caches is None or judge is None or judge.gpu != _gpu(task, box):

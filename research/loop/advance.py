@@ -37,6 +37,7 @@ from research.loop import (
     merge,
     noise,
     propose,
+    transfer,
 )
 from research.models import Project, Thread
 
@@ -116,6 +117,8 @@ def advance_project_until_idle(pk: int) -> None:
     champion.step(project)
     ablate.step(project)
     fidelity.step(project)
+    transfer.step(project)
+    judge.rivals(project)
     measure.enforce_budget(project)
 
 

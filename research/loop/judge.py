@@ -36,6 +36,12 @@ def replicates(project: Project) -> bool:
     return any(judge_replicate(experiment) for experiment in running.order_by("pk"))
 
 
+def rivals(project: Project) -> bool:
+    """End a comparison with a tree from elsewhere whose pairs are complete: the same rule, and no merge."""
+    running = project.experiments.running().filter(purpose=Experiment.Purpose.RIVAL)
+    return any([judge_replicate(experiment) for experiment in running.order_by("pk")])
+
+
 def judge_replicate(experiment: Experiment) -> bool:
     record_observations(experiment)
     evidence, rule = gather(experiment), Rule.from_json(experiment.rule)

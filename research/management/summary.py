@@ -9,6 +9,7 @@ from django.db.models import Count, Q, Sum
 
 from research.loop.account import tried
 from research.loop.beside import calibrations, combinations, interactions
+from research.loop.parts import split_json, split_of
 from research.loop.screens import points_of, relation_of
 from research.management.waste import waste
 from research.models import Call, Experiment, Lease, MergeRequest, Project, Result, Verdict
@@ -35,6 +36,7 @@ def summary(project: Project) -> dict[str, Any]:
         "champion_score": champion,
         "gain_percent": None if gain is None else round(100 * gain, 3),
         "closing_pairs": pairs,
+        "closing_split": closing_split(project),
         "experiments": {row["kind"]: row["n"] for row in verdicts},
         "ended_in_verdict": sum(row["n"] for row in verdicts),
         "trials": results.count(),
@@ -100,6 +102,12 @@ def newest_ablation(project: Project) -> dict[str, Any]:
     newest = project.ablations.order_by("-pk").first()
     rows = [row.to_json() for row in newest.rows()] if newest else None
     return {"ablation": rows, "ablation_of": newest.champion if newest else None}
+
+
+def closing_split(project: Project) -> dict[str, Any] | None:
+    """The closing gain taken apart: more steps in the budget, or a better model at equal steps."""
+    experiment = Experiment.objects.filter(key=f"closing-{project.public_id}").first()
+    return split_json(split_of(experiment)) if experiment else None
 
 
 def closing_scores(project: Project) -> tuple[float | None, float | None, list[list[float]]]:

@@ -80,6 +80,8 @@ class Experiment(models.Model):
         BASELINE = "baseline"  # a new champion against itself
         AUDIT = "audit"  # the champion against the start, after so many merges
         ABLATION = "ablation"  # the champion without one of its changes
+        TRANSFER = "transfer"  # the champion against the start at another preset or size
+        RIVAL = "rival"  # a tree from elsewhere against the champion
         FIDELITY = "fidelity"  # what another preset screened, at the project's own
         CHECK = "check"  # whether a change runs at all; one trial, never compared, shown or counted
 

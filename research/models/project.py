@@ -194,6 +194,18 @@ class Project(models.Model):
         idle = {self.State.PAUSED, self.State.EXHAUSTED, self.State.FINISHED}
         self._act(by, "resume", idle, self.State.ACTIVE, "")
 
+    def measure_only(self, reason: str) -> None:
+        """Let machines take what was asked for; nothing new is proposed or begun."""
+        before = {self.State.ACTIVE, self.State.PAUSED, self.State.FINISHED}
+        self._act(None, "", before, self.State.EXHAUSTED, reason)
+
+    def back_to(self, state: str) -> None:
+        """After `measure_only`: as it was before. A search that was running waits for whoever wants it to go on."""
+        after = self.State.PAUSED if state == self.State.ACTIVE else self.State(state)
+        before = {self.State.EXHAUSTED, self.State.PAUSED}
+        if after not in (self.State.EXHAUSTED,):
+            self._act(None, "", before - {after}, after, "")
+
     def exhaust(self, reason: str) -> None:
         self._act(None, "", {self.State.ACTIVE}, self.State.EXHAUSTED, reason)
 

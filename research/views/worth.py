@@ -9,13 +9,14 @@ from django.views.decorators.http import require_POST
 from research import tasks
 from research.models import Ablation, NotMergeable, Role
 from research.views.pages import go, project_for, render_page
+from research.views.results_board import ResultsBoard
 from research.views.worth_board import WorthBoard
 
 
 def page(request: HttpRequest, name: str) -> HttpResponse:
     project = project_for(request, name)
     board = WorthBoard(project, request.user)  # type: ignore[arg-type]  # the lab's users are auth.User
-    return render_page(request, "worth", {"project": project, "board": board})
+    return render_page(request, "worth", {"project": project, "board": board, "results": ResultsBoard(project)})
 
 
 @require_POST

@@ -91,7 +91,8 @@ def relu_squared_mlp(x: Tensor, weight_in: Tensor, weight_out: Tensor, shift: fl
     if not _fast(x, weight_in):
         return naive_relu_squared_mlp(x, weight_in, weight_out, shift)
     weight_in, weight_out = weight_in.to(x.dtype), weight_out.to(x.dtype)
-    return _MLP.apply(x.flatten(0, -2), weight_in, weight_out, shift).unflatten(0, x.shape[:-1])
+    y, _ = _mlp(x.flatten(0, -2), weight_in, weight_out, shift)
+    return y.unflatten(0, x.shape[:-1])
 
 
 def _jit(kernel):  # one build for all numbers of rows, those of scoring too
@@ -215,15 +216,28 @@ def _linear_backward(ctx, of_post):
 _linear.register_autograd(_linear_backward, setup_context=_keep)
 
 
-class _MLP(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, weight_in, weight_out, shift):
-        post = _linear(x, weight_in, shift)
-        ctx.save_for_backward(x, weight_in, weight_out, post)
-        return post @ weight_out.T
+@torch.library.custom_op(f"{_LIBRARY}::relu_squared_mlp", mutates_args=())
+def _mlp(x: Tensor, weight_in: Tensor, weight_out: Tensor, shift: float) -> tuple[Tensor, Tensor]:
+    """What both layers give, [N, C], and what the first does, [N, F]."""
+    post = _launch(x, weight_in, None, shift, FORWARD_TILE)
+    return post @ weight_out.T, post
 
-    @staticmethod
-    def backward(ctx, of_output):
-        x, weight_in, weight_out, post = ctx.saved_tensors
-        of_linear = _gradient_of_linear(of_output, weight_out, post)
-        return of_linear @ weight_in, of_linear.T @ x, of_output.T @ post, None
+
+@_mlp.register_fake
+def _(x, weight_in, weight_out, shift):
+    return x.new_empty(x.size(0), weight_out.size(0)), x.new_empty(x.size(0), weight_in.size(0))
+
+
+def _keep_mlp(ctx, inputs, output):
+    ctx.save_for_backward(*inputs[:3], output[1])
+    ctx.mark_non_differentiable(output[1])
+
+
+def _mlp_backward(ctx, of_output, _):
+    x, weight_in, weight_out, post = ctx.saved_tensors
+    of_linear = _gradient_of_linear(of_output, weight_out, post)
+    return of_linear @ weight_in, of_linear.T @ x, of_output.T @ post, None
+
+
+# Not an autograd.Function: in torch 2.13 a graph with one is not kept by the compile cache, one of operators is.
+_mlp.register_autograd(_mlp_backward, setup_context=_keep_mlp)

@@ -1,0 +1,112 @@
+"""The same quality sooner: at which budget one commit reaches what another has at the project's own.
+
+A commit's quality against training time is measured, not read off a training curve: schedules end with their budget,
+so each point is trials of their own with that budget. Between measured budgets the score is taken as straight in the
+log of the time; nothing is said beyond them. Intervals are by bootstrap over the seeds of each budget: no evidence.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from research.validation.records import Direction
+from research.validation.wire import Record
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+DRAWS, SEED = 2_000, 20_261_127
+RANGE = (0.025, 0.975)
+
+
+@dataclass(frozen=True)
+class AtBudget(Record):
+    """The scores of one commit at one budget, one a seed."""
+
+    preset: str
+    seconds: float
+    scores: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        return math.fsum(self.scores) / len(self.scores)
+
+
+@dataclass(frozen=True)
+class Sooner(Record):
+    """`target` is what the slower commit has after `reference` seconds; the faster one reaches it after `seconds`.
+
+    factor = reference / seconds, with a 95 % interval. at_least: it was there at its shortest budget already, so that
+    the factor is a lower bound; never: it was not there at its longest one, and factor is None.
+    """
+
+    target: float
+    reference: float
+    seconds: float | None
+    factor: float | None
+    low: float | None
+    high: float | None
+    at_least: bool
+    never: bool
+
+    @property
+    def words(self) -> str:
+        if self.never or self.factor is None:
+            return "not reached within the budgets that were measured"
+        between = f" ({self.low:.2g} to {self.high:.2g})" if self.low is not None and self.high is not None else ""
+        return f"the same quality {'at least ' if self.at_least else ''}{self.factor:.3g} × sooner{between}"
+
+
+def sooner(
+    slow: Sequence[AtBudget], fast: Sequence[AtBudget], reference: float, direction: Direction, draws: int = DRAWS
+) -> Sooner | None:
+    """None where the slower commit was not measured at `reference` seconds, or the faster one not at all."""
+    at = next((row for row in slow if math.isclose(row.seconds, reference)), None)
+    curve = sorted(fast, key=lambda row: row.seconds)
+    if at is None or not curve:
+        return None
+    import numpy as np
+
+    random = np.random.default_rng(SEED)
+    sign = 1.0 if direction is Direction.LOWER else -1.0
+    times = np.array([row.seconds for row in curve])
+    means = np.array([sign * row.mean for row in curve])
+    found = reached(times, means, sign * at.mean)
+    drawn = []
+    for _ in range(draws):
+        target = sign * _resampled(at.scores, random)
+        drawn.append(reached(times, np.array([sign * _resampled(row.scores, random) for row in curve]), target))
+    seconds = np.array(drawn)  # inf where it is never reached
+    many = len(at.scores) > 1 and all(len(row.scores) > 1 for row in curve)
+    low, high = (reference / np.quantile(seconds, RANGE[::-1], method="nearest")) if many else (None, None)
+    never, at_least = math.isinf(found), found <= times[0]
+    return Sooner(
+        target=at.mean, reference=reference, seconds=None if never else found,
+        factor=None if never else reference / found,
+        low=None if low is None or never else float(low), high=None if high is None or never else float(high),
+        at_least=bool(at_least), never=never,
+    )  # fmt: skip
+
+
+def reached(times: "Array", scores: "Array", target: float) -> float:
+    """When a curve of falling scores (n,) over rising times (n,) first reaches the target; inf where it does not."""
+    import numpy as np
+
+    there = np.flatnonzero(scores <= target)
+    if not len(there):
+        return math.inf
+    first = int(there[0])
+    if first == 0:
+        return float(times[0])
+    before, after = scores[first - 1], scores[first]
+    share = (before - target) / (before - after)
+    return float(np.exp(np.log(times[first - 1]) + share * np.log(times[first] / times[first - 1])))
+
+
+def _resampled(scores: Sequence[float], random: "np.random.Generator") -> float:
+    values = [scores[place] for place in random.integers(0, len(scores), len(scores))]
+    return math.fsum(values) / len(values)

@@ -1,0 +1,76 @@
+"""Quality against training time, and what a screening preset foretells, for the page of what gains are worth."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from statistics import fmean
+
+from django.utils.safestring import SafeString, mark_safe
+
+from research.drawing.quality import Both, Quality, both, quality
+from research.loop.parts import split_of
+from research.loop.screens import points_of, relation_of
+from research.loop.transfer import Transferred, how_much_sooner, over_time, transferred
+from research.models import Experiment, Project
+from research.validation.fidelity import Point
+from research.validation.records import LEAST_TECHNIQUES, Relation
+from research.validation.sooner import AtBudget, Sooner
+from research.validation.split import Split
+
+
+class ResultsBoard:
+    """The parts of one project's page. Everything is looked up when a template asks."""
+
+    least = LEAST_TECHNIQUES
+
+    def __init__(self, project: Project) -> None:
+        self.project, self.metric = project, project.contract.metric
+
+    # Two presets
+
+    @cached_property
+    def points(self) -> list[Point]:
+        return points_of(self.project)
+
+    @cached_property
+    def relation(self) -> Relation | None:
+        return relation_of(self.project)
+
+    @property
+    def stopped(self) -> int:
+        """Of the points, those that screening had stopped."""
+        return sum(not point.was_confirmed for point in self.points)
+
+    @property
+    def fidelity_svg(self) -> SafeString:
+        dots = [Both(point.label, point.screened, point.confirmed) for point in self.points]
+        drawn = both(dots, self.project.screen_preset, self.project.preset, self.metric.unit)
+        return mark_safe(drawn)  # noqa: S308  it escapes
+
+    # Quality against time
+
+    @cached_property
+    def over_time(self) -> dict[str, list[AtBudget]]:
+        return over_time(self.project)
+
+    @property
+    def quality_svg(self) -> SafeString:
+        lines = [
+            Quality(name, tuple((row.seconds, fmean(row.scores), len(row.scores)) for row in rows))
+            for name, rows in self.over_time.items()
+        ]
+        return mark_safe(quality(lines, self.metric.unit))  # noqa: S308  it escapes
+
+    @cached_property
+    def sooner(self) -> list[tuple[str, Sooner]]:
+        return list(how_much_sooner(self.project).items())
+
+    @cached_property
+    def transfers(self) -> list[tuple[Transferred, Split | None]]:
+        """The newest first, each with its gain taken apart where both arms logged their loss."""
+        return [(row, split_of(row.experiment)) for row in transferred(self.project)[::-1]]
+
+    @property
+    def measuring(self) -> int:
+        asked = (Experiment.Purpose.TRANSFER, Experiment.Purpose.RIVAL)
+        return self.project.experiments.running().filter(purpose__in=asked).count()
