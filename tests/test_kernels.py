@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from runners import cuda
+
 ROOT = Path(__file__).resolve().parent.parent
 KERNELS = sorted(path for path in (ROOT / "benchmarks/nanochat/kernels").glob("*.py") if path.stem != "__init__")
 
@@ -90,3 +92,16 @@ def test_kernels_compile_for_hopper_without_spilling(alone: dict[str, str]) -> N
         assert built["local"] == 0 and built["stack"] <= 16, name
         if name.startswith(("forward", "backward")):
             assert built["wgmma"] and built["tma"], name
+
+
+@pytest.mark.torch
+@pytest.mark.slow
+def test_the_program_that_measures_them_plays_without_a_gpu() -> None:
+    command = [sys.executable, "-m", "tests.gpu.kernels", "--only", "mlp", "ngram_step", "--tune"]
+    done = subprocess.run(command, env=os.environ | {"TRITON_INTERPRET": "1"}, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["sound"] and "ms" not in str(found["mlp"])
+    if not cuda.nodes():
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 2 and done.stderr.startswith("no CUDA device")

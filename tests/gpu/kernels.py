@@ -1,8 +1,9 @@
 """The GPU lane's kernels, checked and timed beside eager torch and torch.compile: `python -m tests.gpu.kernels`.
 
-One JSON object on the last line: for each part the errors against float64 and milliseconds at the sizes of training
-(64 rows of 2,048 tokens, width 512, 8,192 scores, 8 layers of two tables of 2^19 rows). Each part runs in a process of
-its own, so that one that fails costs only itself. Without a GPU, `TRITON_INTERPRET=1` plays it at tiny sizes.
+One JSON object on the last line, and exit code 1 where a part failed or erred too much. For each part: the errors
+against float64, and milliseconds at the sizes of training (64 rows of 2,048 tokens, width 512, 8,192 scores, 8 layers
+of two tables of 2^19 rows). Each part runs in a process of its own, so that one that fails costs only itself. Without
+a GPU, `TRITON_INTERPRET=1` plays it at tiny sizes.
 """
 
 from __future__ import annotations
@@ -54,10 +55,17 @@ def apart(name: str, args: argparse.Namespace) -> dict[str, object]:
     command = [sys.executable, "-m", "tests.gpu.kernels", "--here", "--only", name, "--rounds", str(args.rounds)]
     command += ["--tune"] * args.tune + (["--data", str(args.data)] if args.data else [])
     done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        return {"error": done.stderr.strip().splitlines()[-12:]}
+    if not done.stdout:  # an unsound part tells what it found, a failed one does not
+        return {"sound": False, "error": done.stderr.strip().splitlines()[-12:]}
     found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])[name]
     return found
+
+
+def sound(found: object) -> bool:
+    """Whether no part failed and no error was larger than it may be."""
+    if not isinstance(found, dict):
+        return True
+    return found.get("sound", True) is True and all(sound(value) for value in found.values())
 
 
 def main() -> None:
@@ -70,7 +78,9 @@ def main() -> None:
         print(json.dumps({name: found[name]}), file=sys.stderr, flush=True)
     if not args.here:
         found["machine"] = machine(size)
+    found["sound"] = sound(found)
     print(json.dumps(found))
+    sys.exit(0 if found["sound"] else 1)
 
 
 if __name__ == "__main__":
