@@ -14,7 +14,7 @@ from tests import token_play as play
 pytestmark = pytest.mark.torch
 
 
-@pytest.mark.parametrize("start", ["modern", "vanilla"])
+@pytest.mark.parametrize("start", ["modern", pytest.param("vanilla", marks=pytest.mark.slow)])
 def test_a_start_is_scored_without_findings(start: str, tmp_path: Path) -> None:
     play.write_data(tmp_path / "data")
     files = {path: text.decode() for path, text in load("nanochat").start_files(start, "gpu-tiny").items()}

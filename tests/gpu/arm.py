@@ -44,7 +44,7 @@ class Harness(ModuleType):
         """Nothing is handed over here."""
 
     def start_clock(self) -> torch.Tensor:
-        self._sync()
+        self._rest()
         self._reply(
             prepare_seconds=round(time.monotonic() - self._began, 1),
             attention=self._attention(), torch=torch.__version__, gpu=self._gpu(),
@@ -65,7 +65,7 @@ class Harness(ModuleType):
 
     def _end_round(self) -> None:
         skip = self._settings["skip"]
-        self._sync()
+        self._rest()
         ends = self._ends[self._from + skip : self._done + 1]
         report: dict[str, Any] = {
             "seconds": ends[-1] - ends[0],
@@ -78,7 +78,6 @@ class Harness(ModuleType):
             self._profiler = None
         if self.device == "cuda":
             report["peak_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
-            torch.cuda.empty_cache()  # for the other arms
         self._reply(**report)
 
     def _next_round(self) -> None:
@@ -115,9 +114,11 @@ class Harness(ModuleType):
     def _gpu(self) -> str:
         return torch.cuda.get_device_name() if self.device == "cuda" else "cpu"
 
-    def _sync(self) -> None:
+    def _rest(self) -> None:
+        """Wait for the GPU and leave its memory to the other arms."""
         if self.device == "cuda":
             torch.cuda.synchronize()
+            torch.cuda.empty_cache()
 
     def _reply(self, **values: Any) -> None:
         print(json.dumps(values), file=self._replies, flush=True)

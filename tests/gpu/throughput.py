@@ -57,6 +57,7 @@ class Arm:
 
     def ready(self) -> None:
         self.start = self._reply()
+        print(f"{self.program.name}: {self.error or self.start}", file=sys.stderr, flush=True)
 
     def train(self, steps: int) -> None:
         self._ask(steps=steps)
@@ -148,17 +149,15 @@ def measure(options: argparse.Namespace, programs: list[Variant]) -> dict[str, A
 
 
 def _started(options: argparse.Namespace, programs: list[Variant], folder: Path) -> list[Arm]:
-    """Arms that have compiled; one after another, since what tunes itself by timing must have the GPU for itself."""
+    """Arms that have compiled, `--together` at a time: what tunes itself by timing should have the GPU for itself."""
     tokens = _tokens(options, folder, programs[0].constant("VOCAB_SIZE"))
-    arms = []
-    for program in programs:
+    arms: list[Arm] = []
+    for number, program in enumerate(programs):
         arms.append(Arm(program, tokens, options, folder))
-        if not options.together:
-            arms[-1].ready()
-            print(f"{program.name}: {arms[-1].error or arms[-1].start}", file=sys.stderr, flush=True)
-    if options.together:
-        for arm in arms:
-            arm.ready()
+        if number >= options.together - 1:
+            arms[number - options.together + 1].ready()
+    for arm in arms[max(0, len(arms) - options.together + 1) :]:
+        arm.ready()
     return arms
 
 
@@ -184,7 +183,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--limit", type=float, default=480.0, help="seconds after which no round begins")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--tiny", action="store_true", help="two layers of 64 channels, 64 positions")
-    parser.add_argument("--together", action="store_true", help="compile all arms at once: faster, less fair")
+    parser.add_argument("--together", type=int, default=1, help="arms that compile at a time: sooner ready, less fair")
     parser.add_argument("--profile", action="store_true", help="list the kernels of two more steps")
     options = parser.parse_args(arguments)
     try:

@@ -106,6 +106,7 @@ class MuonAdamW:
             for shape in sorted(set(shapes.values()))
         ]
         on_gpu = model.head.weight.is_cuda
+        torch._dynamo.config.recompile_limit = 64  # a program for each shape: more than the eight that are let
         self.adamw_update = torch.compile(adamw_update, fullgraph=True, dynamic=False) if on_gpu else adamw_update
         self.muon_update = torch.compile(muon_update, fullgraph=True, dynamic=False) if on_gpu else muon_update
         self.reset()
