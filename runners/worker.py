@@ -112,9 +112,9 @@ class Worker:
         self.lab.report_isolation(isolation.level, rows)
         return isolation
 
-    def warm(self, benchmark: str, kind: str = "cpu") -> None:
+    def warm(self, benchmark: str) -> None:
         """Start every slot's sandbox before the first trial asks for it: importing torch takes seconds."""
-        for _ in self._pool.map(lambda slot: slot.prepare(benchmark, kind), self.slots):
+        for _ in self._pool.map(lambda slot: slot.prepare(benchmark), self.slots):
             pass
 
     def run(self) -> None:

@@ -164,6 +164,18 @@ def test_names_decide_where_there_are_any(tmp_path: Path) -> None:
     assert plan.splits == ["train", "val_screen", "val_confirm", "val_confirm_2", "val_final"]
 
 
+def test_val_and_test_files_fill_all_sets_beside_train_files(tmp_path: Path) -> None:
+    for name, seeds in {"train": range(30), "val": range(40, 50), "test": range(60, 70)}.items():
+        (tmp_path / f"{name}.txt").write_text("\x1e\n".join(story(seed, 4000) for seed in seeds))
+    plan, of = planned(tmp_path)
+    assert of["train"] == [f"train.txt#{number}" for number in range(30)]
+    held = [name for split in plan.splits[1:] for name in of[split]]
+    assert held and all(name.startswith(("val.txt#", "test.txt#")) for name in held)
+    (tmp_path / "notes.txt").write_text(story(80, 4000))
+    with pytest.raises(PrepareError, match="notes.txt is named for no split, although train.txt is"):
+        planned(tmp_path)
+
+
 def test_text_that_cannot_be_split_is_refused(tmp_path: Path, pages: Path) -> None:
     (pages / "train.txt").write_text(story(100, 4000))
     with pytest.raises(PrepareError, match="page_00.txt is named for no split, although train.txt is"):

@@ -13,6 +13,8 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from benchmarks.contract import Assignment, Failure, Gate, Observation, Outcome,
 from benchmarks.nanochat import audits, bounds, identity, sizes
 from benchmarks.nanochat.compiled import CompileCache
 from benchmarks.nanochat.judging import JudgeProcess
+from benchmarks.nanochat.tokens.tokenizer import spellings
 from benchmarks.nanochat.training import Training, TrainSession, TrialFailed, WarmUpSession, device_failure, last_line
 from benchmarks.nanochat.weights import Weights
 from runners import cuda
@@ -103,7 +106,7 @@ class Evaluator:
 
         No data and no clock are handed out, and what it prints is dropped. Whether a cache is there now. Meant to run
         beside a trial of another commit only where an A/A shows that this leaves its timing alone
-        (`python -m tests.gpu.beside`); the caller keeps the sandbox on cores that the trial does not use.
+        (`python -m tests.gpu.beside`): both need room on the device, and the caller keeps the sandbox on other cores.
         """
         judge = self._judge  # one that runs; it may be in use, and another one would end it
         if task.caches is None or judge is None or judge.gpu != _gpu(task, box):
@@ -232,10 +235,10 @@ def _begin(task: Assignment, box: Sandbox, compiled: CompileCache) -> tuple[Chil
         "budget_seconds": preset.budget_seconds, "clock": preset.clock, "device": preset.device,
     }  # fmt: skip
     try:
-        with theirs:
+        with theirs, memory_file("token_bytes", _spellings(task)) as spelled:
             child = box.spawn(
-                "run_train", tree=task.tree, args=args, fds={"channel": theirs.fileno()}, log=writer,
-                cache=compiled.content,
+                "run_train", tree=task.tree, args=args, log=writer, cache=compiled.content,
+                fds={"channel": theirs.fileno(), "token_bytes": spelled},
             )  # fmt: skip
     except SandboxBroken:
         ours.close()
@@ -243,6 +246,27 @@ def _begin(task: Assignment, box: Sandbox, compiled: CompileCache) -> tuple[Chil
     finally:
         os.close(writer)
     return child, log, ours
+
+
+def _spellings(task: Assignment) -> bytes:
+    """What the tokens of this lane stand for, [V, 16]: a candidate may know it, as it may know that bytes are bytes."""
+    if task.preset.vocabulary <= BYTES:
+        return b""
+    return spellings(task.data).tobytes()
+
+
+@contextmanager
+def memory_file(name: str, content: bytes) -> Iterator[int]:
+    """A descriptor of a file in memory, at its beginning."""
+    memory = os.memfd_create(name)
+    try:
+        view = memoryview(content)
+        while view:
+            view = view[os.write(memory, view) :]
+        os.lseek(memory, 0, os.SEEK_SET)
+        yield memory
+    finally:
+        os.close(memory)
 
 
 class _described:

@@ -32,6 +32,8 @@ class Harness(ModuleType):
         super().__init__("harness")
         self.device = settings["device"]
         self.seed, self.vocab_size, self.sequence_length = 1, settings["vocabulary"], settings["length"]
+        spelled = np.random.default_rng(1).integers(97, 123, (self.vocab_size, 16), dtype=np.uint8)
+        self.token_bytes = torch.from_numpy(spelled)  # no text is known here, only its tokens
         self._tokens, self._settings, self._replies = tokens, settings, replies
         self._done, self._wanted, self._ends = 0, 0, [0.0]
         self._losses: list[float] = []

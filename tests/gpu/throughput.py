@@ -10,6 +10,7 @@ are random, with frequencies like those of words; `--tiny --device cpu` tries ev
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -67,9 +68,8 @@ class Arm:
         self.kernels = self._reply().get("kernels", [])
 
     def close(self) -> None:
-        if self.process.stdin:
-            self.process.stdin.close()
-        self.process.wait()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.communicate()  # no more to ask
         self.stderr.close()
 
     def _ask(self, **request: object) -> None:
@@ -174,9 +174,10 @@ def _tokens(options: argparse.Namespace, folder: Path, vocabulary: int) -> Path:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.gpu.throughput", description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, help="prepared folder with train.bin (uint16); random tokens without")
+    changes = f"{', '.join(CHANGES)}, a technique or NAME=value"
     parser.add_argument(
         "--variants", default="plain,modern,modern+long",
-        help=f"a list; each a tree of {', '.join(TREES)} and changes after a plus: {', '.join(CHANGES)}, NAME=value",
+        help=f"a list; each a tree of {', '.join(TREES)}, and after a plus what changes it: {changes}",
     )  # fmt: skip
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--steps", type=int, default=20, help="timed steps of an arm in a round")

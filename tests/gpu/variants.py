@@ -1,4 +1,4 @@
-"""Which program an arm of the throughput bench trains: a tree, and changes to it, as `modern+long+cudnn`."""
+"""Which program an arm of the throughput bench trains: a tree, and changes to it, as `modern+long+rows64`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks import edits
+from benchmarks.nanochat.catalogue.gpu import CATALOGUE
 
 HERE = Path(__file__).parent
 STARTS = Path("benchmarks/nanochat/starts/gpu").resolve()
@@ -39,7 +40,7 @@ CHANGES = {
     "eager_muon": Change({"COMPILED_MUON": False}),
     "tuned": Change(environment={"TORCHINDUCTOR_COORDINATE_DESCENT_TUNING": "1"}),
     "autotune": Change({"COMPILE_MODE": "max-autotune-no-cudagraphs"}),
-}  # and any constant of the tree, as SHORT_WINDOW=256
+}  # and techniques of the catalogue with their defaults, and any constant of the tree, as SHORT_WINDOW=256
 TINY: dict[str, object] = {
     "VOCAB_SIZE": 512, "SEQUENCE_LENGTH": 64, "DEPTH": 2, "WIDTH": 64, "BATCH_TOKENS": 1024, "DEVICE_ROWS": 8,
 }  # fmt: skip
@@ -70,6 +71,9 @@ def variant(name: str, constants: dict[str, object]) -> Variant:
         sources = _with_constant(sources, key, value)
     setup, environment = [], {}
     for part in parts:
+        if part in CATALOGUE:
+            sources = _with_technique(name, sources, part)
+            continue
         change = CHANGES.get(part) or _assignment(name, part)
         for key, value in change.constants.items():
             if key not in _values(sources):
@@ -82,11 +86,23 @@ def variant(name: str, constants: dict[str, object]) -> Variant:
     return Variant(name, sources, "; ".join(filter(None, setup)), environment)
 
 
+def _with_technique(name: str, sources: dict[str, str], technique: str) -> dict[str, str]:
+    try:
+        return CATALOGUE[technique].apply(dict(sources), CATALOGUE[technique].defaults())
+    except edits.DoesNotApply as error:
+        raise NoSuchVariant(f"{name}: {error}") from error
+
+
 def _assignment(name: str, part: str) -> Change:
     key, equals, value = part.partition("=")
     if not equals:
-        raise NoSuchVariant(f"{name}: there is no change {part!r}; choose one of {', '.join(CHANGES)}, or NAME=value")
-    return Change({key: ast.literal_eval(value)})
+        raise NoSuchVariant(
+            f"{name}: there is no change {part!r}; choose one of {', '.join(CHANGES)}, a technique, or NAME=value"
+        )
+    try:
+        return Change({key: ast.literal_eval(value)})
+    except (ValueError, SyntaxError) as error:
+        raise NoSuchVariant(f"{name}: {value} is no number or text of Python") from error
 
 
 def _values(sources: dict[str, str]) -> dict[str, tuple[str, str]]:

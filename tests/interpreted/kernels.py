@@ -148,12 +148,20 @@ def test_widths_that_the_kernel_cannot_take_go_the_naive_way() -> None:
     assert torch.equal(mlp.linear_relu_squared(x, weight), mlp.naive_linear_relu_squared(x, weight))
 
 
+def test_operands_may_lie_anywhere() -> None:
+    mlp.FORWARD_TILE, mlp.BACKWARD_TILE = SMALL
+    x, weight = drawn(1 + 11 * 8)[1:].view(11, 8), drawn(8, 24).T
+    assert torch.equal(mlp.linear_relu_squared(x, weight), mlp.linear_relu_squared(x.clone(), weight.contiguous()))
+
+
 def test_mlp_goes_through_torch_compile() -> None:
     mlp.FORWARD_TILE, mlp.BACKWARD_TILE = SMALL
     inputs = [drawn(2, 11, 8), drawn(24, 8), drawn(8, 24)]
     agree_compiled(mlp.relu_squared_mlp, inputs)
     agree_compiled(mlp.linear_relu_squared, inputs[:2])
-    opcheck(mlp._linear, (inputs[0][0].requires_grad_(), inputs[1].requires_grad_(), 0.5))
+    x, into, out = inputs[0][0].requires_grad_(), inputs[1].requires_grad_(), inputs[2].requires_grad_()
+    opcheck(mlp._linear, (x, into, 0.5))
+    opcheck(mlp._mlp, (x, into, out, 0.5))
 
 
 def looked_up(count: int, heads: int, head: int, tables: int, rows: int, seed: int = 0) -> tuple[list[Tensor], Tensor]:

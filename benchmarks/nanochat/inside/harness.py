@@ -3,6 +3,7 @@
     import harness
     model = build()                           # on harness.device: "cpu" or "cuda"
     harness.reserve(model.state_dict())       # optional: prepares the memory that `submit` fills, before the clock
+    spelled = harness.token_bytes             # uint8 [V, 16], what each token stands for
     tokens = harness.start_clock()            # [n] uint8 bytes or uint16 tokens; the budget runs from here
     while harness.progress() < 0.97: ...      # share of the budget used, 0..1
     harness.log(step, loss=...)               # a point for the live curves
@@ -33,11 +34,24 @@ import inside_call
 import torch
 from weightfile import Reserved, shapes_of
 
+
+def _token_bytes() -> torch.Tensor:
+    if vocab_size <= 256:
+        return torch.nn.functional.pad(torch.arange(vocab_size, dtype=torch.uint8).unsqueeze(1), (0, 15))
+    with os.fdopen(inside_call.fds["token_bytes"], "rb") as spelled:
+        content = bytearray(spelled.read())
+    known = torch.frombuffer(content, dtype=torch.uint8).view(-1, 16) if content else torch.zeros(0, 16)
+    return torch.nn.functional.pad(known, (0, 0, 0, vocab_size - len(known))).to(torch.uint8)
+
+
 seed: int = inside_call.args["seed"]
 sequence_length: int = inside_call.args["sequence_length"]
 vocab_size: int = inside_call.args["vocab_size"]
 device: str = inside_call.args["device"]
 budget_seconds: float = inside_call.args["budget_seconds"]
+
+token_bytes: torch.Tensor = _token_bytes()
+"""uint8 [V, 16]: the bytes that each token stands for, zeros behind the last; what is longer is cut."""
 
 _channel = socket.socket(fileno=inside_call.fds["channel"])
 _clock = time.process_time if inside_call.args["clock"] == "cpu" else time.monotonic

@@ -137,8 +137,8 @@ def ngram_values(value: Tensor, gates: Tensor, table: Tensor, rows: Tensor, slot
     return _add_rows(value, gates, table, rows, slot)
 
 
-def _jit(kernel):
-    return triton.jit(kernel) if triton else kernel
+def _jit(kernel):  # one build for all numbers of tokens, those of scoring too
+    return triton.jit(kernel, do_not_specialize=("count",)) if triton else kernel
 
 
 @_jit

@@ -91,11 +91,12 @@ def relu_squared_mlp(x: Tensor, weight_in: Tensor, weight_out: Tensor, shift: fl
     if not _fast(x, weight_in):
         return naive_relu_squared_mlp(x, weight_in, weight_out, shift)
     weight_in, weight_out = weight_in.to(x.dtype), weight_out.to(x.dtype)
-    return _MLP.apply(x.flatten(0, -2), weight_in, weight_out, shift).unflatten(0, x.shape[:-1])
+    y, _ = _mlp(x.flatten(0, -2), weight_in, weight_out, shift)
+    return y.unflatten(0, x.shape[:-1])
 
 
-def _jit(kernel):
-    return triton.jit(kernel) if triton else kernel
+def _jit(kernel):  # one build for all numbers of rows, those of scoring too
+    return triton.jit(kernel, do_not_specialize=("rows",)) if triton else kernel
 
 
 @_jit
@@ -154,6 +155,12 @@ def _programs(device: torch.device) -> int:
     return 3 if INTERPRETED else torch.cuda.get_device_properties(device).multi_processor_count
 
 
+def _descriptor(tensor: Tensor, block: list[int]) -> TensorDescriptor:
+    """For bulk copies of blocks, which want rows side by side and a start at a multiple of 16 bytes."""
+    tensor = tensor.contiguous()
+    return TensorDescriptor.from_tensor(tensor.clone() if tensor.data_ptr() % 16 else tensor, block)
+
+
 def _launch(left: Tensor, right: Tensor, post: Tensor | None, shift: float, tile: Tile) -> Tensor:
     """left [N, K]; forward right [F, K], backward right [K, F] and post [N, F] -> [N, F]."""
     backward = post is not None
@@ -162,13 +169,11 @@ def _launch(left: Tensor, right: Tensor, post: Tensor | None, shift: float, tile
     out = left.new_empty(rows, columns)
     leaving = [tile.rows, tile.columns // 2 if tile.halves else tile.columns]
     coming = [tile.inner, tile.columns] if backward else [tile.columns, tile.inner]
-    result = TensorDescriptor.from_tensor(out, leaving)
+    result = _descriptor(out, leaving)
     tiles = triton.cdiv(rows, tile.rows) * triton.cdiv(columns, tile.columns)
     _tile_kernel[(min(tiles, tile.programs * _programs(left.device)),)](
-        TensorDescriptor.from_tensor(left.contiguous(), [tile.rows, tile.inner]),
-        TensorDescriptor.from_tensor(right.contiguous(), coming),
-        result if post is None else TensorDescriptor.from_tensor(post.contiguous(), leaving),
-        result, shift, rows, columns, inner,
+        _descriptor(left, [tile.rows, tile.inner]), _descriptor(right, coming),
+        result if post is None else _descriptor(post, leaving), result, shift, rows, columns, inner,
         BACKWARD=backward, HALVES=tile.halves, BLOCK_ROWS=tile.rows, BLOCK_COLUMNS=tile.columns,
         BLOCK_INNER=tile.inner, num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip
@@ -211,15 +216,28 @@ def _linear_backward(ctx, of_post):
 _linear.register_autograd(_linear_backward, setup_context=_keep)
 
 
-class _MLP(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, weight_in, weight_out, shift):
-        post = _linear(x, weight_in, shift)
-        ctx.save_for_backward(x, weight_in, weight_out, post)
-        return post @ weight_out.T
+@torch.library.custom_op(f"{_LIBRARY}::relu_squared_mlp", mutates_args=())
+def _mlp(x: Tensor, weight_in: Tensor, weight_out: Tensor, shift: float) -> tuple[Tensor, Tensor]:
+    """What both layers give, [N, C], and what the first does, [N, F]."""
+    post = _launch(x, weight_in, None, shift, FORWARD_TILE)
+    return post @ weight_out.T, post
 
-    @staticmethod
-    def backward(ctx, of_output):
-        x, weight_in, weight_out, post = ctx.saved_tensors
-        of_linear = _gradient_of_linear(of_output, weight_out, post)
-        return of_linear @ weight_in, of_linear.T @ x, of_output.T @ post, None
+
+@_mlp.register_fake
+def _(x, weight_in, weight_out, shift):
+    return x.new_empty(x.size(0), weight_out.size(0)), x.new_empty(x.size(0), weight_in.size(0))
+
+
+def _keep_mlp(ctx, inputs, output):
+    ctx.save_for_backward(*inputs[:3], output[1])
+    ctx.mark_non_differentiable(output[1])
+
+
+def _mlp_backward(ctx, of_output, _):
+    x, weight_in, weight_out, post = ctx.saved_tensors
+    of_linear = _gradient_of_linear(of_output, weight_out, post)
+    return of_linear @ weight_in, of_linear.T @ x, of_output.T @ post, None
+
+
+# Not an autograd.Function: in torch 2.13 a graph with one is not kept by the compile cache, one of operators is.
+_mlp.register_autograd(_mlp_backward, setup_context=_keep_mlp)

@@ -117,8 +117,8 @@ def row_update(
         _update_rows(table, moments, clocks, rows, gradients, learning_rate, beta2, log_decay, epsilon, by_visits)
 
 
-def _jit(kernel):
-    return triton.jit(kernel) if triton else kernel
+def _jit(kernel):  # one build for all numbers of visits
+    return triton.jit(kernel, do_not_specialize=("count",)) if triton else kernel
 
 
 @_jit

@@ -1,8 +1,9 @@
 """Which text goes where: train, or one of the validation sets. Whole texts only.
 
 Where files are named `train*`, `val_screen*`, `val_confirm*` or `val_final*`, those names decide, and every file that
-confirms is a part of its own. Sets that no file is named for are filled as of unnamed text: with whole texts of the
-train text in the order of a hash of their name, near copies of others left out.
+confirms is a part of its own. Beside `train*` there may be `val*`, `valid*`, `dev*` or `test*` instead: together they
+fill all validation sets. Sets that no file is named for are filled as of unnamed text: with whole texts of the train
+text in the order of a hash of their name, near copies of others left out.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from benchmarks.nanochat.prepare import (
 from benchmarks.nanochat.tokens.texts import Document
 
 NAMED = re.compile(rf"({TRAIN}|{SCREEN}|{CONFIRM}|{FINAL})(?![a-z])")
+HELD = re.compile(r"(val|valid|validation|dev|test)(?![a-z_])")
 MOST_OF_NEED = 3  # a validation set of more than this times what is scored only costs train text
 LARGEST_SHARE = 1 / 3  # of all text, for validation
 
@@ -79,7 +81,9 @@ def plan(texts: Sequence[Text], needed: int, held: Set[str] = frozenset()) -> Pl
     Raises PrepareError where the text is too little, or its files are named in part only.
     """
     kept, dropped = _without_copies(texts)
-    of_file = {} if held else _named(list(dict.fromkeys(text.file for text in texts)))
+    files = list(dict.fromkeys(text.file for text in texts))
+    held = held or _held(files)
+    of_file = {} if held else _named(files)
     named = list(dict.fromkeys(split for split in of_file.values() if split != TRAIN))
     free = [text for text in kept if (text.file in held if held else of_file.get(text.file, TRAIN) == TRAIN)]
     total = sum(text.size for text in free)
@@ -110,9 +114,20 @@ def _without_copies(texts: Sequence[Text]) -> tuple[list[Text], list[str]]:
     return list(first.values()), dropped
 
 
+def _held(files: Sequence[str]) -> frozenset[str]:
+    """Files that fill all validation sets, where every other one is named `train*`."""
+    found = frozenset(file for file in files if HELD.match(PurePosixPath(file).name))
+    others = {match[1] if (match := _split_in(file)) else "" for file in files if file not in found}
+    return found if others == {TRAIN} else frozenset()
+
+
+def _split_in(file: str) -> re.Match[str] | None:
+    return NAMED.match(PurePosixPath(file).name)
+
+
 def _named(files: Sequence[str]) -> dict[str, str]:
     """File -> split, where names decide; empty where none is named so."""
-    found = {file: match[1] for file in files if (match := NAMED.match(PurePosixPath(file).name))}
+    found = {file: match[1] for file in files if (match := _split_in(file))}
     if not found:
         return {}
     if strange := [file for file in files if file not in found]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 TOKENIZER = "tokenizer.json"
 TOKEN_BYTES = "token_bytes.npy"
 BOS, BOS_NAME = 0, "<|bos|>"
+SPELLED = 16  # bytes of a token that a candidate is told
 SMALLEST = 257  # every byte and BOS
 WORDS = "|".join(
     (
@@ -84,6 +85,14 @@ def token_texts(folder: Path) -> list[bytes]:
 def token_bytes(folder: Path) -> NDArray[np.uint16]:
     """How many bytes each token stands for, [V]."""
     return np.array([len(text) for text in token_texts(folder)], dtype=np.uint16)
+
+
+def spellings(folder: Path) -> NDArray[np.uint8]:
+    """The bytes of each token, uint8 [V, SPELLED], zeros behind the last; what is longer is cut. Without a
+    tokenizer there are none, [0, SPELLED]."""
+    texts = token_texts(folder) if (folder / TOKENIZER).is_file() else []
+    spelled = b"".join(text[:SPELLED].ljust(SPELLED, b"\0") for text in texts)
+    return np.frombuffer(spelled, dtype=np.uint8).reshape(-1, SPELLED)
 
 
 def _byte_of_letter() -> dict[str, int]:

@@ -175,11 +175,11 @@ TECHNIQUES = (
         name="width",
         title="another width of the residual stream",
         family="architecture",
-        hypothesis="At 60 s a narrower model sees more text and a wider one learns more from it; 512 is not the best.",
+        hypothesis="60 s pay for a fifth of the text of 300 s, for which 512 was found; a narrower model sees more.",
         source="Recursive 2026 (512 on an H100, 768 on a B200 at 300 s); parzival-gauntlet (640 on an H100)",
         apply=width,
-        tunables=(Tunable("width", 640, choices=(384, 512, 640, 768, 1024)),),
-        prior_gain=0.004,
+        tunables=(Tunable("width", 384, choices=(256, 384, 512, 640, 768)),),
+        prior_gain=0.0,
         prior_sd=0.012,
     ),
     Technique(
@@ -190,7 +190,7 @@ TECHNIQUES = (
         source="Kaplan et al. 2020, Scaling Laws for Neural Language Models; autoresearch (9 blocks at 300 s)",
         apply=constant_of("model.py", DEPTH="depth"),
         tunables=(Tunable("depth", 6, choices=(4, 5, 6, 7, 9, 10)),),
-        prior_gain=0.0,
+        prior_gain=0.005,
         prior_sd=0.01,
     ),
     Technique(

@@ -11,11 +11,11 @@ from benchmarks.nanochat.catalogue.gpu.places import (
     adamw,
     as_values,
     attention_parts,
-    before_attending,
     constant_of,
     heads_first,
     is_modern,
     normed,
+    on_queries,
     on_values,
     with_rate,
     with_tokens,
@@ -106,7 +106,7 @@ def attention_scale(sources: Sources, tunables: Tunables) -> Sources:
     sources = adamw(sources, "[b.attention.query_scale for b in model.blocks]", "QUERY_SCALE_RATE")
     model = edits.new_constant(sources["model.py"], "QUERY_SCALE", tunables["scale"], "of queries, at first")
     model = attention_parts(model, "self.query_scale = nn.Parameter(torch.full((HEADS,), QUERY_SCALE))")
-    model = before_attending(model, f"q = {a_head(model, 'query_scale')} * q")
+    model = on_queries(model, f"q = {a_head(model, 'query_scale')} * q")
     sources = sources | {"model.py": model}
     return with_rate(sources, "QUERY_SCALE_RATE", tunables["rate"], "of the scales of queries")
 

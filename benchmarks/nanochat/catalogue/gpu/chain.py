@@ -9,7 +9,6 @@ from benchmarks.nanochat.catalogue.gpu.places import (
     MLP,
     at_start,
     attention_parts,
-    before_attending,
     before_blocks,
     before_each_block,
     model_parts,
@@ -80,7 +79,8 @@ def rope(sources: Sources, tunables: Tunables) -> Sources:
 
 
 def qk_norm(sources: Sources, tunables: Tunables) -> Sources:
-    model = before_attending(of_vanilla(sources), "q = F.rms_norm(q, (q.size(-1),))\nk = F.rms_norm(k, (k.size(-1),))")
+    lines = "q = F.rms_norm(q, (q.size(-1),))\nk = F.rms_norm(k, (k.size(-1),))"
+    model = edits.after(of_vanilla(sources), "v = split_heads(v)", lines, ATTENTION)
     return sources | {"model.py": model}
 
 

@@ -11,7 +11,8 @@ APART = """
 def apart(groups, chosen, **settings):  # the chosen parameters in a group of their own, with these settings
     chosen = {id(p): p for p in chosen}
     rest = [group | {"params": [p for p in group["params"] if id(p) not in chosen]} for group in groups]
-    return [*rest, {"params": list(chosen.values()), **settings}]
+    own = {"params": list(chosen.values()), **settings}
+    return [group for group in (*rest, own) if group["params"]]
 """
 
 

@@ -111,8 +111,8 @@ def partial_key_offset(sources: Sources, tunables: Tunables) -> Sources:
         sources["model.py"], "KEY_OFFSET_SHARE", tunables["share"], "of the channels of a key, slow to turn, come late"
     )
     pairs = """
-        pair = torch.arange(WIDTH, device=v.device) % (WIDTH // HEADS // 2)  # turns the slower, the later it comes
-        is_late = pair >= (1 - KEY_OFFSET_SHARE) * (WIDTH // HEADS // 2)  # [C]
+        place = torch.arange(WIDTH, device=v.device) % (WIDTH // HEADS // 2)  # turns the slower, the later it comes
+        is_late = place >= (1 - KEY_OFFSET_SHARE) * (WIDTH // HEADS // 2)  # [C]
     """
     if is_modern(model):
         lines = """

@@ -109,10 +109,11 @@ def as_values(model: str, vector: str) -> str:
     return f"split_heads({vector})" if is_modern(model) else vector
 
 
-def before_attending(model: str, lines: str) -> str:
-    """Right before the attention itself, behind rotation and norms of q and k."""
-    anchor = one_of(model, ("y = attend(...", "y = F.scaled_dot_product_attention(..."), ATTENTION)
-    return edits.before(model, anchor, lines, inside=ATTENTION)
+def on_queries(model: str, lines: str) -> str:
+    """Where q and k have their heads, their rotation and their norm: [B, T, H, D] in `modern`, else [B, H, T, D]."""
+    if is_modern(model):
+        return edits.after(model, "q, k = qk.chunk(...", lines, inside=ATTENTION)
+    return edits.before(model, "y = F.scaled_dot_product_attention(...", lines, inside=ATTENTION)
 
 
 def heads_first(model: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks import edits
 from benchmarks.catalogue import Sources, Technique, Tunable, Tunables
-from benchmarks.nanochat.catalogue.gpu.places import SUBMIT, is_modern
+from benchmarks.nanochat.catalogue.gpu.places import SUBMIT, is_modern, without
 
 RATE = "learning_rate"  # the function of optim.py
 LINEAR = "(1 - progress) / WARMDOWN"
@@ -65,7 +65,8 @@ def warmdown(sources: Sources, tunables: Tunables) -> Sources:
         optim = edits.replace(optim, "cosine = ...", line, RATE)
         optim = edits.swap(optim, "(FINAL_RATE + (1 - FINAL_RATE) * cosine)", "warmdown", RATE)
         optim = edits.replace(optim, "FINAL_RATE = ...", f"WARMDOWN = {tunables['share']!r}  # of the budget")
-        optim = edits.replace(optim, "import math", "") if optim.count("math.") == 0 else optim
+        if optim.count("math.") == 0:
+            optim = without(optim, "import math", "").replace("\n\n\nimport torch", "\n\nimport torch", 1)
     return sources | {"optim.py": edits.new_constant(optim, "RATE_FLOOR", tunables["floor"], "of a rate, at the end")}
 
 

@@ -55,7 +55,7 @@ class Attention(nn.Module):
             self.value_embedding = nn.Embedding(VOCAB_SIZE, WIDTH)
             self.value_gate = Linear(GATE_CHANNELS, HEADS)
         self.register_buffer("angles", rotary_angles(), persistent=False)
-        self.block_mask = block_mask(self.window) if self.angles.is_cuda else None
+        self.block_mask = block_mask(self.window, "cuda") if self.angles.is_cuda else None
 
     def forward(self, attention_input, tokens):  # [B, T, C] and [B, T] -> [B, T, C]
         qkv = self.query_key_value(attention_input)
@@ -185,14 +185,14 @@ def is_visible(query, key, window):  # positions -> whether the one may look at 
 
 
 @lru_cache
-def block_mask(window):  # -> which blocks of keys each block of queries needs; None where it needs all before it
+def block_mask(window, device):  # -> which blocks of keys each block of queries needs; None where it needs all before it
     if window >= SEQUENCE_LENGTH:
         return None
 
     def visible(batch, head, query, key):
         return is_visible(query, key, window)
 
-    return create_block_mask(visible, None, None, SEQUENCE_LENGTH, SEQUENCE_LENGTH, device="cuda")
+    return create_block_mask(visible, None, None, SEQUENCE_LENGTH, SEQUENCE_LENGTH, device=device)
 
 
 @torch.no_grad()
