@@ -134,6 +134,13 @@ def test_the_command_says_what_is_known_and_asks_for_more(
     assert found["points"][0]["label"] == "delta" and found["relation"] is None and found["being_measured"] == 0
     assert summary(thread.project)["fidelity_points"] == found["points"]
     client.force_login(person("mira", Role.MEMBER))
+    for experiment in Experiment.objects.all():
+        for place in ("", "evidence/"):
+            answer = client.get(f"/e/{experiment.public_id}/{place}")
+            assert answer.status_code == 200, (experiment, place)
+    screened = Experiment.objects.get(purpose=Experiment.Purpose.COMPARE)
+    assert "at quick, which chose" in client.get(f"/e/{screened.public_id}/evidence/").content.decode()
+    assert client.get("/p/question/").status_code == 200
     page = client.get("/p/question/worth/").content.decode()
     assert "a correlation is read from 10 on" in page and "delta: " in page
     with pytest.raises(CommandError, match="no project named 'nobody'; there are: question"):

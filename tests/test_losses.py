@@ -24,6 +24,28 @@ def test_the_kernel_does_in_the_interpreter_what_the_naive_way_does(tmp_path: Pa
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
 
 
+HOPPER = """
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from benchmarks.nanochat.losses import _row
+
+for dtype in ("*bf16", "*fp32"):
+    signature = {"scores": dtype, "targets": "*i64", "found": "*fp32", "width": "i32", "stride": "i32"}
+    source = ASTSource(_row, {**signature, "BLOCK": "constexpr"}, {"BLOCK": 8192})
+    made = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 8})
+    print(dtype, len(made.asm["cubin"]) > 0)
+"""
+
+
+@pytest.mark.slow
+def test_the_kernel_compiles_for_hopper_without_a_gpu(tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TRITON_CACHE_DIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-W", "ignore", "-c", HOPPER]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.stdout == "*bf16 True\n*fp32 True\n", done.stderr[-2000:]
+
+
 def test_the_best_positions_and_the_drawn_ones_are_kept_whole() -> None:
     import torch
 

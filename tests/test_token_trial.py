@@ -91,10 +91,11 @@ def test_a_peeker_is_caught(run: Run, share: float) -> None:
 
 
 def test_a_peep_below_the_tolerance_shows_in_the_mean(run: Run) -> None:
-    faint = f"scores = scores.bfloat16()\n{play.peeker(1.0, boost=0.09)}"
+    faint = f"scores = scores.bfloat16()\n{play.peeker(1.0, boost=0.04)}"
     outcome = run(play.table(faint), preset=replace(play.TINY, audit_random=256))
-    (seen,) = [seen for seen in outcome.observations if seen.kind == "future_leak"]
-    assert outcome.metrics["audit_random_worst"] < 0.1 and "lost on average" in seen.evidence[0]
+    (seen,) = outcome.observations
+    assert seen.kind == "future_leak" and "random: 0 of 256 positions differ" in seen.evidence[0]
+    assert "lost on average" in seen.evidence[0]
 
 
 def test_an_honest_model_in_bfloat16_raises_no_alarm(run: Run) -> None:

@@ -12,7 +12,7 @@ from django.test import Client
 
 from research.loop.advance import advance_project_until_idle
 from research.loop.transfer import ask, over_time, parse_constants
-from research.models import Experiment, MergeRequest, NotMergeable, Project, Thread
+from research.models import Chunk, Experiment, MergeRequest, NotMergeable, Project, Series, Thread
 from research.validation.records import Direction
 from research.validation.sooner import AtBudget, reached, sooner
 from tests.cast import World, constants
@@ -53,6 +53,17 @@ def test_a_senseless_constant_is_refused_in_words(asked: str, message: str) -> N
         parse_constants([asked])
 
 
+def learn(experiment: Experiment) -> None:
+    """Curves as of a candidate that only makes twice as many steps."""
+    for trial in experiment.trials.all():
+        steps = np.arange(200 if trial.arm == "candidate" else 100, dtype="<i8")
+        series = Series.objects.create(trial=trial, generation=1, metric="loss", next_seq=len(steps))
+        values = (3 - steps / 100).astype("<f8")
+        Chunk.objects.create(
+            series=series, first_seq=0, count=len(steps), steps=steps.tobytes(), values=values.tobytes()
+        )
+
+
 @pytest.mark.django_db
 def test_the_champion_is_measured_at_other_budgets_and_sizes(
     thread: Thread, world: World, reviewer: User, client: Client, capsys: pytest.CaptureFixture[str]
@@ -74,12 +85,16 @@ def test_the_champion_is_measured_at_other_budgets_and_sizes(
     world.run()
     advance_project_until_idle(project.pk)
     asked = Experiment.objects.filter(purpose=Experiment.Purpose.TRANSFER)
+    learn(asked[0])
     assert not asked.running().exists() and len(set(asked.values_list("confirm_split", flat=True))) == 1
     rows = over_time(project)
     assert [(row.preset, len(row.scores)) for row in rows["champion"]] == [("quick", 3), ("long", 3)]
     call_command("transfer", project.name, json=True)
     found = json.loads(capsys.readouterr().out)
     assert found["sooner"]["champion"]["at_least"] and len(found["transfers"]) == 3
+    split = found["transfers"][0]["split"]
+    assert split["candidate_steps"] == 199 and split["baseline_steps"] == 99 and split["pairs"] == 3
+    assert split["throughput"]["mean"] > 0 and split["modelling"]["mean"] == pytest.approx(0)
     assert found["transfers"][2]["label"] == "the champion against the start at long, DELTA=9"
     page = client.get("/p/question/worth/?part=time").content.decode()
     assert "at least" in page

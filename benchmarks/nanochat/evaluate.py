@@ -106,7 +106,8 @@ class Evaluator:
 
         No data and no clock are handed out, and what it prints is dropped. Whether a cache is there now. Meant to run
         beside a trial of another commit only where an A/A shows that this leaves its timing alone
-        (`python -m tests.gpu.beside`): both need room on the device, and the caller keeps the sandbox on other cores.
+        (`python -m tests.gpu.beside`). Both need room on the device; the caller keeps the sandbox on other cores and
+        lets this end before the next trial begins, which refuses a device where somebody else holds memory.
         """
         judge = self._judge  # one that runs; it may be in use, and another one would end it
         if task.caches is None or judge is None or judge.gpu != _gpu(task, box):

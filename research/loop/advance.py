@@ -6,6 +6,7 @@
     decide     limits and criteria by which a thread or an idea is given up; plateaus
     measure    an implemented idea: freeze rule, seeds and order, make the first trials
     combine    what this thread and another found, by git: a candidate like any other
+    retry      what ran out of memory, once, with half the rows a pass
     implement  a proposed idea: worktree, commit, diff, static checks
     propose    ask the thread's researcher for the next idea
 
@@ -37,6 +38,7 @@ from research.loop import (
     merge,
     noise,
     propose,
+    retry,
     transfer,
 )
 from research.models import Project, Thread
@@ -68,6 +70,8 @@ def _begin(thread: Thread) -> str | None:
         return "measure"
     if combine.step(thread):
         return "combine"
+    if retry.step(thread):
+        return "retry"
     if implement.step(thread):
         return "implement"
     if propose.step(thread):

@@ -144,7 +144,7 @@ def sentence(experiment: Experiment, verdict: rules.Verdict, gain: RelativeGain)
     """The verdict as one line of the feed."""
     what = experiment.original or experiment
     again = f" again, over {verdict.pairs} fresh pairs," if experiment.original else ""
-    about = f": {experiment.subject.idea.name}" if experiment.subject else ""
+    about = f": {experiment.subject.idea.name}" if experiment.subject else f": {experiment.label}"
     return f"Experiment {what.number}{again} {SAID[verdict.kind]} {_size(verdict, gain)}{about}"
 
 

@@ -33,8 +33,7 @@ def split_json(split: Split | None) -> dict[str, object] | None:
     """In the unit of the curve, positive is better; `error` is a standard error."""
     if split is None:
         return None
-    parts = {
-        name: {"mean": part.mean, "error": part.error} for name, part in vars(split).items() if hasattr(part, "mean")
-    }
+    named = {"total": split.total, "modelling": split.modelling, "throughput": split.throughput}
+    parts = {name: {"mean": part.mean, "error": part.error} for name, part in named.items()}
     steps = {"baseline_steps": split.baseline_steps, "candidate_steps": split.candidate_steps}
     return {"curve": LOSS, "pairs": split.pairs, **parts, **steps}

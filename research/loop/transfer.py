@@ -67,6 +67,8 @@ def ask(
             number=project.next_experiment_number(), baseline_commit=baseline, candidate_commit=commit,
             rule=project.rule, preset="" if preset == project.preset else preset, confirm_split=_split(project),
         )  # fmt: skip
+        if candidate:
+            experiment.distrust()
         experiment.plan(str(Stage.CONFIRM), pairs)
         Event.record(Event.Kind.EXPERIMENT, f"measuring {label}: {pairs} pairs", experiment=experiment)
     return experiment

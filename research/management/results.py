@@ -20,7 +20,8 @@ def results(project: Project) -> dict[str, Any]:
         "sooner": {name: {**row.to_json(), "words": row.words} for name, row in sooner.items()},
         "transfers": [
             {
-                **row.gain.to_json(), "split": split_json(split_of(row.experiment)), "preset": row.experiment.preset or project.preset,
+                **row.gain.to_json(), "split": split_json(split_of(row.experiment)),
+                "preset": row.experiment.preset or project.preset,
                 "baseline": row.scores[0], "candidate": row.scores[1], "number": row.experiment.number,
                 "pairs_scores": [list(scores) for scores in row.experiment.scores()],
             }

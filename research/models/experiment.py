@@ -130,6 +130,11 @@ class Experiment(models.Model):
             self.trusted = not self.is_check and Candidate.all_trusted(self.project, commits)
         super().save(*args, **options)
 
+    def distrust(self) -> None:
+        """An arm of it is code from elsewhere that is no candidate. Before its trials are planned."""
+        Experiment.every.filter(pk=self.pk).update(trusted=False)
+        self.refresh_from_db(fields=["trusted"])
+
     @property
     def is_check(self) -> bool:
         return self.purpose == self.Purpose.CHECK

@@ -208,7 +208,10 @@ class EvidenceBoard:
         for stage, split, rows in self.page.measured:
             done = sum(row.pair.gain is not None for row in rows)
             pairs = f"{done} pair{'' if done == 1 else 's'}"
-            use = "which chose the candidate and count for nothing" if stage in ("screen", "extend") else "fresh seeds"
+            use = "fresh seeds"
+            if stage in ("screen", "extend"):
+                at = f"at {preset}, " if (preset := self.experiment.preset_at(stage)) else ""
+                use = f"{at}which chose the candidate and count for nothing"
             said.append((stage, f"{self.page.data.said(split)}; {pairs}, {use}"))
         return said
 
@@ -217,7 +220,9 @@ class EvidenceBoard:
         sizes = self.project.sizes
         what = "CPU seconds of all its processes" if sizes.clock == "cpu" else "seconds of a stopwatch"
         cap = f"at most {sizes.wall_cap_seconds:g} s"
-        return f"{sizes.budget_seconds:g} {what} from the moment the text can be read, {cap}"
+        screens = self.project.screen_preset
+        apart = f"; screening at {screens}: {self.project.contract.preset(screens).budget_seconds:g}" if screens else ""
+        return f"{sizes.budget_seconds:g} {what} from the moment the text can be read, {cap}{apart}"
 
     @cached_property
     def together(self) -> Together | None:

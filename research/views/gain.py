@@ -52,6 +52,7 @@ def gain_of(verdict: Verdict) -> Gain | None:
         return Gain(verdict.effect / level, half, len(confirm), True)
     if verdict.relative is None:
         return None
-    noise = verdict.evidence.get("noise")
+    screening = verdict.evidence.get("screening")
+    noise = screening["noise"] if screening else verdict.evidence.get("noise")  # that of the preset it was measured at
     half = NORMAL_95 * noise["sigma_pair"] / math.sqrt(len(chosen)) / level if noise else None
     return Gain(verdict.relative, half, len(chosen), False)

@@ -275,7 +275,8 @@ class ProjectBoard:
     @cached_property
     def noise(self) -> Noise:
         floor = memory.noise_floor(self.project)
-        done, wanted = noise.progress(self.project) if floor is None else (floor.trials, floor.trials)
+        apart = bool(self.project.screen_preset)  # then another floor is measured, too
+        done, wanted = noise.progress(self.project) if floor is None or apart else (floor.trials, floor.trials)
         level = floor and self._results(self.project.start_commit).aggregate(mean=Avg("score"))["mean"]
         relative = floor.sigma_pair / abs(level) if floor and level else None
         left = (wanted - done) / 2 * seconds_a_pair(self.project.sizes.budget_seconds)
@@ -325,7 +326,7 @@ class ProjectBoard:
         return trial.result if trial else None
 
     def _results(self, commit: str) -> QuerySet[Result]:
-        return Result.objects.filter(trial__project=self.project, trial__commit=commit)
+        return Result.objects.filter(trial__project=self.project, trial__commit=commit, trial__preset="")
 
     @cached_property
     def samples(self) -> list[Sample]:

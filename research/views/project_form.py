@@ -52,7 +52,8 @@ class Size:
     def trial(self) -> str:
         clock = "CPU-seconds on one core" if self.preset.clock == "cpu" else "seconds"
         together = ", both arms of a pair side by side" if self.preset.side_by_side else ""
-        return f"{self.preset.budget_seconds:g} {clock} of training a trial{together}"
+        apart = f"; candidates are screened at {self.preset.screen_preset}" if self.preset.screen_preset else ""
+        return f"{self.preset.budget_seconds:g} {clock} of training a trial{together}{apart}"
 
     @property
     def pair(self) -> str:
