@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from tests.gpu.variants import CHANGES, TINY, TREES, NoSuchVariant, Variant, variant
 
@@ -193,6 +194,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     if options.data and not (options.data / "train.bin").is_file():
         print(f"{options.data} has no train.bin; prepare it first", file=sys.stderr)
+        return 2
+    if options.device == "cuda" and not torch.cuda.is_available():
+        print("PyTorch sees no CUDA device here; try --device cpu --tiny", file=sys.stderr)
         return 2
     print(json.dumps(measure(options, programs)))
     return 0

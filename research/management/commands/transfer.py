@@ -74,14 +74,15 @@ class Command(BaseCommand):
                 mean, count = fmean(row["scores"]), len(row["scores"])
                 at = f"{row['seconds']:8g} s  {mean:.5f} {unit}"
                 self.stdout.write(f"  {name:24} {at}  {count} trials  {row['preset']}")
-        for name, row in found["sooner"].items():
-            self.stdout.write(f"  {name}: {row['words']}")
+        for name, rows in found["sooner"].items():
+            for row in rows:
+                self.stdout.write(f"  {name}: {row['words']}")
         for row in found["transfers"]:
             between = "" if row["low"] is None else f" ({row['low']:+.4g} to {row['high']:+.4g})"
             self.stdout.write(f"  {row['label']}: {row['effect']:+.4g}{between} {unit} over {row['pairs']} pairs")
-        waiting = [one for one in asked if one.state == Experiment.State.RUNNING]
+        waiting = Experiment.objects.running().filter(pk__in=[one.pk for one in asked]).count()
         if waiting:
-            self.stdout.write(f"{len(waiting)} measurements wait for a machine; the same command shows them later")
+            self.stdout.write(f"{waiting} measurements wait for a machine; the same command shows them later")
 
 
 def measure_now(project: Project, sitting: float | None, began: float) -> None:
