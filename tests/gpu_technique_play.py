@@ -41,12 +41,10 @@ for _token in range(VOCABULARY):  # of 1 to 4 bytes, the rest zero; token 0 stan
 
 SIZES: dict[str, dict[str, Value]] = {
     "model.py": {"VOCAB_SIZE": VOCABULARY, "SEQUENCE_LENGTH": LENGTH, "WIDTH": 32, "HEADS": 2, "DEPTH": 2},
-    "train.py": {"BATCH_TOKENS": 4 * LENGTH, "DEVICE_ROWS": 4, "LOSS_ROWS": 2 * LENGTH},
+    "train.py": {"BATCH_TOKENS": 8 * LENGTH, "DEVICE_ROWS": 4, "LOSS_ROWS": 2 * LENGTH},
 }
 GATES: dict[str, Value] = {"GATE_CHANNELS": 16}
 TINY: dict[str, dict[str, Value]] = {  # settings of techniques that set a size themselves
-    "batch_tokens": {"tokens": 2 * LENGTH},
-    "batch_schedule": {"early": 2 * LENGTH, "late": 8 * LENGTH},
     "device_rows": {"rows": 2},
     "loss_rows": {"rows": LENGTH},
     "width": {"width": 48},

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.torch
 
 CUTS = (1, 13, 31)  # the first token that is not what it was
 SAME_RESULT = {"compile_mode", "inductor_search", "tf32", "fewer_logs", "fused_relu_squared"}  # only faster, on a GPU
+SCALED = {"batch_tokens", "batch_schedule"}
 OTHER_FIRST = {"token_std", "output_init", "input_init", "depth_scaled_stream", "x0_weight", "zero_init", "first_sizes"}
 
 
@@ -123,6 +124,8 @@ def test_the_diff_shows_the_constants_and_the_start_does_not(technique: Techniqu
     added = play.added_lines(before, sources)
     assert added
     for name, value in (technique.defaults() | play.TINY.get(technique.name, {})).items():
+        if technique.name in SCALED and isinstance(value, int):
+            continue  # the batch is as much smaller here as the start is
         shown = 256 if name == "rows" and "tables" in technique.family else value
         stands = any(re.search(rf"^[A-Z0-9_]+ = {value!r}\b", text, re.MULTILINE) for text in before.values())
         assert stands or any(str(shown) in line for line in added), f"{name} = {value} cannot be seen in the diff"
@@ -187,3 +190,11 @@ def test_all_that_stack_make_one_graph_and_stay_in_bfloat16():
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert int(done.stdout.split()[0]) >= 30, done.stdout
+
+
+def test_a_batch_is_as_much_smaller_as_the_start_is():
+    full = CATALOGUE["batch_tokens"].apply(dict(play.STARTS["modern"]), {"tokens": 2**17})
+    assert play.constants(full["train.py"])["BATCH_TOKENS"] == 2**17
+    assert play.constants(full["train.py"])["DEVICE_ROWS"] == 64
+    tiny = play.changed(CATALOGUE["batch_tokens"], "modern")
+    assert play.constants(tiny["train.py"])["BATCH_TOKENS"] == 8 * play.LENGTH // 4
