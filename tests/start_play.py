@@ -77,9 +77,9 @@ class Tree:
 
 
 @contextmanager
-def loaded(name: str, steps: int = 40, **constants: object) -> Iterator[Tree]:
+def loaded(name: str, steps: int = 40, tiny: bool = True, **constants: object) -> Iterator[Tree]:
     """A variant of a start as modules. Its short names stand in sys.modules while it is in use."""
-    sources = variant(name, TINY | constants).sources
+    sources = variant(name, TINY | constants if tiny else constants).sources
     harness = Harness(steps)
     modules: dict[str, ModuleType] = {"harness": harness}
     before = {module: sys.modules.get(module) for module in (*MODULES, "harness")}

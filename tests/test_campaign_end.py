@@ -117,3 +117,10 @@ def test_a_sitting_waits_for_the_pair_that_runs_and_says_what_it_had_to_cut_off(
     monkeypatch.setattr(Play, "show", lambda self, phase: None)
     with pytest.raises(campaign.SittingOver, match="2 trials were cut off"):
         run.leave(time.monotonic() - 1)
+
+
+def test_a_sitting_begins_with_its_process() -> None:
+    began = campaign.process_began()
+    assert began < time.monotonic() and abs(campaign.process_began() - began) < 0.1
+    time.sleep(0.05)
+    assert abs(campaign.process_began() - began) < 0.1

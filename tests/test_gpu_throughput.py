@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from tests.gpu import throughput
+from tests.gpu import starts, throughput
 from tests.gpu.variants import CHANGES, TINY, NoSuchVariant, variant
 
 pytestmark = pytest.mark.torch
@@ -64,3 +64,20 @@ def test_arms_take_turns_on_the_same_text_and_a_broken_one_says_why(tmp_path, ca
         assert arm["step_ms"] > 0 and arm["losses"][0] == pytest.approx(np.log(512), abs=0.05)
         assert arm["losses"][-1] < arm["losses"][0] - 1
     assert plain["losses"][1] == pytest.approx(modern["losses"][1], abs=0.05)
+
+
+def test_compiled_and_judged_are_one_function_and_the_check_of_it_runs_without_a_gpu(capsys):
+    assert starts.main(["--tiny", "--device", "cpu", "--variants", "modern,vanilla"]) == 0
+    for found in json.loads(capsys.readouterr().out).values():
+        assert found["loss_compiled"] == pytest.approx(found["loss_as_judged"], abs=1e-5)
+        assert found["host_waits"] == "" and all(value < 1e-5 for value in found["gradients_differ"].values())
+
+
+def test_no_device_is_one_line_and_code_2(capsys):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a device here")
+    assert starts.main([]) == 2
+    assert capsys.readouterr().err == "PyTorch sees no CUDA device here; try --device cpu --tiny\n"
+    assert throughput.main([]) == 2

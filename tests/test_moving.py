@@ -20,6 +20,7 @@ from research.management.moving.packing import pack
 from research.management.moving.tables import ELSEWHERE, STAYS, TABLES, encode, rows_of
 from research.management.moving.unpacking import unpack
 from research.models import (
+    Artifact,
     AuditEntry,
     Chunk,
     DataUse,
@@ -197,3 +198,37 @@ def test_a_file_that_does_not_fit_is_one_clear_line(
     call_command("unpack", file)
     told = json.loads(capsys.readouterr().out)
     assert told["verdicts"] == 2 and len(told["noise_floors"]) == 1 and told["champion"] == lived.champion
+
+
+@pytest.mark.slow
+def test_a_campaign_of_a_hundred_experiments_fits(lived: Project, world: World, tmp_path: Path) -> None:
+    """14 trials each, with results as long as real ones, 4 curves of 2,000 noisy points and a log of 8 KiB."""
+    draw = np.random.default_rng(7)
+    model = Result.objects.filter(score__isnull=False)[0]
+    facts = {f"fact_{at}": float(draw.normal()) for at in range(40)}
+    hashes = {f"hash_{at}": draw.bytes(32).hex() for at in range(8)}
+    experiments = Experiment.objects.bulk_create(
+        Experiment(key=f"e{at}", project=lived, number=1000 + at, baseline_commit=lived.champion,
+                   candidate_commit=lived.champion, rule=lived.rule)
+        for at in range(100)
+    )  # fmt: skip
+    trials = Trial.objects.bulk_create(
+        Trial(project=lived, experiment=experiment, arm=arm, stage="confirm", pair=pair, slot=0, seed=pair,
+              commit=lived.champion, split="val_confirm", state="ended", generation=1)
+        for experiment in experiments for pair in range(7) for arm in ("baseline", "candidate")
+    )  # fmt: skip
+    steps = np.arange(2_000, dtype="<i8").tobytes()
+    for trial in trials:
+        log = Artifact.store(draw.bytes(4_096).hex().encode())
+        Result.objects.create(
+            trial=trial, generation=1, machine=model.machine, score=float(draw.normal()), metrics=facts, seconds=facts,
+            hashes=hashes, surroundings=hashes, isolation_level=3, machine_class=model.machine_class, log=log,
+        )  # fmt: skip
+        for metric in ("loss", "learning_rate", "gradient", "tokens"):
+            series = Series.objects.create(trial=trial, generation=1, metric=metric, next_seq=2_000)
+            values = draw.normal(size=2_000).astype("<f8").tobytes()
+            Chunk.objects.create(series=series, first_seq=0, count=2_000, steps=steps, values=values)
+    about = pack(lived, tmp_path / "large.zip", 16 * MIB)
+    print(about["bytes"], about["kept"])
+    assert about["bytes"] <= 16 * MIB and about["rows"]["Result"] > 1_400
+    assert about["kept"]["curves"]["left_out"] == 0

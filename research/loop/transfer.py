@@ -111,15 +111,14 @@ def rivals(project: Project) -> dict[str, str]:
     return dict(rows.values_list("candidate_commit", "label"))
 
 
-def how_much_sooner(project: Project) -> dict[str, Sooner]:
-    """Of everything but the start: when it has what the start has at the project's own budget."""
+def how_much_sooner(project: Project) -> dict[str, list[Sooner]]:
+    """Of everything but the start: when it has what the start has, at each budget that the start was measured at."""
     rows, metric = over_time(project), project.contract.metric
     direction = Direction.LOWER if metric.lower_is_better else Direction.HIGHER
-    start, budget = rows.get("start", []), project.sizes.budget_seconds
+    start = rows.pop("start", [])
     return {
-        name: found
+        name: [found for at in start if (found := sooner(start, curve, at.seconds, direction)) is not None]
         for name, curve in rows.items()
-        if name != "start" and (found := sooner(start, curve, budget, direction)) is not None
     }
 
 

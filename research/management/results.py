@@ -17,7 +17,7 @@ def results(project: Project) -> dict[str, Any]:
         "metric": project.contract.metric.name,
         "unit": project.contract.metric.unit,
         "over_time": {name: [row.to_json() for row in rows] for name, rows in over_time(project).items()},
-        "sooner": {name: {**row.to_json(), "words": row.words} for name, row in sooner.items()},
+        "sooner": {name: [{**row.to_json(), "words": row.words} for row in rows] for name, rows in sooner.items()},
         "transfers": [
             {
                 **row.gain.to_json(), "split": split_json(split_of(row.experiment)),

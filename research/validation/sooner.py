@@ -55,10 +55,11 @@ class Sooner(Record):
 
     @property
     def words(self) -> str:
+        at = f"what the start has after {self.reference:g} s"
         if self.never or self.factor is None:
-            return "not reached within the budgets that were measured"
+            return f"{at} is not reached within the budgets that were measured"
         between = f" ({self.low:.2g} to {self.high:.2g})" if self.low is not None and self.high is not None else ""
-        return f"the same quality {'at least ' if self.at_least else ''}{self.factor:.3g} × sooner{between}"
+        return f"{at}, {'at least ' if self.at_least else ''}{self.factor:.3g} × sooner{between}"
 
 
 def sooner(

@@ -63,7 +63,7 @@ class ResultsBoard:
 
     @cached_property
     def sooner(self) -> list[tuple[str, Sooner]]:
-        return list(how_much_sooner(self.project).items())
+        return [(name, row) for name, rows in how_much_sooner(self.project).items() for row in rows]
 
     @cached_property
     def transfers(self) -> list[tuple[Transferred, Split | None]]:

@@ -61,7 +61,7 @@ class Harness(ModuleType):
         if self._done == self._wanted:
             self._end_round()
             self._next_round()
-        return self._done / self._settings["total"]
+        return self._done / float(self._settings["total"])
 
     def _end_round(self) -> None:
         skip = self._settings["skip"]
@@ -131,7 +131,7 @@ def main(tree: str, tokens: str, settings: dict[str, Any]) -> None:
     exec(settings["setup"], {"torch": torch})
     sys.path.insert(0, tree)
     sys.modules["harness"] = Harness(Path(tokens), settings, replies)
-    import train  # type: ignore[import-not-found]  # the tree's
+    import train  # the tree's
 
     try:
         train.main()

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from tests.gpu.variants import CHANGES, TINY, TREES, NoSuchVariant, Variant, variant
 
@@ -163,7 +164,7 @@ def _started(options: argparse.Namespace, programs: list[Variant], folder: Path)
 
 def _tokens(options: argparse.Namespace, folder: Path, vocabulary: int) -> Path:
     if options.data:
-        return options.data / "train.bin"
+        return Path(options.data) / "train.bin"
     draw = np.random.default_rng(1)
     ranks = np.exp(draw.uniform(0, np.log(vocabulary), 100_000 if options.tiny else RANDOM_TOKENS))  # Zipf's law
     ranks.astype(np.uint16).tofile(folder / "train.bin")
@@ -193,6 +194,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     if options.data and not (options.data / "train.bin").is_file():
         print(f"{options.data} has no train.bin; prepare it first", file=sys.stderr)
+        return 2
+    if options.device == "cuda" and not torch.cuda.is_available():
+        print("PyTorch sees no CUDA device here; try --device cpu --tiny", file=sys.stderr)
         return 2
     print(json.dumps(measure(options, programs)))
     return 0

@@ -69,7 +69,8 @@ def variant(name: str, constants: dict[str, object]) -> Variant:
     sources = {path.name: path.read_text() for path in sorted(TREES[tree].glob("*.py"))}
     for key, value in constants.items():
         sources = _with_constant(sources, key, value)
-    setup, environment = [], {}
+    setup: list[str] = []
+    environment: dict[str, str] = {}
     for part in parts:
         if part in CATALOGUE:
             sources = _with_technique(name, sources, part)

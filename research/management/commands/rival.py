@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from research import tasks
 from research.loop.rival import bring, read_tree
+from research.management.commands.campaign import process_began
 from research.management.commands.transfer import measure_now
 from research.management.embedded import choose_data
 from research.management.named import project_named
@@ -32,7 +32,7 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="print only the JSON object on stdout")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        began = time.monotonic()
+        began = process_began()
         choose_data(options["data"])
         project = project_named(options["project"])
         if options["files"] is not None:

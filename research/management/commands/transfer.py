@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import threading
-import time
 from statistics import fmean
 from typing import Any
 
@@ -14,7 +13,7 @@ from django.core.management.base import BaseCommand, CommandError
 from benchmarks.contract import ContractError
 from research import tasks
 from research.loop.transfer import ask, parse_constants, rivals
-from research.management.commands.campaign import Run, SittingOver, Stopped
+from research.management.commands.campaign import ENDING_SECONDS, Run, SittingOver, Stopped, process_began
 from research.management.embedded import choose_data, embedded_lab
 from research.management.named import project_named
 from research.management.progress import Progress
@@ -39,7 +38,7 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="print only the JSON object on stdout")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        began = time.monotonic()
+        began = process_began()
         choose_data(options["data"])
         project = project_named(options["project"])
         try:
@@ -75,14 +74,15 @@ class Command(BaseCommand):
                 mean, count = fmean(row["scores"]), len(row["scores"])
                 at = f"{row['seconds']:8g} s  {mean:.5f} {unit}"
                 self.stdout.write(f"  {name:24} {at}  {count} trials  {row['preset']}")
-        for name, row in found["sooner"].items():
-            self.stdout.write(f"  {name}: {row['words']}")
+        for name, rows in found["sooner"].items():
+            for row in rows:
+                self.stdout.write(f"  {name}: {row['words']}")
         for row in found["transfers"]:
             between = "" if row["low"] is None else f" ({row['low']:+.4g} to {row['high']:+.4g})"
             self.stdout.write(f"  {row['label']}: {row['effect']:+.4g}{between} {unit} over {row['pairs']} pairs")
-        waiting = [one for one in asked if one.state == Experiment.State.RUNNING]
+        waiting = Experiment.objects.running().filter(pk__in=[one.pk for one in asked]).count()
         if waiting:
-            self.stdout.write(f"{len(waiting)} measurements wait for a machine; the same command shows them later")
+            self.stdout.write(f"{waiting} measurements wait for a machine; the same command shows them later")
 
 
 def measure_now(project: Project, sitting: float | None, began: float) -> None:
@@ -95,7 +95,7 @@ def measure_now(project: Project, sitting: float | None, began: float) -> None:
         project.measure_only("only what was asked for is measured")
         tasks.advance_project(project.pk)
         run = Run(project, supervisor, stopping, Progress(project, (sitting or 60) * 60))
-        run.leave_by = None if sitting is None else began + sitting * 60
+        run.leave_by = None if sitting is None else began + sitting * 60 - ENDING_SECONDS
         try:
             run.until(lambda: not project.experiments.running().filter(purpose__in=wanted).exists(), "measuring")
         except SittingOver:

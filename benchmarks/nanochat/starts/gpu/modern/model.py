@@ -186,7 +186,7 @@ def is_visible(query, key, window):  # positions -> whether the one may look at 
 
 
 @lru_cache
-def block_mask(window, device):  # -> which blocks of keys each block of queries needs; None where it needs all before it
+def block_mask(window, device):  # -> which blocks of keys a block of queries needs; None where all before it
     if window >= SEQUENCE_LENGTH:
         return None
 
