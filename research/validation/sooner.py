@@ -85,10 +85,12 @@ def sooner(
     many = len(at.scores) > 1 and all(len(row.scores) > 1 for row in curve)
     low, high = (reference / np.quantile(seconds, RANGE[::-1], method="nearest")) if many else (None, None)
     never, at_least = math.isinf(found), found <= times[0]
+    if never or at_least:
+        low = high = None  # a bound, or nothing, has no interval
     return Sooner(
         target=at.mean, reference=reference, seconds=None if never else found,
         factor=None if never else reference / found,
-        low=None if low is None or never else float(low), high=None if high is None or never else float(high),
+        low=None if low is None else float(low), high=None if high is None else float(high),
         at_least=bool(at_least), never=never,
     )  # fmt: skip
 
