@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 
 import torch
 from torch import Tensor, nn
@@ -41,12 +41,10 @@ for _token in range(VOCABULARY):  # of 1 to 4 bytes, the rest zero; token 0 stan
 
 SIZES: dict[str, dict[str, Value]] = {
     "model.py": {"VOCAB_SIZE": VOCABULARY, "SEQUENCE_LENGTH": LENGTH, "WIDTH": 32, "HEADS": 2, "DEPTH": 2},
-    "train.py": {"BATCH_TOKENS": 4 * LENGTH, "DEVICE_ROWS": 4, "LOSS_ROWS": 2 * LENGTH},
+    "train.py": {"BATCH_TOKENS": 8 * LENGTH, "DEVICE_ROWS": 4, "LOSS_ROWS": 2 * LENGTH},
 }
 GATES: dict[str, Value] = {"GATE_CHANNELS": 16}
 TINY: dict[str, dict[str, Value]] = {  # settings of techniques that set a size themselves
-    "batch_tokens": {"tokens": 2 * LENGTH},
-    "batch_schedule": {"early": 2 * LENGTH, "late": 8 * LENGTH},
     "device_rows": {"rows": 2},
     "loss_rows": {"rows": LENGTH},
     "width": {"width": 48},
@@ -98,6 +96,7 @@ class Run:
     reserved: dict[str, torch.Size]
 
 
+@cache
 def constants(source: str) -> dict[str, Value]:
     """Upper-case constants of a module that are plain numbers or texts."""
     found: dict[str, Value] = {}
@@ -130,29 +129,38 @@ def small_tables(sources: Sources) -> Sources:
     return sources | {"model.py": model}
 
 
+@cache
+def program(name: str, text: str) -> CodeType:
+    """A module's code, compiled once from a file of its own: Triton reads the text of a kernel there."""
+    path = Path(_folder().name) / f"{abs(hash(text))}" / f"{name}.py"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    return compile(text, str(path), "exec")
+
+
+@cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+
+
 @contextmanager
 def loaded(sources: Sources) -> Iterator[dict[str, ModuleType]]:
-    """The tree as modules, from files: Triton reads the text of a kernel there. Its short names stand in sys.modules
-    while it is in use."""
+    """The tree as modules. Its short names stand in sys.modules while it is in use."""
     modules: dict[str, ModuleType] = {"harness": Harness()}
     names = sorted((path.removesuffix(".py") for path in sources), key=_order)
     before = {name: sys.modules.get(name) for name in ("harness", *names)}
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            sys.modules["harness"] = modules["harness"]
-            for name in names:
-                path = Path(folder) / f"{name}.py"
-                path.write_text(sources[path.name])
-                modules[name] = sys.modules[name] = ModuleType(name)
-                modules[name].__file__ = str(path)
-                exec(compile(sources[path.name], str(path), "exec"), modules[name].__dict__)
-            yield modules
-        finally:
-            for name, module in before.items():
-                if module is None:
-                    sys.modules.pop(name, None)
-                else:
-                    sys.modules[name] = module
+    try:
+        sys.modules["harness"] = modules["harness"]
+        for name in names:
+            modules[name] = sys.modules[name] = ModuleType(name)
+            exec(program(name, sources[f"{name}.py"]), modules[name].__dict__)
+        yield modules
+    finally:
+        for name, module in before.items():
+            if module is None:
+                sys.modules.pop(name, None)
+            else:
+                sys.modules[name] = module
 
 
 def _order(name: str) -> int:
@@ -233,14 +241,18 @@ def added_lines(before: Sources, after: Sources) -> list[str]:
 
 def names_of_constants(sources: Sources) -> set[str]:
     """Upper-case names that the modules assign."""
-    return {
+    return {name for text in sources.values() for name in _assigned(text)}
+
+
+@cache
+def _assigned(text: str) -> frozenset[str]:
+    return frozenset(
         target.id
-        for text in sources.values()
         for node in ast.parse(text).body
         if isinstance(node, ast.Assign)
         for target in node.targets
         if isinstance(target, ast.Name) and target.id.isupper()
-    }
+    )
 
 
 def mentions(sources: Sources, name: str) -> int:

@@ -41,7 +41,9 @@ def test_what_is_beyond_the_measured_budgets_is_a_bound_or_nothing() -> None:
     up = sooner([AtBudget("m", 60.0, (0.5,))], [AtBudget("s", 20.0, (0.4,)), AtBudget("m", 60.0, (0.6,))], 60.0,
                 Direction.HIGHER)  # fmt: skip
     assert up and up.factor == pytest.approx(3**0.5) and up.low is None
-    assert reached(np.array([1.0, 2, 4]), np.array([3.0, 2, 1]), 3.0) == 1.0
+    curves = np.array([[3.0, 2, 1]] * 4)
+    times = reached(np.array([1.0, 2, 4]), curves, np.array([3.0, 2.0, 1.5, 0.5]))
+    assert times == pytest.approx([1.0, 2.0, 8**0.5, np.inf])
 
 
 @pytest.mark.parametrize(

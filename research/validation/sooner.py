@@ -75,39 +75,40 @@ def sooner(
     random = np.random.default_rng(SEED)
     sign = 1.0 if direction is Direction.LOWER else -1.0
     times = np.array([row.seconds for row in curve])
-    means = np.array([sign * row.mean for row in curve])
-    found = reached(times, means, sign * at.mean)
-    drawn = []
-    for _ in range(draws):
-        target = sign * _resampled(at.scores, random)
-        drawn.append(reached(times, np.array([sign * _resampled(row.scores, random) for row in curve]), target))
-    seconds = np.array(drawn)  # inf where it is never reached
+    found = float(reached(times, np.array([[sign * row.mean for row in curve]]), np.array([sign * at.mean]))[0])
+    targets = sign * _resampled(at.scores, draws, random)
+    scores = np.stack([sign * _resampled(row.scores, draws, random) for row in curve], axis=-1)
+    seconds = reached(times, scores, targets)  # inf where it is never reached
     many = len(at.scores) > 1 and all(len(row.scores) > 1 for row in curve)
     low, high = (reference / np.quantile(seconds, RANGE[::-1], method="nearest")) if many else (None, None)
     never, at_least = math.isinf(found), found <= times[0]
+    if never or at_least:
+        low = high = None  # a bound, or nothing, has no interval
     return Sooner(
         target=at.mean, reference=reference, seconds=None if never else found,
         factor=None if never else reference / found,
-        low=None if low is None or never else float(low), high=None if high is None or never else float(high),
+        low=None if low is None else float(low), high=None if high is None else float(high),
         at_least=bool(at_least), never=never,
     )  # fmt: skip
 
 
-def reached(times: "Array", scores: "Array", target: float) -> float:
-    """When a curve of falling scores (n,) over rising times (n,) first reaches the target; inf where it does not."""
+def reached(times: "Array", scores: "Array", targets: "Array") -> "Array":
+    """When curves of falling scores (m, n) over rising times (n,) first reach their targets (m,); else inf."""
     import numpy as np
 
-    there = np.flatnonzero(scores <= target)
-    if not len(there):
-        return math.inf
-    first = int(there[0])
-    if first == 0:
-        return float(times[0])
-    before, after = scores[first - 1], scores[first]
-    share = (before - target) / (before - after)
-    return float(np.exp(np.log(times[first - 1]) + share * np.log(times[first] / times[first - 1])))
+    there = scores <= targets[:, None]
+    first = there.argmax(axis=-1)
+    rows, before = np.arange(len(scores)), np.maximum(first - 1, 0)
+    fall = scores[rows, before] - scores[rows, first]
+    share = np.divide(scores[rows, before] - targets, fall, out=np.ones_like(fall), where=fall > 0)
+    between = np.exp(np.log(times[before]) + share * np.log(times[first] / times[before]))
+    found: Array = np.where(there.any(axis=-1), np.where(first == 0, times[0], between), np.inf)
+    return found
 
 
-def _resampled(scores: Sequence[float], random: "np.random.Generator") -> float:
-    values = [scores[place] for place in random.integers(0, len(scores), len(scores))]
-    return math.fsum(values) / len(values)
+def _resampled(scores: Sequence[float], draws: int, random: "np.random.Generator") -> "Array":
+    """Means of so many samples with replacement (draws,)."""
+    import numpy as np
+
+    means: Array = np.asarray(scores)[random.integers(0, len(scores), (draws, len(scores)))].mean(axis=-1)
+    return means

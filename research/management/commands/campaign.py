@@ -274,8 +274,12 @@ class Run:
     def longest_pair(self) -> float:
         """Seconds that a pair took at most lately, first compiling included; guessed before one has ended."""
         newest = Result.objects.filter(trial__project=self.project).order_by("-pk")[:NEWEST_RESULTS]
-        seconds = max([float(row) for row in newest.values_list("device_seconds", flat=True)], default=0.0)
-        return max(self.pair_seconds(), seconds * (1 if self.project.sizes.side_by_side else 2))
+        place = ("trial__experiment", "trial__stage", "trial__pair")
+        arms: dict[tuple[object, ...], list[float]] = {}
+        for *pair, seconds in newest.values_list(*place, "device_seconds"):
+            arms.setdefault(tuple(pair), []).append(float(seconds))
+        together = max if self.project.sizes.side_by_side else sum
+        return max([self.pair_seconds(), *(together(seconds) for seconds in arms.values())])
 
     def pair_seconds(self) -> float:
         """Seconds that a usual pair of the project's preset takes."""

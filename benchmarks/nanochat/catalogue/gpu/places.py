@@ -224,6 +224,26 @@ def without_definition(source: str, name: str) -> str:
     raise DoesNotApply(f"there is no function or class {name}")
 
 
+def whole_number(source: str, name: str) -> int:
+    """The value of a constant of the module, written as a number, a power or a product."""
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.Assign) and [t.id for t in node.targets if isinstance(t, ast.Name)] == [name]:
+            return _number(node.value, name)
+    raise DoesNotApply(f"there is no constant {name}")
+
+
+def _number(node: ast.expr, name: str) -> int:
+    if isinstance(node, ast.Constant) and isinstance(node.value, int):
+        return node.value
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow | ast.Mult):
+        left, right = _number(node.left, name), _number(node.right, name)
+        if isinstance(node.op, ast.Mult):
+            return left * right
+        if 0 <= right <= 64:
+            return int(left**right)
+    raise DoesNotApply(f"{name} is no whole number")
+
+
 def constant_of(path: str, **names: str) -> Callable[[Sources, Tunables], Sources]:
     """A technique that sets constants of one file: CONSTANT="tunable"."""
 

@@ -4,33 +4,44 @@ from __future__ import annotations
 
 from benchmarks import edits
 from benchmarks.catalogue import Sources, Technique, Tunable, Tunables
-from benchmarks.nanochat.catalogue.gpu.places import SUBMIT, is_modern, without
+from benchmarks.nanochat.catalogue.gpu.places import SUBMIT, is_modern, whole_number, without
 
 RATE = "learning_rate"  # the function of optim.py
 LINEAR = "(1 - progress) / WARMDOWN"
-TOKENS_A_ROW = 2048  # of the presets of this lane
+FULL_BATCH, TINY_BATCH = 2**19, 2**15  # tokens a step: of the starts; what only a start at tiny size stays below
+MOST_ROWS = 64  # a pass
 CLOCK = "tokens = harness.start_clock()..."
 STEPPED = "step += 1"
 
 
+def scaled(sources: Sources, tokens: int) -> int:
+    """The batch that is meant: a start at tiny size has as much less than a start at full size."""
+    batch = whole_number(sources["train.py"], "BATCH_TOKENS")
+    return tokens if batch >= TINY_BATCH else max(1, tokens * batch // FULL_BATCH)
+
+
 def batch_tokens(sources: Sources, tunables: Tunables) -> Sources:
     """Passes of at most 64 rows, so that a step of 2^17 tokens is one pass."""
-    tokens = int(tunables["tokens"])
+    tokens = scaled(sources, int(tunables["tokens"]))
     train = edits.constant(sources["train.py"], "BATCH_TOKENS", tokens)
-    rows = max(1, min(64, tokens // TOKENS_A_ROW))
-    return sources | {"train.py": edits.constant(train, "DEVICE_ROWS", rows)}
+    return sources | {"train.py": edits.constant(train, "DEVICE_ROWS", device_rows(sources, tokens))}
+
+
+def device_rows(sources: Sources, tokens: int) -> int:
+    return max(1, min(MOST_ROWS, tokens // whole_number(sources["model.py"], "SEQUENCE_LENGTH")))
 
 
 def batch_schedule(sources: Sources, tunables: Tunables) -> Sources:
-    sources = batch_tokens(sources, {"tokens": tunables["early"]})
+    early, late = (scaled(sources, int(tunables[name])) for name in ("early", "late"))
     definition = """
         def batch_tokens(progress):  # 0..1 of the budget -> tokens a step
             return EARLY_BATCH_TOKENS if progress < EARLY_UNTIL else BATCH_TOKENS
     """
     train = edits.define_before(sources["train.py"], "train_step", definition)
     train = edits.swap(train, "BATCH_TOKENS // (", "batch_tokens(progress) // (", "train_step")
-    train = edits.constant(train, "BATCH_TOKENS", int(tunables["late"]))
-    train = edits.new_constant(train, "EARLY_BATCH_TOKENS", int(tunables["early"]), "a step, at first")
+    train = edits.constant(train, "BATCH_TOKENS", late)
+    train = edits.constant(train, "DEVICE_ROWS", device_rows(sources, early))
+    train = edits.new_constant(train, "EARLY_BATCH_TOKENS", early, "a step, at first")
     return sources | {"train.py": edits.new_constant(train, "EARLY_UNTIL", tunables["until"], "of the budget")}
 
 

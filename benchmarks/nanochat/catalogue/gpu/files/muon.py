@@ -25,6 +25,8 @@ class MuonAdamW(torch.optim.AdamW):
     def __init__(self, groups, **settings):
         super().__init__(groups, **settings)
         on_gpu = self.param_groups[0]["params"][0].is_cuda
+        if on_gpu:
+            torch._dynamo.config.recompile_limit = 64  # a program for each shape
         self.update = torch.compile(muon_update, fullgraph=True, dynamic=False) if on_gpu else muon_update
 
     @torch.no_grad()
