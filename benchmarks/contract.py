@@ -92,6 +92,13 @@ class Benchmark:
     def load_catalogue(self) -> ModuleType:
         return importlib.import_module(self.catalogue)
 
+    def explain(self, preset: Preset, data: Path) -> list[str]:
+        """What whoever writes a change must know of its sandbox, a line each; nothing where `explain.py` is missing."""
+        name = f"{self.evaluator.rpartition('.')[0]}.explain"
+        if not (self.folder / "explain.py").is_file():
+            return []
+        return list(importlib.import_module(name).explain(preset, data))
+
     def catalogue_version(self, start: str) -> str:
         """Changes whenever what `describe_techniques` says could."""
         return _catalogue_version(self.folder, start)
@@ -103,11 +110,11 @@ class Benchmark:
         return described
 
     def evaluator_hash(self) -> str:
-        """sha256 over the protected program (every Python file but starts, catalogue, exploits, red team)."""
+        """sha256 over the protected program (every Python file but starts, catalogue, exploits, red team, words)."""
         digest = hashlib.sha256()
         for path in sorted(self.folder.rglob("*.py")):
             inner = path.relative_to(self.folder).as_posix()
-            if not inner.startswith(("starts/", "catalogue/", "exploits/", "redteam/")):
+            if not inner.startswith(("starts/", "catalogue/", "exploits/", "redteam/", "explain.py")):
                 digest.update(inner.encode() + b"\0" + path.read_bytes() + b"\0")
         return digest.hexdigest()
 
