@@ -264,7 +264,7 @@ def _stopped(evidence: Evidence, rule: Rule, stage: Stage, effect: float, reason
 def _invalid(evidence: Evidence, rule: Rule) -> Verdict:
     gains = evidence.gains(rule, evidence.stage)
     level = evidence.level(rule, evidence.stage) if gains else 0.0
-    reason = "; ".join(finding.message for finding in evidence.structural)
+    reason = "; ".join(dict.fromkeys(finding.message for finding in evidence.structural))  # of several trials, once
     effect = rule.in_units(_mean(gains), level) if gains else None
     return _without_confirmation(VerdictKind.INVALID, evidence, rule, evidence.stage, effect, reason)
 
