@@ -269,6 +269,7 @@ def test_a_body_that_is_no_change_is_told_so(agent: Agent, project: Project, bod
 
 def test_an_address_that_is_not_there_is_told_so(agent: Agent) -> None:
     assert "nothing under" in agent.get("nowhere", expect=404)["error"]
+    assert "there is no project" in agent.get("projects/%0A%2AU/files", expect=404)["error"]
     assert agent.client.put("/api/v1/projects", headers=agent.headers).status_code == 405
     assert json.loads(Client().get("/api/v1/openapi.json").content)["openapi"].startswith("3.")
 
