@@ -140,6 +140,13 @@ class Benchmark:
     def load_catalogue(self, preset: str) -> ModuleType:
         return importlib.import_module(self.lane_of(preset).catalogue)
 
+    def explain(self, preset: Preset, data: Path) -> list[str]:
+        """What whoever writes a change must know of its sandbox, a line each; nothing where `explain.py` is missing."""
+        name = f"{self.evaluator.rpartition('.')[0]}.explain"
+        if not (self.folder / "explain.py").is_file():
+            return []
+        return list(importlib.import_module(name).explain(preset, data))
+
     def catalogue_version(self, start: str, preset: str) -> str:
         """Changes whenever what `describe_techniques` says could."""
         return _catalogue_version(self.folder, self.preset(preset).lane, start)
@@ -151,11 +158,11 @@ class Benchmark:
         return described
 
     def evaluator_hash(self) -> str:
-        """sha256 over the protected program (every Python file but starts, catalogue, kernels, exploits, red team)."""
+        """sha256 over the protected program (every Python file but starts, catalogue, kernels, exploits, words)."""
         digest = hashlib.sha256()
         for path in sorted(self.folder.rglob("*.py")):
             inner = path.relative_to(self.folder).as_posix()
-            if not inner.startswith(("starts/", "catalogue/", "kernels/", "exploits/", "redteam/")):
+            if not inner.startswith(("starts/", "catalogue/", "kernels/", "exploits/", "redteam/", "explain.py")):
                 digest.update(inner.encode() + b"\0" + path.read_bytes() + b"\0")
         return digest.hexdigest()
 

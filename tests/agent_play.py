@@ -1,4 +1,4 @@
-"""An agent from outside as small as one can be: the standard library, an address and a token."""
+"""Agents from outside: one that knocks in this process, and one of the standard library, an address and a token."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import urllib.request
 from typing import Any
 
 from django.db import connection
+from django.test import Client
 
 
 def environment() -> dict[str, str]:
@@ -43,3 +44,40 @@ class Script:
             found = self.ask(f"/submissions/{submission}?wait=50")
             if not found["again_in_seconds"]:
                 return found
+
+
+GOOD = {
+    "key": "one", "hypothesis": "A larger ALPHA lowers the loss.", "expected_effect": 0.05, "title": "larger ALPHA",
+}  # fmt: skip
+
+
+class Agent:
+    """A program outside that holds a token."""
+
+    def __init__(self, token: str) -> None:
+        self.headers, self.client = {"Authorization": f"Bearer {token}"}, Client()
+
+    def get(self, path: str, /, expect: int = 200, **query: Any) -> Any:
+        return self._read(self.client.get(f"/api/v1/{path}", query, headers=self.headers), expect)
+
+    def post(self, path: str, body: Any = None, expect: int = 200) -> Any:
+        content = body if isinstance(body, str) else json.dumps(body)
+        reply = self.client.post(f"/api/v1/{path}", content, content_type="application/json", headers=self.headers)
+        return self._read(reply, expect)
+
+    def delete(self, path: str, expect: int = 200) -> Any:
+        return self._read(self.client.delete(f"/api/v1/{path}", headers=self.headers), expect)
+
+    def _read(self, reply: Any, expect: int) -> Any:
+        assert reply.status_code == expect, reply.content
+        if not reply.headers["Content-Type"].startswith("application/json"):
+            return reply.content.decode()
+        found = json.loads(reply.content)
+        if expect >= 400:
+            assert set(found) == {"error", "do", "pointer"} and found["error"] and found["do"]
+        return found
+
+
+def change(head: str, **more: Any) -> dict[str, Any]:
+    text = '"""The toy\'s training."""\n\nALPHA = 2.0\nGAMMA = 1.0\nBETA = 1.0\n'
+    return {**GOOD, "base": head, "files": {"train.py": text}, **more}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
-from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
@@ -15,38 +14,8 @@ from django.utils import timezone
 from research.api import door
 from research.loop.submit import MOST_WAITING
 from research.models import ApiToken, AuditEntry, Claim, Idea, Machine, NotAllowed, Project, Role, Thread
+from tests.agent_play import Agent, change
 from tests.cast import World, begin, go, person
-
-GOOD = {
-    "key": "one", "hypothesis": "A larger ALPHA lowers the loss.", "expected_effect": 0.05, "title": "larger ALPHA",
-}  # fmt: skip
-
-
-class Agent:
-    """A program outside that holds a token."""
-
-    def __init__(self, token: str) -> None:
-        self.headers, self.client = {"Authorization": f"Bearer {token}"}, Client()
-
-    def get(self, path: str, /, expect: int = 200, **query: Any) -> Any:
-        return self._read(self.client.get(f"/api/v1/{path}", query, headers=self.headers), expect)
-
-    def post(self, path: str, body: Any = None, expect: int = 200) -> Any:
-        content = body if isinstance(body, str) else json.dumps(body)
-        reply = self.client.post(f"/api/v1/{path}", content, content_type="application/json", headers=self.headers)
-        return self._read(reply, expect)
-
-    def delete(self, path: str, expect: int = 200) -> Any:
-        return self._read(self.client.delete(f"/api/v1/{path}", headers=self.headers), expect)
-
-    def _read(self, reply: Any, expect: int) -> Any:
-        assert reply.status_code == expect, reply.content
-        if not reply.headers["Content-Type"].startswith("application/json"):
-            return reply.content.decode()
-        found = json.loads(reply.content)
-        if expect >= 400:
-            assert set(found) == {"error", "do", "pointer"} and found["error"] and found["do"]
-        return found
 
 
 @pytest.fixture(autouse=True)
@@ -67,11 +36,6 @@ def rosa(project: Project) -> User:
 @pytest.fixture
 def agent(project: Project, rosa: User) -> Agent:
     return Agent(ApiToken.make(rosa, "coder", project, may_propose=True))
-
-
-def change(head: str, **more: Any) -> dict[str, Any]:
-    text = '"""The toy\'s training."""\n\nALPHA = 2.0\nGAMMA = 1.0\nBETA = 1.0\n'
-    return {**GOOD, "base": head, "files": {"train.py": text}, **more}
 
 
 # The whole way
@@ -305,6 +269,7 @@ def test_a_body_that_is_no_change_is_told_so(agent: Agent, project: Project, bod
 
 def test_an_address_that_is_not_there_is_told_so(agent: Agent) -> None:
     assert "nothing under" in agent.get("nowhere", expect=404)["error"]
+    assert "there is no project" in agent.get("projects/%0A%2AU/files", expect=404)["error"]
     assert agent.client.put("/api/v1/projects", headers=agent.headers).status_code == 405
     assert json.loads(Client().get("/api/v1/openapi.json").content)["openapi"].startswith("3.")
 

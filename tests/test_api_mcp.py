@@ -25,6 +25,7 @@ from tests.live_play import in_thread
 pytestmark = pytest.mark.django_db(transaction=True)
 ROOT = Path(__file__).parents[1]
 TOOLS = {"projects", "brief", "begin_thread", "claim", "release", "file", "lessons", "experiment", "submit", "verdict"}
+TOOLS |= {"merges", "forecasts", "withdraw", "log", "curve"}
 
 
 @pytest.fixture
@@ -75,6 +76,11 @@ def test_an_agent_goes_from_brief_to_verdict_with_tools(web: Web, token: str, pr
             }  # fmt: skip
             handed = await ask(client, "submit", id=mine["id"], change=change)
             assert handed["state"] == "waiting"
+            again = change | {"key": "two", "files": {"model.py": "DELTA = 3.0\n"}}
+            second = await ask(client, "submit", id=mine["id"], change=again)
+            assert (await ask(client, "withdraw", id=second["id"]))["state"] == "cancelled"
+            assert await ask(client, "merges", name="question") == []
+            assert (await ask(client, "forecasts", id=mine["id"]))["scored"] == 0
             over, _ = await asyncio.gather(
                 ask(client, "verdict", id=handed["id"], wait=50), in_thread(play, mine["id"])
             )

@@ -11,7 +11,6 @@ from django.urls import reverse
 
 from benchmarks.contract import Failure, Outcome
 from research.loop.check import CheckRefused, begin_check, check_result, commit_to_check
-from research.loop.measure import over_budget
 from research.models import DataUse, Event, Experiment, Machine, Project, Result, Series, Thread, Trial
 from research.models.trial import CHECK
 from research.views.spent import spent_of
@@ -119,7 +118,7 @@ def test_a_check_counts_nowhere_but_in_device_seconds(thread: Thread, world: Wor
     assert not Event.objects.filter(experiment=experiment).exists()
     assert (spent_of(project).all.trials, spent_of(project).all.seconds) == (0, 1.0)
     project.max_trials, project.max_device_seconds = 1, 1.0
-    assert over_budget(project) == "the budget of 1 device-seconds is spent"
+    assert project.over_budget() == "the budget of 1 device-seconds is spent"
 
 
 def test_a_check_has_no_page(client, world: World, project: Project, reviewer) -> None:

@@ -16,19 +16,35 @@ from tests.cast import World, focus, go, repository_of, running
 pytestmark = pytest.mark.django_db
 
 
-def test_a_spent_budget_begins_nothing_new_but_what_runs_ends(thread: Thread, world: World) -> None:
+@pytest.mark.parametrize("swept", [True, False])
+def test_a_spent_budget_begins_nothing_new_and_what_runs_ends_at_its_next_look(
+    thread: Thread, world: World, swept: bool
+) -> None:
+    """The project is told of it by a sweep or, where that comes too late, by the look itself."""
     Project.objects.update(max_trials=2)
     focus(thread, "alpha")
     go(thread)
-    world.run()
-    advance_project_until_idle(thread.project_id)
-    project = Project.objects.get()
-    assert (project.state, project.state_reason) == ("exhausted", "the budget of 2 trials is spent")
-    verdict = world.until_verdict(thread)
+    assert world.run() == 2
+    if swept:
+        advance_project_until_idle(thread.project_id)
     go(thread)
-    assert verdict.kind == "improved" and Lesson.objects.count() == MergeRequest.objects.count() == 1
+    project, verdict = Project.objects.get(), Verdict.objects.get()
+    assert (project.state, project.state_reason) == ("exhausted", "the budget of 2 trials is spent")
+    assert verdict.kind == "inconclusive" and verdict.reason.endswith("stopped, the budget of 2 trials is spent")
+    assert Lesson.objects.count() == 1 and not MergeRequest.objects.exists()
     assert Experiment.objects.count() == 1 and running(thread) is None
     assert world.run() == 0
+
+
+def test_a_look_that_settles_it_counts_although_the_budget_is_spent(thread: Thread, world: World) -> None:
+    world.gains["ALPHA"] = 0.05
+    focus(thread, "alpha")
+    go(thread)
+    world.run(), go(thread)
+    planned = Trial.objects.count()
+    Project.objects.update(max_trials=planned)
+    assert planned > 2 and world.until_verdict(thread).kind == "improved"
+    assert Trial.objects.count() == planned, "what was planned is measured, nothing is added"
 
 
 @pytest.mark.parametrize(

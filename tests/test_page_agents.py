@@ -84,7 +84,9 @@ def test_a_token_on_ones_own_page_opens_what_one_sees_and_no_more(client: Client
 
 def test_the_brief_is_what_an_agent_reads_with_the_labs_own_address(client: Client, mia: User) -> None:
     shown = page(client, "/p/question/brief/")
-    assert "http://testserver/api/v1/projects/question" in shown and "expected_effect" in shown
+    assert (
+        "API=http://testserver/api/v1;" in shown and "$API/projects/question/" in shown and "expected_effect" in shown
+    )
     assert len(shown) < 40_000
 
 

@@ -25,6 +25,7 @@ from research.validation.rules import (
     VerdictKind,
     WaitForNoise,
     decide,
+    stop,
 )
 
 RULE = Rule(direction=Direction.LOWER)
@@ -189,6 +190,19 @@ def test_a_person_may_ask_for_more_pairs_and_the_e_process_goes_on():
     assert verdict.kind is VerdictKind.IMPROVED and verdict.pairs == 32
 
 
+def test_a_stop_reads_what_is_there_and_never_calls_it_improved():
+    seen = evidence([0.1], [0.2, 0.3], wobble(0.4, 6))
+    assert isinstance(decide(seen, RULE), MorePairs)
+    verdict = stop(seen, RULE, "stopped, the budget is spent")
+    assert (verdict.kind, verdict.stage, verdict.pairs) == (VerdictKind.INCONCLUSIVE, Stage.CONFIRM, 6)
+    assert verdict.reason.endswith(": stopped, the budget is spent") and verdict.low < verdict.effect < verdict.high
+    early = stop(evidence([0.1], [0.2]), RULE, "stopped")
+    assert (early.kind, early.stage, early.pairs) == (VerdictKind.INCONCLUSIVE, Stage.EXTEND, 0)
+    assert early.reason == "2 pairs gave a mean gain of 0.15: stopped"
+    assert stop(evidence(), RULE, "stopped").reason == "stopped"
+    assert stop(evidence([0.1], findings=(FORGED,)), RULE, "stopped").kind is VerdictKind.INVALID
+
+
 def test_identical_gains_are_neither_improved_nor_an_error():
     verdict = decide(promising([0.5] * 24), RULE)
     assert (verdict.kind, verdict.e_value, verdict.low) == (VerdictKind.INCONCLUSIVE, 1.0, None)
@@ -284,6 +298,8 @@ def test_records_and_rules_load_without_numpy_or_scipy():
 def test_any_evidence_has_one_next_step(gains, before, sigma, noise, bar, wanted):
     floor = NoiseFloor(sigma, sigma, 0.0, 12) if noise else None
     step = decide(evidence(before[:1], before[1:], gains, noise=floor, bar=bar, wanted=wanted), RULE)
+    stopped = stop(evidence(before[:1], before[1:], gains, noise=floor, bar=bar, wanted=wanted), RULE, "stopped")
+    assert stopped.kind in (VerdictKind.INCONCLUSIVE, VerdictKind.NO_DIFFERENCE)
     if isinstance(step, MorePairs):
         assert step.pairs > len({Stage.SCREEN: before[:1], Stage.EXTEND: before[1:]}.get(step.stage, gains))
     elif isinstance(step, Verdict):

@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from asgiref.sync import sync_to_async
 from django.core.exceptions import RequestDataTooBig
@@ -16,35 +16,60 @@ from ninja import NinjaAPI, Path, Query
 from ninja.errors import HttpError, ValidationError
 from ninja.security import HttpBearer
 
-from research.api import acting, reading
+from research.api import acting, books, measured, reading
 from research.api.brief import brief as written
 from research.api.door import TooOften, Unknown, token_of
 from research.api.schemas import (
+    CHANGE,
+    Arm,
     Change,
     Curve,
     ExperimentFacts,
     ExperimentLine,
     Files,
     FileText,
+    Forecasts,
     LessonLine,
     LogTail,
+    MergeLine,
     Problem,
     ProjectFacts,
     ProjectLine,
     SubmissionFacts,
     ThreadFacts,
+    VerdictName,
+    wanted,
 )
 from research.loop.submit import Invalid, NotNow
 from research.models import ApiToken, NotAllowed
 
-ROOT, VERSION = "/api/v1/", "1.0.0"
+ROOT, VERSION = "/api/v1/", "1.1.0"
 LONGEST_WAIT = 60.0
 LOOK_EVERY = 0.5
 
-Name = Annotated[str, Path(max_length=80)]
-Id = Annotated[str, Path(max_length=20)]
-Limit = Annotated[int, Query(ge=1, le=reading.MOST)]
-Words = Annotated[str, Query(max_length=200)]
+ASKED = {  # what a parameter is, for the document and for whoever gets it wrong
+    "name": "the project's name, as /projects lists it",
+    "id": "the id of the row, as lists and submissions give it",
+    "limit": f"how many rows, newest first: 1 to {reading.MOST}",
+    "commit": "`main`, `start`, or at least 7 characters of a commit such as a thread's `head`",
+    "path": "a path as /files lists it, such as train.py",
+    "verdict": "only this one; left out: all, running ones too",
+    "query": "words, such as learning rate: what matters for them comes first; left out: the newest",
+    "arm": "baseline or candidate",
+    "metric": "one of `metrics` of the experiment, such as loss",
+    "wait": f"seconds to hold the answer back until it is over, 0 to {LONGEST_WAIT:g}; then ask again",
+}
+
+Name = Annotated[str, Path(max_length=80, description=ASKED["name"])]
+Id = Annotated[str, Path(max_length=20, description=ASKED["id"])]
+Limit = Annotated[int, Query(ge=1, le=reading.MOST, description=ASKED["limit"])]
+Commit = Annotated[str, Query(max_length=200, description=ASKED["commit"])]
+FilePath = Annotated[str, Query(max_length=200, description=ASKED["path"])]
+Wait = Annotated[float, Query(ge=0, le=LONGEST_WAIT, description=ASKED["wait"])]
+OneArm = Annotated[Arm, Query(description=ASKED["arm"])]
+OneVerdict = Annotated[VerdictName, Query(description=ASKED["verdict"])]
+Words = Annotated[str, Query(max_length=200, description=ASKED["query"])]
+MetricName = Annotated[str, Query(max_length=200, description=ASKED["metric"])]
 
 
 class Bearer(HttpBearer):
@@ -82,7 +107,8 @@ class Api(NinjaAPI):
 STATUSES = (400, 401, 403, 404, 409, 413, 422, 429)
 api = Api(
     title="Recursive Lab", version=VERSION, docs_url=None, urls_namespace="api-1", auth=Bearer(),
-    description="Bring your own agent: claim a thread, read what is known, hand in changes, follow them to a verdict.",
+    description="Bring your own agent: claim a thread, read what is known, hand in changes, follow them to a verdict. "
+    "Read /projects/NAME/brief first (markdown): a project on two pages. Effects are relative, positive is better.",
 )  # fmt: skip
 
 
@@ -97,13 +123,13 @@ def projects(request: HttpRequest) -> Any:
 
 @api.get("/projects/{name}", response=_answers(ProjectFacts), summary="Question, rules, budget and threads")
 def project(request: HttpRequest, name: Name) -> Any:
-    return reading.project(_token(request), name)
+    return books.project(_token(request), name)
 
 
 @api.get("/projects/{name}/brief", summary="The project on one page, as markdown", include_in_schema=False)
 def brief(request: HttpRequest, name: Name) -> HttpResponse:
     found = reading.project_of(_token(request), name)
-    text = written(found, reading.facts_of(found), f"{request.scheme}://{request.get_host()}")
+    text = written(found, books.facts_of(found), f"{request.scheme}://{request.get_host()}")
     return HttpResponse(text, content_type="text/markdown; charset=utf-8")
 
 
@@ -113,18 +139,18 @@ def begin(request: HttpRequest, name: Name) -> Any:
 
 
 @api.get("/projects/{name}/files", response=_answers(Files), summary="Files of a commit")
-def files(request: HttpRequest, name: Name, commit: Words = "main") -> Any:
+def files(request: HttpRequest, name: Name, commit: Commit = "main") -> Any:
     return reading.files(_token(request), name, commit)
 
 
 @api.get("/projects/{name}/file", response=_answers(FileText), summary="The text of one file")
-def file(request: HttpRequest, name: Name, path: Words, commit: Words = "main") -> Any:
+def file(request: HttpRequest, name: Name, path: FilePath, commit: Commit = "main") -> Any:
     return reading.file(_token(request), name, commit, path)
 
 
 @api.get("/projects/{name}/experiments", response=_answers(list[ExperimentLine]), summary="Newest experiments")
-def experiments(request: HttpRequest, name: Name, limit: Limit = 30, verdict: Words = "") -> Any:
-    return reading.experiments(_token(request), name, limit, verdict)
+def experiments(request: HttpRequest, name: Name, limit: Limit = 30, verdict: OneVerdict = "") -> Any:
+    return measured.experiments(_token(request), name, limit, verdict)
 
 
 @api.get("/projects/{name}/lessons", response=_answers(list[LessonLine]), summary="What was learned")
@@ -132,24 +158,36 @@ def lessons(request: HttpRequest, name: Name, query: Words = "", limit: Limit = 
     return reading.lessons(_token(request), name, query, limit)
 
 
+@api.get("/projects/{name}/merges", response=_answers(list[MergeLine]), summary="Gains, and who brought them to main")
+def merges(request: HttpRequest, name: Name, limit: Limit = 30) -> Any:
+    return books.merges(_token(request), name, limit)
+
+
 @api.get("/experiments/{id}", response=_answers(ExperimentFacts), summary="An experiment with verdict and diff")
 def experiment(request: HttpRequest, id: Id) -> Any:
-    return reading.experiment(_token(request), id)
+    return measured.experiment(_token(request), id)
 
 
-@api.get("/experiments/{id}/log", response=_answers(LogTail), summary="The end of the newest log of one arm")
-def log(request: HttpRequest, id: Id, arm: Literal["baseline", "candidate"] = "candidate") -> Any:
-    return reading.log(_token(request), id, arm)
+@api.get(
+    "/experiments/{id}/log", response=_answers(LogTail), summary="What a trial of one arm printed, and how it ended"
+)
+def log(request: HttpRequest, id: Id, arm: OneArm = "candidate") -> Any:
+    return measured.log(_token(request), id, arm)
 
 
 @api.get("/experiments/{id}/curve", response=_answers(Curve), summary="One metric of the newest trial of each arm")
-def curve(request: HttpRequest, id: Id, metric: Words) -> Any:
-    return reading.curve(_token(request), id, metric)
+def curve(request: HttpRequest, id: Id, metric: MetricName) -> Any:
+    return measured.curve(_token(request), id, metric)
 
 
 @api.get("/threads/{id}", response=_answers(ThreadFacts), summary="Head, directives, claim")
 def thread(request: HttpRequest, id: Id) -> Any:
-    return reading.thread(_token(request), id)
+    return books.thread(_token(request), id)
+
+
+@api.get("/threads/{id}/forecasts", response=_answers(Forecasts), summary="Predictions beside what was measured")
+def forecasts(request: HttpRequest, id: Id) -> Any:
+    return books.forecasts(_token(request), id)
 
 
 @api.post(
@@ -175,8 +213,13 @@ def submissions(request: HttpRequest, limit: Limit = 30) -> Any:
 
 
 @api.get("/submissions/{id}", response=_answers(SubmissionFacts), summary="How far it has come; waits for its end")
-async def submission(request: HttpRequest, id: Id, wait: Annotated[float, Query(ge=0, le=LONGEST_WAIT)] = 0.0) -> Any:
+async def submission(request: HttpRequest, id: Id, wait: Wait = 0.0) -> Any:
     return await followed(_token(request), id, wait)
+
+
+@api.delete("/submissions/{id}", response=_answers(SubmissionFacts), summary="Withdraw a change that waits")
+def withdraw(request: HttpRequest, id: Id) -> Any:
+    return acting.withdraw(_token(request), id)
 
 
 async def followed(
@@ -209,7 +252,7 @@ def answer_to(error: Exception) -> tuple[int, str, str, str, float | None]:
     if isinstance(error, TooOften):
         return 429, words, "wait, and ask with `wait` instead of in a loop", pointer, error.seconds
     if isinstance(error, reading.Missing):
-        return 404, words, "list projects, threads or experiments to find it", pointer, None
+        return 404, words, error.do, pointer, None
     if isinstance(error, acting.Forbidden | NotAllowed):
         return 403, words, "ask an admin of the project", pointer, None
     if isinstance(error, acting.Taken):
@@ -230,8 +273,15 @@ def _known(request: HttpRequest, error: Exception) -> HttpResponse:
 
 def _not_valid(request: HttpRequest, error: ValidationError) -> HttpResponse:
     first = error.errors[0] if error.errors else {}
-    where = ".".join(str(part) for part in first.get("loc", ()) if part not in ("body", "change", "query", "path"))
-    return _problem(422, f"{where}: {first.get('msg', 'not valid')}"[:300], "see /api/v1/openapi.json")
+    where = [str(part) for part in first.get("loc", ()) if part not in ("body", "change", "query", "path")]
+    if first.get("loc", ())[-1:] == ("path",):  # the parameter of that name
+        where = ["path"]
+    if not where:
+        return _problem(422, f"the body is no change: {first.get('msg', 'not valid')}"[:300], f"send {CHANGE}")
+    name, meaning = ".".join(where), wanted(where[0]) or ASKED.get(where[0], "")
+    wrong = "is missing" if first.get("type") == "missing" else f"is not valid: {first.get('msg', '')}"
+    do = f"give `{name}`: {meaning}" if meaning else "see /api/v1/openapi.json"
+    return _problem(422, f"`{name}` {wrong}"[:300], do)
 
 
 def _too_large(request: HttpRequest, error: Exception) -> HttpResponse:
@@ -239,7 +289,8 @@ def _too_large(request: HttpRequest, error: Exception) -> HttpResponse:
 
 
 def _plain(request: HttpRequest, error: HttpError) -> HttpResponse:
-    return _problem(error.status_code, str(error)[:300], "send JSON as /api/v1/openapi.json has it")
+    do = f"send {CHANGE}" if error.status_code == 400 else "see /api/v1/openapi.json"
+    return _problem(error.status_code, str(error)[:300], do)
 
 
 for _kind in EXPECTED:

@@ -7,7 +7,7 @@ is a result that says in one line what is wrong and what to do.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
@@ -15,23 +15,27 @@ from django.db import close_old_connections
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 
-from research.api import acting, reading
+from research.api import acting, books, measured, reading
 from research.api.brief import brief as written
 from research.api.door import token_of
 from research.api.http import EXPECTED, LONGEST_WAIT, VERSION, answer_to, followed
 from research.api.schemas import (
+    Arm,
     Change,
     Curve,
     ExperimentFacts,
     ExperimentLine,
     Files,
     FileText,
+    Forecasts,
     LessonLine,
     LogTail,
+    MergeLine,
     ProjectFacts,
     ProjectLine,
     SubmissionFacts,
     ThreadFacts,
+    VerdictName,
 )
 from research.models import ApiToken
 
@@ -55,7 +59,7 @@ async def projects(ctx: Context) -> list[ProjectLine]:
 
 async def project(ctx: Context, name: str) -> ProjectFacts:
     """Question, metric, rules, budget and threads of a project."""
-    return await _answer(ctx, reading.project, name)
+    return await _answer(ctx, books.project, name)
 
 
 async def brief(ctx: Context, name: str) -> str:
@@ -70,7 +74,7 @@ async def begin_thread(ctx: Context, name: str) -> ThreadFacts:
 
 async def thread(ctx: Context, id: str) -> ThreadFacts:
     """A thread: its head, what people asked of it, who has claimed it."""
-    return await _answer(ctx, reading.thread, id)
+    return await _answer(ctx, books.thread, id)
 
 
 async def claim(ctx: Context, id: str) -> ThreadFacts:
@@ -93,29 +97,39 @@ async def file(ctx: Context, name: str, path: str, commit: str = "main") -> File
     return await _answer(ctx, reading.file, name, commit, path)
 
 
-async def experiments(ctx: Context, name: str, limit: int = 30, verdict: str = "") -> list[ExperimentLine]:
+async def experiments(ctx: Context, name: str, limit: int = 30, verdict: VerdictName = "") -> list[ExperimentLine]:
     """The newest experiments of a project; `verdict` keeps one kind, such as improved."""
-    return await _answer(ctx, reading.experiments, name, limit, verdict)
+    return await _answer(ctx, measured.experiments, name, limit, verdict)
 
 
 async def experiment(ctx: Context, id: str) -> ExperimentFacts:
-    """An experiment: verdict, effect with interval, findings, lesson, diff."""
-    return await _answer(ctx, reading.experiment, id)
+    """An experiment: verdict, effect with interval, scores pair by pair, findings, lesson, diff, how far it is."""
+    return await _answer(ctx, measured.experiment, id)
 
 
-async def log(ctx: Context, id: str, arm: Literal["baseline", "candidate"] = "candidate") -> LogTail:
-    """The end of the newest log of one arm of an experiment."""
-    return await _answer(ctx, reading.log, id, arm)
+async def log(ctx: Context, id: str, arm: Arm = "candidate") -> LogTail:
+    """What a trial of one arm of an experiment printed and how it ended: the newest that failed, else the newest."""
+    return await _answer(ctx, measured.log, id, arm)
 
 
 async def curve(ctx: Context, id: str, metric: str) -> Curve:
     """One metric of the newest trial of each arm of an experiment."""
-    return await _answer(ctx, reading.curve, id, metric)
+    return await _answer(ctx, measured.curve, id, metric)
 
 
 async def lessons(ctx: Context, name: str, query: str = "", limit: int = 30) -> list[LessonLine]:
     """What was learned in a project; with a query what has its words."""
     return await _answer(ctx, reading.lessons, name, query, limit)
+
+
+async def merges(ctx: Context, name: str, limit: int = 30) -> list[MergeLine]:
+    """Confirmed gains of a project and what became of them: who brought which to main, which wait, which are stale."""
+    return await _answer(ctx, books.merges, name, limit)
+
+
+async def forecasts(ctx: Context, id: str) -> Forecasts:
+    """The predictions of a thread's ideas beside what was measured, and how well they fit."""
+    return await _answer(ctx, books.forecasts, id)
 
 
 async def submit(ctx: Context, id: str, change: Change) -> SubmissionFacts:
@@ -128,8 +142,13 @@ async def submissions(ctx: Context, limit: int = 30) -> list[SubmissionFacts]:
     return await _answer(ctx, acting.submissions, limit)
 
 
+async def withdraw(ctx: Context, id: str) -> SubmissionFacts:
+    """Take back a submission that still waits for its turn."""
+    return await _answer(ctx, acting.withdraw, id)
+
+
 async def verdict(ctx: Context, id: str, wait: float = 50.0) -> SubmissionFacts:
-    """How far a submission has come; waits up to a minute for its end. Ask again while it is waiting or running."""
+    """How far a submission has come; waits up to a minute for its end. Ask again unless `again_in_seconds` is 0."""
     token = await _token(ctx)
     found: SubmissionFacts = await _told(followed(token, id, max(0.0, min(wait, LONGEST_WAIT)), _look))
     return found
@@ -137,7 +156,7 @@ async def verdict(ctx: Context, id: str, wait: float = 50.0) -> SubmissionFacts:
 
 TOOLS: tuple[Callable[..., Any], ...] = (
     projects, project, brief, begin_thread, thread, claim, release, files, file, experiments, experiment, log, curve,
-    lessons, submit, submissions, verdict,
+    lessons, merges, forecasts, submit, submissions, withdraw, verdict,
 )  # fmt: skip
 
 
@@ -147,7 +166,7 @@ def _look(token: ApiToken, id: str) -> SubmissionFacts:
 
 def _brief(token: ApiToken, name: str) -> str:
     found = reading.project_of(token, name)
-    return written(found, reading.facts_of(found))
+    return written(found, books.facts_of(found))
 
 
 async def _answer(ctx: Context, call: Callable[..., Answer], *arguments: object) -> Answer:

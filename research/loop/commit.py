@@ -53,7 +53,9 @@ def adopt_commit(
                 "added": change.added, "removed": change.removed,
             },
         )  # fmt: skip
-        idea.implemented(change.paths)
+        if not idea.implemented(change.paths):
+            transaction.set_rollback(True)
+            return None
     repository.keep(candidate.ref, commit)
     return candidate
 

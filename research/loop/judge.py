@@ -72,6 +72,9 @@ def judge(experiment: Experiment) -> bool:
     if isinstance(decision, WaitForNoise):
         return False
     if isinstance(decision, MorePairs):
+        if why := experiment.project.over_budget():
+            experiment.project.exhaust(why)  # or its thread would begin the next one before the next look at budgets
+            return conclude(experiment, evidence, rules.stop(evidence, rule, f"stopped, {why}"))
         broken = broken_pairs(experiment, decision.stage)
         if broken > BROKEN_PAIRS:
             return conclude(experiment, evidence, _given_up(evidence, rule, broken))
@@ -131,6 +134,8 @@ def conclude(experiment: Experiment, evidence: Evidence, verdict: rules.Verdict)
             return False
         fields = {name: value for name, value in vars(verdict).items() if name not in ("kind", "stage")}
         relative = relative_gain(evidence, Rule.from_json(experiment.rule))
+        if verdict.kind == VerdictKind.INVALID:  # what it measured is kept as evidence, and shown nowhere as a gain
+            relative = RelativeGain(None, None, relative.pairs)
         Verdict.objects.create(
             experiment=experiment, kind=str(verdict.kind), stage=str(verdict.stage), evidence=evidence.to_json(),
             relative=relative.mean, **{name: _finite(value) for name, value in fields.items()},

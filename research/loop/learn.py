@@ -34,6 +34,8 @@ def learn(verdict: Verdict) -> Lesson:
     assert candidate is not None and experiment.thread is not None
     evidence, rule = Evidence.from_json(verdict.evidence), Rule.from_json(experiment.rule)
     effect, error, pairs = relative_gain(evidence, rule)
+    if verdict.kind == VerdictKind.INVALID:  # its scores count for nothing, here neither
+        effect = error = None
     base = [step.technique for step in recipe_of(experiment.project, experiment.baseline_commit)]
     latest = experiment.trials.filter(result__isnull=False).select_related("result").last()
     machine_class = latest.result.machine_class if latest else ""
@@ -43,7 +45,7 @@ def learn(verdict: Verdict) -> Lesson:
             experiment=experiment,
             defaults={
                 "project": experiment.project, "thread": experiment.thread, "kind": kind,
-                "text": sentence(verdict, kind, effect, error), "techniques": candidate.idea.steps,
+                "text": sentence(verdict, kind, effect, error, pairs), "techniques": candidate.idea.steps,
                 "base": experiment.baseline_commit, "recipe": base, "effect": effect, "error": error, "pairs": pairs,
                 "machine_class": machine_class, "confidence": confidence_of(verdict, kind, pairs, rule),
                 "assumption": assumption_of(verdict, kind, base, machine_class),
@@ -129,9 +131,25 @@ def _blamed(verdict: Verdict) -> set[str]:
     return set(verdict.experiment.findings.filter(severity="structural").values_list("kind", flat=True))
 
 
-def sentence(verdict: Verdict, kind: str, effect: float | None, error: float | None) -> str:
+NOT_SHOWN = {
+    VerdictKind.WORSE: "Hypothesis, contradicted",
+    VerdictKind.NO_DIFFERENCE: "Hypothesis, not shown",
+    VerdictKind.INCONCLUSIVE: "Hypothesis, not shown",
+    VerdictKind.INVALID: "Hypothesis, not tested",
+}
+
+
+def sentence(
+    verdict: Verdict, kind: str, effect: float | None = None, error: float | None = None, pairs: int = 0
+) -> str:
+    """What came out, then what had been thought. A sentence that nothing bears out is marked as what it is: whoever
+    reads a lesson takes it for what was learned. The reason tells of the pairs that decided, `effect` of all."""
     what = verdict.experiment.candidate.idea.hypothesis.rstrip(".")  # type: ignore[union-attr]
-    if kind == Lesson.Kind.FAILURE:
-        return f"Failed: {what}. {verdict.reason}"
-    measured = f"{effect:+.2%} ± {error:.2%}" if effect is not None and error is not None else "not measured"
-    return f"{str(verdict.kind).replace('_', ' ').capitalize()} ({measured}): {what}. {verdict.reason}"
+    said = NOT_SHOWN.get(VerdictKind(verdict.kind))
+    reason = f"{verdict.reason[:1].upper()}{verdict.reason[1:]}"
+    if verdict.kind == VerdictKind.INVALID:  # what it measured counts for nothing, so no number stands here
+        return f"{'Failed' if kind == Lesson.Kind.FAILURE else 'Invalid'}: {verdict.reason}. {said}: {what}."
+    count = "1 pair" if pairs == 1 else f"all {pairs} pairs, screening too"
+    measured = f"{effect:+.2%} ± {error:.2%} over {count}" if effect is not None and error is not None else ""
+    outcome = f"{str(verdict.kind).replace('_', ' ').capitalize()} ({measured or 'not measured'})"
+    return f"{outcome}: {what}. {reason}" if said is None else f"{outcome}. {reason}. {said}: {what}."

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from django.db import transaction
-from django.db.models import Sum
 
 from benchmarks.syntax import one_at_a_time
-from research.models import Candidate, Event, Experiment, Finding, Project, Result, Thread
+from research.models import Candidate, Event, Experiment, Finding, Project, Thread
 from research.repository import Repository
 from research.validation import integrity
 from research.validation.rules import Finding as Observation
@@ -67,18 +66,6 @@ def record_finding(experiment: Experiment, finding: Observation) -> None:
 
 
 def enforce_budget(project: Project) -> None:
-    """Nothing new begins once the budget is spent; what runs is finished."""
-    if why := over_budget(project):
+    """Nothing new begins once the budget is spent; what runs ends at its next look, see `judge`."""
+    if why := project.over_budget():
         project.exhaust(why)
-
-
-def over_budget(project: Project) -> str | None:
-    results = Result.objects.filter(trial__project=project)
-    if project.max_trials is not None and results.count() >= project.max_trials:
-        return f"the budget of {project.max_trials} trials is spent"
-    spent = Result.every.filter(trial__project=project).aggregate(total=Sum("device_seconds"))["total"] or 0
-    if project.max_device_seconds is not None and spent >= project.max_device_seconds:
-        return f"the budget of {project.max_device_seconds:g} device-seconds is spent"
-    if project.max_wall_seconds is not None and project.wall_seconds >= project.max_wall_seconds:
-        return f"the budget of {project.max_wall_seconds / 60:g} minutes is spent"
-    return None

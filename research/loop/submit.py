@@ -67,7 +67,7 @@ def submit(thread: Thread, token: ApiToken, handed: Handed) -> Idea:
     _has_room(thread)
     check_change(thread.project, handed)
     repository = Repository(thread.project.repository_path)
-    base = _base(thread.project, repository, handed.base)
+    base = _base(thread, repository, handed.base)
     draft = _draft(thread, token, handed)
     commit = _commit(repository, draft, base, handed.files)
     change = repository.diff(base, commit)
@@ -105,6 +105,10 @@ def take(idea: Idea) -> Candidate | None:
     repository.keep(submission.ref, submission.commit)  # a crash may have come between the row and the ref
     commit = submission.commit
     if submission.base != thread.head:
+        if not repository.is_ancestor(submission.base, thread.head):
+            moved = f"the head went to {thread.head[:10]}, which does not stand on the base {submission.base[:10]}"
+            idea.refuse(f"{moved}; read it and submit again")
+            return None
         try:
             commit = repository.rebase(submission.base, commit, thread.head, message_of(idea), idea.created)
         except Conflict as conflict:
@@ -160,12 +164,45 @@ def _has_room(thread: Thread) -> None:
         raise NotNow(f"{MOST_WAITING} changes wait for their turn already", "wait for a verdict, then submit")
 
 
-def _base(project: Project, repository: Repository, named: str) -> str:
-    """A commit of the lab's own making, by its whole name."""
-    known = {project.start_commit, project.champion, *project.threads.values_list("head", flat=True)}
-    if named in known or Candidate.objects.filter(project=project, commit=named).exists():
+def _base(thread: Thread, repository: Repository, named: str) -> str:
+    """A commit that the change will still stand on when it is measured: of `main` or of the thread's head.
+
+    On any other it would be carried to the head without what it was made on, and the verdict would be of another
+    change than the agent's. Raises Invalid with what to do instead.
+    """
+    project = thread.project
+    if named in (thread.head, project.champion):
         return named
-    raise Invalid("the base is no commit of this project", "read the thread: its `head` is the commit to build on")
+    build = f"build on the head of the thread, {thread.head}"
+    if waiting := Submission.objects.filter(idea__thread__project=project, commit=named).select_related("idea").first():
+        candidate = Candidate.objects.filter(idea=waiting.idea, commit=named).first()
+    else:
+        candidate = Candidate.objects.filter(project=project, commit=named).select_related("idea").first()
+    heads = project.threads.filter(head=named)
+    if not (waiting or candidate or heads or named == project.start_commit):
+        raise Invalid("the base is no commit of this project", f"read the thread, and {build}")
+    if repository.is_ancestor(named, thread.head) or repository.is_ancestor(named, project.champion):
+        return named
+    why, do = _not_stood_on(thread, named, heads.first(), waiting, candidate)
+    raise Invalid(f"neither main nor the head of {thread} stands on the base {named[:10]}: {why}", f"{do}{build}")
+
+
+def _not_stood_on(
+    thread: Thread, named: str, other: Thread | None, waiting: Submission | None, candidate: Candidate | None
+) -> tuple[str, str]:
+    """What such a base is, and what can be done beside building on the head."""
+    if other is not None:
+        return f"it is the head of {other}", f"hand it in to thread {other.number} ({other.public_id}), or "
+    if candidate is None:
+        gone = waiting is not None and waiting.idea.state == Idea.State.REFUSED
+        both = "hand in both changes as one, or wait for its verdict and "
+        return ("it was refused", "") if gone else ("it is a change that waits for its turn", both)
+    experiment = Experiment.objects.filter(candidate=candidate).select_related("verdict").first()
+    verdict = getattr(experiment, "verdict", None)
+    if experiment is None or experiment.state == Experiment.State.RUNNING:
+        return "it is a change without a verdict yet", "hand in both changes as one, or wait for its verdict and "
+    ended = f"it is the change of experiment {experiment.number}, {verdict.kind if verdict else experiment.state}"
+    return f"{ended}, and no longer on the thread", "hand in both changes as one, or "
 
 
 def _commit(repository: Repository, idea: Idea, base: str, changed: Mapping[str, str | None]) -> str:

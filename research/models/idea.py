@@ -113,8 +113,12 @@ class Idea(models.Model):
         self.refresh_from_db(fields=["state", "refusal", "pointer"])
         return refused
 
-    def implemented(self, files: Sequence[str]) -> None:
-        """`files`: what its commit changes; a catalogue knew that before, a model does not."""
+    def implemented(self, files: Sequence[str]) -> bool:
+        """`files`: what its commit changes; a catalogue knew that before, a model does not.
+
+        False where it was refused in the meantime: an agent may take back what it has handed in.
+        """
         fields = {} if self.files else {"files": list(files)}
         mine = Idea.objects.filter(pk=self.pk, state=self.State.PROPOSED)
         mine.update(state=self.State.IMPLEMENTED, **fields)
+        return not Idea.objects.filter(pk=self.pk, state=self.State.REFUSED).exists()

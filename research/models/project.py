@@ -13,7 +13,7 @@ from typing import Any
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import models, transaction
-from django.db.models import F
+from django.db.models import F, Sum
 from django.utils import timezone
 
 from benchmarks.contract import Benchmark, Preset, load
@@ -47,7 +47,7 @@ class Project(models.Model):
     class State(models.TextChoices):
         ACTIVE = "active"
         PAUSED = "paused"
-        EXHAUSTED = "exhausted"  # the budget is spent: running experiments end, nothing new begins
+        EXHAUSTED = "exhausted"  # the budget is spent: nothing new begins, what runs ends at its next look
         FINISHED = "finished"
 
     public_id = models.CharField(max_length=16, unique=True, default=new_id, editable=False)
@@ -234,6 +234,22 @@ class Project(models.Model):
             for thread in self.threads.all():
                 thread.funded("the budget was raised")
         self.refresh_from_db(fields=list(limits))
+
+    def spent(self) -> tuple[int, float]:
+        """Trials and device-seconds so far. A short check costs its seconds and is no trial of the budget."""
+        seconds = self.trials.aggregate(total=Sum("result__device_seconds"))["total"] or 0.0
+        return self.trials.comparing().filter(result__isnull=False).count(), seconds
+
+    def over_budget(self) -> str | None:
+        """Which budget of measuring is spent, in one line; None while there is some left."""
+        trials, seconds = self.spent()
+        if self.max_trials is not None and trials >= self.max_trials:
+            return f"the budget of {self.max_trials} trials is spent"
+        if self.max_device_seconds is not None and seconds >= self.max_device_seconds:
+            return f"the budget of {self.max_device_seconds:g} device-seconds is spent"
+        if self.max_wall_seconds is not None and self.wall_seconds >= self.max_wall_seconds:
+            return f"the budget of {self.max_wall_seconds / 60:g} minutes is spent"
+        return None
 
     @property
     def price_a_second(self) -> float:

@@ -26,6 +26,7 @@ from research.models.thread import Thread
 
 PREFIX = "lab"
 CLAIM_LIFE = timedelta(minutes=30)  # every act of the agent on its thread begins it anew
+WITHDRAWN = "withdrawn by"  # how the refusal of a change begins that its agent took back
 USED_EVERY = timedelta(minutes=1)  # how exactly the last use is known: not a write a request
 
 
@@ -176,6 +177,25 @@ class Submission(models.Model):
 
     def __str__(self) -> str:
         return f"{self.idea} by {self.token.name}"
+
+    def withdraw(self, by: ApiToken) -> bool:
+        """Take it back before its turn. False where it is no longer waiting: measured, refused or withdrawn."""
+        why = f"{WITHDRAWN} the agent {by.name} of {by.owner}"
+        with transaction.atomic():
+            waiting = Idea.objects.filter(pk=self.idea_id, state=Idea.State.PROPOSED)
+            if not waiting.update(state=Idea.State.REFUSED, refusal=why):
+                return False
+            thread = self.idea.thread
+            AuditEntry.record(by.owner, "withdraw a change", thread.project, thread=thread.number, token=by.name,
+                              commit=self.commit)  # fmt: skip
+            words = f"idea {self.idea.number} was {why}: {self.idea.name}"
+            Event.record(Event.Kind.REFUSED, words, thread=thread, actor=by.owner)
+        self.idea.refresh_from_db(fields=["state", "refusal"])
+        return True
+
+    @property
+    def is_withdrawn(self) -> bool:
+        return self.idea.state == Idea.State.REFUSED and self.idea.refusal.startswith(WITHDRAWN)
 
     @property
     def ref(self) -> str:

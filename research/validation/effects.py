@@ -7,6 +7,7 @@ Not evidence: screening pairs are in it. A verdict rests on `rules.decide` alone
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import NamedTuple
 
 from research.validation.records import Evidence, Rule, Scale, Stage
@@ -36,3 +37,8 @@ def relative_gain(evidence: Evidence, rule: Rule) -> RelativeGain:
     unit = 1.0 if rule.scale is Scale.LOG else level
     sigma = noise.sigma_pair / unit if noise else UNKNOWN_SIGMA
     return RelativeGain(rule.in_units(mean, level) / level, sigma / math.sqrt(count), count)
+
+
+def confirmed_gain(evidence: Evidence, rule: Rule) -> RelativeGain:
+    """The same over the confirming pairs alone: those that a verdict's reason speaks of."""
+    return relative_gain(replace(evidence, pairs=evidence.of(Stage.CONFIRM)), rule)

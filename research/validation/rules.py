@@ -54,6 +54,7 @@ __all__ = [
     "pairs_to_decide",
     "pool",
     "settle",
+    "stop",
 ]
 
 Decision = MorePairs | WaitForNoise | Verdict
@@ -86,6 +87,27 @@ def settle(evidence: Evidence, rule: Rule) -> WaitForNoise | Verdict:
     bar = rule.bar if evidence.bar is None else evidence.bar
     stop = f"{count_words(reading.pairs)} were asked for"
     return _settled(reading, rule, bar) or _unsettled(reading, rule, noise, bar, stop)
+
+
+def stop(evidence: Evidence, rule: Rule, why: str) -> Verdict:
+    """The verdict where no more pairs are measured although the rule asks for some: never `improved` by a stop.
+
+    What the confirm pairs settle at a look stays settled: `decide` has said so before. A rule that reads once has
+    nothing to read before all its pairs are there.
+    """
+    if evidence.structural:
+        return _invalid(evidence, rule)
+    noise, confirmed = _noise(evidence, rule), evidence.of(Stage.CONFIRM)
+    if rule.procedure is Procedure.FUNNEL and confirmed and not isinstance(noise, WaitForNoise):
+        bar = rule.bar if evidence.bar is None else evidence.bar
+        return _unsettled(read(evidence, rule, noise), rule, noise, bar, why)
+    if not evidence.pairs:
+        return _without_confirmation(VerdictKind.INCONCLUSIVE, evidence, rule, evidence.stage, None, why)
+    stages = (Stage.CONFIRM,) if confirmed else (Stage.SCREEN, Stage.EXTEND)
+    mean = _mean(evidence.gains(rule, *stages))
+    effect = rule.in_units(mean, evidence.level(rule, *stages))
+    reason = f"{count_words(len(evidence.gains(rule, *stages)))} gave a mean gain of {rule.words(mean)}: {why}"
+    return _without_confirmation(VerdictKind.INCONCLUSIVE, evidence, rule, evidence.stage, effect, reason)
 
 
 def pool(parts: Sequence[Evidence], rule: Rule) -> Pooled | None:
@@ -256,7 +278,7 @@ def _stopped(evidence: Evidence, rule: Rule, stage: Stage, effect: float, reason
 def _invalid(evidence: Evidence, rule: Rule) -> Verdict:
     gains = evidence.gains(rule, evidence.stage)
     level = evidence.level(rule, evidence.stage) if gains else 0.0
-    reason = "; ".join(finding.message for finding in evidence.structural)
+    reason = "; ".join(dict.fromkeys(finding.message for finding in evidence.structural))  # of several trials, once
     effect = rule.in_units(_mean(gains), level) if gains else None
     return _without_confirmation(VerdictKind.INVALID, evidence, rule, evidence.stage, effect, reason)
 

@@ -35,8 +35,8 @@ def of_person(request: HttpRequest) -> HttpResponse:
 @require_safe
 def brief(request: HttpRequest, name: str) -> HttpResponse:
     """The page that an agent reads first, as it reads it."""
+    from research.api.books import facts_of
     from research.api.brief import brief as written  # with it comes what reads requests: not before somebody asks
-    from research.api.reading import facts_of
 
     project = project_for(request, name)
     text = written(project, facts_of(project), _address(request))

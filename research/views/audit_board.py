@@ -27,6 +27,7 @@ DID = {
     "request changes": "requested changes of", "more seeds": "asked for more pairs of",
     "retract a lesson": "retracted", "restore a lesson": "restored", "member": "changed the role of",
     "say": "said something to", "ask to try": "asked something of", "withdraw": "took back a word to",
+    "withdraw a change": "took back a change handed in to",
     "raise a budget": "raised the budget of", "import autoresearch": "imported a search into",
     "propose a technique": "proposed a technique from", "approve a technique": "approved a technique from",
     "reject a technique": "rejected a technique from", "return a technique": "asked for changes of a technique from",

@@ -18,11 +18,12 @@ from research.loop.memory import noise_floor
 from research.models import Experiment, Finding, Idea, Lease, NoiseFloor, Result, Trial, Verdict
 from research.validation.outcomes import Pooled
 from research.validation.records import Direction, Rule
+from research.validation.words import rule_words
 from research.views.curves import Curves, curves_of
 from research.views.datawords import DataUsed, data_used
 from research.views.now import Now, measuring
 from research.views.pairs import Pair, Pairs, direction_of, order_of, pairs_of
-from research.views.rulewords import rule_words, what_next
+from research.views.rulewords import what_next
 from runners.isolation import NAMES
 
 ALL_LINES, SOME_LINES = 54, 12
