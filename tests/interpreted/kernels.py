@@ -113,6 +113,17 @@ def test_huge_scores_and_no_targets_stay_finite() -> None:
     assert value == 0 and not gradient.any()
 
 
+def test_what_is_no_number_stays_none() -> None:
+    """A loss that looks sane would hide a broken model."""
+    scores = drawn(3, 12)
+    scores[1, 4] = float("nan")
+    for softcap in (0.0, 15.0):
+        assert losses.softcap_cross_entropy(scores, torch.arange(3), softcap).isnan()
+    x, weight_in, weight_out = drawn(8, 8).half(), drawn(32, 8).half(), drawn(8, 32).half()
+    x[2, 3] = float("nan")
+    assert mlp.relu_squared_mlp(x, weight_in, weight_out)[2].isnan().all()
+
+
 def test_losses_go_through_torch_compile() -> None:
     targets = torch.arange(9) % 7
 

@@ -133,7 +133,7 @@ def _finish(total, post, out, shift, row, column, BACKWARD: tl.constexpr):
     if BACKWARD:
         result = 2 * total * tl.sqrt(post.load([row, column]).to(tl.float32))
     else:
-        kept = tl.maximum(total - shift, 0.0)
+        kept = tl.maximum(total - shift, 0.0, propagate_nan=tl.PropagateNan.ALL)
         result = kept * kept
     out.store([row, column], result.to(out.dtype))
 

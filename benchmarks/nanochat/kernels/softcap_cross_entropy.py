@@ -105,7 +105,8 @@ def _jit(kernel):
 def _cap(z, softcap, divisor, CAPPED: tl.constexpr):
     """The capped scores. tanh from one exponential: exact to 1e-7, and the interpreter knows it."""
     if CAPPED:
-        z = softcap * (1 - 2 / (1 + tl.exp(tl.minimum(z * (2 / divisor), 80.0))))  # where tanh is 1 long since
+        doubled = tl.minimum(z * (2 / divisor), 80.0, propagate_nan=tl.PropagateNan.ALL)  # where tanh is 1 long since
+        z = softcap * (1 - 2 / (1 + tl.exp(doubled)))
     return z
 
 
