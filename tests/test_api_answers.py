@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from django.test import Client
 
 from benchmarks import contract
-from benchmarks.nanochat import evaluate
+from benchmarks.nanochat import bounds
 from research.api import door
 from research.api.books import facts_of
 from research.api.brief import brief
@@ -269,13 +270,16 @@ def test_the_contract_of_the_sandbox_is_read_from_where_it_is_kept(
 ) -> None:
     (tmp_path / "train.bin").write_bytes(b"x" * 1_234)
     nanochat = contract.load("nanochat")
-    monkeypatch.setattr(evaluate, "FORWARD_WALL", 77.0)
+    monkeypatch.setitem(bounds.BOUNDS, "cpu", replace(bounds.BOUNDS["cpu"], forward_wall=77.0))
     text = "\n".join(nanochat.explain(nanochat.preset("cpu"), tmp_path))
     for words in (
         "1,234 bytes", "has 77 s", "`start_clock()`", "`log(step, **values)`", "256 MiB of weights",
         "4,096 MiB of memory", "512 rows, 32 at a time", "above 3.5 s of CPU",
     ):  # fmt: skip
         assert words in text, words
+    on_gpu = "\n".join(nanochat.explain(nanochat.preset("gpu-60s"), tmp_path))
+    for words in ("become scores [B, T, 8192]", "300 s of warm-up", "above 150 s a reader", "512 rows, 8 at a time"):
+        assert words in on_gpu, words
 
 
 def test_the_brief_holds_no_more_than_two_pages_of_a_full_project(
