@@ -248,3 +248,16 @@ def test_data_of_an_older_format_keep_working_and_are_made_anew_without_a_downlo
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     again = nanochat.prepare(tmp_path / "new", None, silent, older=tmp_path / "old")
     assert again.data_id == whole.data_id != old.data_id
+
+
+def test_the_default_text_lies_in_a_folder_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tokens at tiny size; where it is there, nothing is fetched."""
+    folder = tmp_path / "docs"
+    (folder / "ref").mkdir(parents=True)
+    (folder / "ref" / "models.txt").write_text("a field\n")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    assert nanochat.docs_folder(folder, silent) == folder
+    with pytest.raises(nanochat.PrepareError, match="pip could not download"):
+        nanochat.docs_folder(tmp_path / "other", silent)
+    assert not (tmp_path / "other").exists()

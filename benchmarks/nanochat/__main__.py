@@ -69,9 +69,14 @@ def run_prepare(options: argparse.Namespace) -> int:
 
 
 def install_tokens(contract: Benchmark, preset: Preset, options: argparse.Namespace) -> dict[str, object]:
-    """Tokens of the given folder, or of ClimbMix, for every preset that reads the same data."""
+    """Tokens of the given folder, or of ClimbMix, for every preset that reads the same data.
+
+    At tiny size, without a GPU, the default is the text of the byte lane: it is there in seconds.
+    """
     began, root = time.monotonic(), data_folder("nanochat")
-    if options.data is None:
+    if options.data is None and preset.device == "cpu" and options.url == climbmix.URL:
+        source = tokens.from_folder(prepare.docs_folder(root / "docs", say), root / preset.data)
+    elif options.data is None:
         source = climbmix.read(root / "climbmix", options.shards, options.url, say)
     elif preset.data == CLIMBMIX:
         raise ContractError(f"{preset.name} is measured on ClimbMix alone; for text of your own take gpu-300s")

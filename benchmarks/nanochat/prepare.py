@@ -178,6 +178,19 @@ def read_pinned_archive(progress: Progress) -> Source:
     return Source(f"django-{DJANGO_VERSION} docs", DJANGO_SHA256, texts)
 
 
+def docs_folder(folder: Path, progress: Progress) -> Path:
+    """The default text as files in `folder`; at once where they are there."""
+    if not folder.is_dir():
+        partial = folder.with_name(f".{folder.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        for text in read_pinned_archive(progress).texts:
+            path = partial / text.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(text.content)
+        partial.rename(folder)
+    return folder
+
+
 def download(folder: Path) -> Path:
     """One run of pip, so that the user's own index, proxy and certificates apply."""
     requirement = folder / "requirement.txt"
