@@ -13,6 +13,7 @@ import pytest
 from benchmarks.contract import Outcome
 from benchmarks.nanochat import bounds, evaluate
 from benchmarks.nanochat.judge import windows
+from benchmarks.nanochat.tokens import tokenizer
 from benchmarks.nanochat.training import device_failure
 from runners.sandbox import Sandbox, SandboxBroken
 from tests import token_play as play
@@ -183,9 +184,6 @@ harness._channel = real
 
 
 def test_a_model_writes_a_little_where_the_data_have_a_tokenizer(run: Run, data: Path) -> None:
-    pytest.importorskip("tokenizers")
-    from benchmarks.nanochat.tokens import tokenizer
-
     assert run(play.table(), wants_sample=True).sample == ""
     tokenizer.train(["It was a dark night."], tokenizer.SMALLEST).save(str(data / tokenizer.TOKENIZER))
     outcome = run(play.table(), wants_sample=True)

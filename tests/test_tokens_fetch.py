@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from benchmarks.contract import load
@@ -219,7 +221,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 def test_the_command_makes_tokens_of_shards_and_of_a_folder(
     server: str, shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    arrow, parquet = pyarrow, pyarrow.parquet
     monkeypatch.setenv("LAB_DATA", str(tmp_path / "lab"))
     preset = load("nanochat").preset("gpu-tiny")
     rows = {0: [story(seed, 3000) for seed in range(20)], climbmix.LAST: [story(seed, 3000) for seed in range(50, 90)]}

@@ -10,6 +10,8 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from benchmarks.contract import load
@@ -87,7 +89,7 @@ def test_no_byte_is_lost_and_no_character_is_cut(limit: int) -> None:
 
 
 def test_all_kinds_of_files_hold_the_same_text(tmp_path: Path) -> None:
-    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    arrow, parquet = pyarrow, pyarrow.parquet
     rows = [story(seed, 700) for seed in range(3)]
     joined = "\x1e\n".join(rows).encode()
     (tmp_path / "a.txt").write_bytes(joined)
@@ -103,7 +105,7 @@ def test_all_kinds_of_files_hold_the_same_text(tmp_path: Path) -> None:
 
 
 def test_files_that_cannot_be_read_are_one_clear_line_each(tmp_path: Path) -> None:
-    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    arrow, parquet = pyarrow, pyarrow.parquet
     parquet.write_table(arrow.table({"content": ["x"]}), tmp_path / "other.parquet")
     bad = {
         "latin.txt": (b"caf\xe9 au lait", "latin.txt is not UTF-8 text: look near b'caf.xe9"),

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import torch
 
-from tests.gpu.kernel_parts import PARTS, TINY, Size, machine
+from tests.gpu.kernel_parts import PARTS
+from tests.gpu.kernel_timing import TINY, Size, machine
 
 
 def arguments() -> argparse.Namespace:

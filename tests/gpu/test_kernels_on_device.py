@@ -11,7 +11,8 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not cuda.nodes(), reason="need
 
 @pytest.mark.parametrize("part", ["loss", "mlp", "values", "rows"])
 def test_kernels_err_no_more_than_the_naive_way(part: str) -> None:
-    from tests.gpu.kernel_parts import PARTS, Size
+    from tests.gpu.kernel_parts import PARTS
+    from tests.gpu.kernel_timing import Size
     from tests.gpu.kernels import sound
 
     found = PARTS[part](Size(batch=4, table_rows=2**12, layers=2, rounds=1))
