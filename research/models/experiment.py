@@ -188,6 +188,10 @@ class Experiment(models.Model):
         """(baseline, candidate) of the complete pairs of every stage, noise and closing too."""
         return [(one.value, two.value) for one, two in self._results().values()]
 
+    def by_seed(self) -> list[tuple[int, float, float]]:
+        """(seed, baseline, candidate) of the same pairs as `scores`."""
+        return [(one.trial.seed, one.value, two.value) for one, two in self._results().values()]
+
     def _results(self) -> dict[tuple[str, int], tuple[Result, Result]]:
         rows: dict[tuple[str, int], dict[str, Result]] = {}
         trials = self.trials.filter(result__score__isnull=False).select_related("result").order_by("pk")
