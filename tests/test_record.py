@@ -16,8 +16,8 @@ from research.management.record import check, figures, page
 from research.management.record.beside import thinned
 from research.management.record.files import read, text_of
 from research.management.record.words import label
-from research.models import Chunk, Experiment, Finding, Result, Series, Thread
-from tests.cast import World, focus
+from research.models import Chunk, Experiment, Finding, Machine, Result, Series, Thread
+from tests.cast import World, begin, focus
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
 COMMITTED = [path for path in sorted(RESULTS.glob("*.json")) if "format" in json.loads(path.read_text())]
@@ -181,3 +181,21 @@ def test_committed_records_are_sound_and_their_pages_are_theirs(path: Path) -> N
     assert check.broken(record) == [] and path.with_suffix(".md").read_text() == page.page(record, path.stem, drawn)
     for figure in drawn:
         ElementTree.fromstring((path.with_suffix("") / f"{figure.name}.svg").read_text())
+
+
+def test_a_screening_preset_is_drawn_beside_the_projects_own(quick: Machine, toy: None, tmp_path: Path) -> None:
+    world = World(quick, {"ALPHA": 0.05}, screened={"ALPHA": 0.06, "BETA": 0.05})
+    thread = begin(preset="long").threads.get()
+    for _ in range(3):
+        advance_project_until_idle(thread.project_id)
+        world.run()
+    for name in ("alpha", "beta"):
+        focus(thread, name)
+        world.until_verdict(thread)
+    call_command("record", thread.project.name, out=tmp_path / "two.json")
+    record, text = read(tmp_path / "two.json"), (tmp_path / "two.md").read_text()
+    assert check.broken(record) == [] and [row["label"] for row in record["fidelity"]["points"]] == ["alpha", "beta"]
+    assert set(record["noise_floors"]) == {"quick", "long"} and "screened at `quick`" in text
+    root = ElementTree.fromstring((tmp_path / "two" / "fidelity.svg").read_text())
+    said = "".join(root.itertext())
+    assert "Too few" in said and "beta: +0.0" in said and "## The screening preset" in text
