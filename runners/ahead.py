@@ -18,8 +18,9 @@ from runners.sandbox import Sandbox, SandboxBroken
 log = logging.getLogger("lab.ahead")
 
 MOST = 4  # warm-ups at a time, however small
-ROOM = 0.9  # of a device's memory, for all of them
-USUAL_SHARE = 0.3  # of it, that a trial holds, until one has told
+ROOM = 0.95  # of a device's memory, for all of them
+SPARE = 1.25  # what a candidate may hold more than the trials before it
+USUAL_SHARE = 0.3  # of the memory, that a trial holds, until one has told
 
 StartBox = Callable[[int], Sandbox]
 
@@ -47,7 +48,8 @@ class Ahead:
         if not cold:
             return 0
         total = evaluator.device_memory(cold[0], box)
-        most = min(MOST, int(ROOM * total / (held_bytes or USUAL_SHARE * total))) if total else 1
+        each = SPARE * (held_bytes or USUAL_SHARE * total)
+        most = min(MOST, int(ROOM * total / each)) if total else 1
         for task in later:
             if len(cold) < most and task.commit not in tasks and not evaluator.is_prepared(task, box):
                 cold.append(task)

@@ -178,6 +178,7 @@ class Worker:
             for work in works:
                 if not self.lab.share(work):
                     self._run(work, None)
+                self._held = [held for held in self._held if held is not work]  # its lease is closed, not lost
         self._held = []
         return True
 

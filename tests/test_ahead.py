@@ -66,7 +66,7 @@ def test_commits_warm_up_side_by_side_and_their_time_is_told_once(
     ahead: Ahead, evaluator: evaluate.Evaluator, box: Sandbox, prepared_text: Path, tmp_path: Path
 ) -> None:
     first, second, third, fourth, *_ = tasks(prepared_text, tmp_path / "caches")
-    assert ahead.prepare(evaluator, box, [first, first], [second, first, third, fourth], 24 * GIB) == 3
+    assert ahead.prepare(evaluator, box, [first, first], [second, first, third, fourth], 20 * GIB) == 3
     assert [evaluator.is_prepared(task, box) for task in (first, second, third, fourth)] == [True, True, True, False]
     owed = [ahead.settle(task.commit) for task in (first, second, third, fourth)]
     assert owed[0] == owed[1] == owed[2] > 0.33 and owed[3] == 0 and ahead.settle(first.commit) == 0
@@ -83,7 +83,7 @@ def test_what_is_prepared_or_alone_or_too_large_for_company_is_left_to_its_trial
 ) -> None:
     first, second, *_ = tasks(prepared_text, tmp_path / "caches", WARM)
     assert ahead.prepare(evaluator, box, [first], [], 8 * GIB) == 0
-    assert ahead.prepare(evaluator, box, [first], [second], 50 * GIB) == 0
+    assert ahead.prepare(evaluator, box, [first], [second], 40 * GIB) == 0
     plain = evaluate.Evaluator()
     plain.judge(first, box)
     assert ahead.prepare(plain, box, [first], [second], 0.0) == 0, "there is no device"

@@ -9,6 +9,7 @@ same device, and scores reach it there.
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import threading
@@ -30,6 +31,7 @@ from runners import cuda
 from runners.logs import LogPump
 from runners.sandbox import Child, Exit, Sandbox, SandboxBroken
 
+logger = logging.getLogger("lab.evaluate")
 PRELOAD = (
     "torch",
     "numpy",
@@ -117,6 +119,10 @@ class Evaluator:
             WarmUpSession(task, box, lambda *_: None, channel, lambda: None, compiled).follow()
         box.reset()
         log.join(LOG_WALL)
+        if not compiled.content:
+            logger.warning(
+                "the warm-up of %s left no cache: %s", task.commit[:10], last_line(log.text()) or "no output"
+            )
         return bool(compiled.content)
 
     def is_prepared(self, task: Assignment, box: Sandbox) -> bool:
