@@ -44,6 +44,11 @@ _LIMITS = {
 }
 
 
+# While modules are imported: whoever asks whether there is a GPU is told no without looking. A driver that the zygote
+# has opened (CUDA, or NVML, which torch asks instead) is of no use to a fork, whose descriptors are closed.
+_NO_GPU = {"CUDA_VISIBLE_DEVICES": "", "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+
+
 class Broken(Exception):
     """This sandbox cannot promise a clean next step; it must be replaced."""
 
@@ -342,10 +347,15 @@ def main() -> None:
     send(control, {"event": "alive", "pid": os.getpid()})
     setup, _ = receive(control)
     sys.path.append(os.path.dirname(os.path.abspath(__file__)))  # inside_call lies beside us
+    kept = dict(os.environ)
+    os.environ.update(_NO_GPU)
     for name in setup["preload"]:
         importlib.import_module(name)
     tops = {name.partition(".")[0] for name in setup["preload"]}
     exec(setup["statement"], {name: sys.modules[name] for name in tops})
+    for name in _NO_GPU:
+        os.environ.pop(name)
+    os.environ.update(kept)
     wipe(setup["scratch"])
     gc.collect()
     gc.freeze()  # a collection in a child would copy every page the fork shares
