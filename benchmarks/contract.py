@@ -253,6 +253,14 @@ class Evaluator(Protocol):
 
     def run(self, task: Assignment, box: Any, sink: PointSink, gate: Gate = ..., cpu: int | None = None) -> Outcome: ...
 
+    def prepare(self, task: Assignment, box: Any) -> bool:
+        """Do what a commit does before its clock, so that its trials find it done. Whether they will; any thread."""
+
+    def is_prepared(self, task: Assignment, box: Any) -> bool: ...
+
+    def device_memory(self, task: Assignment, box: Any) -> int:
+        """Bytes of the device's own memory in all; 0 without such a device."""
+
     def close(self) -> None: ...
 
 

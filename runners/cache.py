@@ -113,6 +113,9 @@ class Store:
 
     folder: Path
 
+    def holds(self, name: str) -> bool:
+        return (self.folder / f"{name}.tar").is_file()
+
     def get(self, name: str) -> bytes:
         """The snapshot, empty where there is none."""
         path = self.folder / f"{name}.tar"

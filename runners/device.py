@@ -20,6 +20,14 @@ from runners.launch import SandboxBroken
 
 MOST_MEMORY = 96 << 30  # of the host for one trial on a GPU, and no more than half of the machine's
 GPU_CACHE = 512 << 20  # bytes: one compiled variant of a kernel is eight files, and tuning compiles dozens
+# The compiler costs four seconds to import; nothing of this touches the GPU, which a step could then not open any more.
+COMPILER = ("torch._inductor.compile_fx",)
+COMPILES = {
+    "TORCH_WARM_POOL": "0",  # no processes of the compiler in the zygote
+    "TORCHINDUCTOR_WORKER_START": "fork",  # of a step, which has everything imported
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # to look whether there is a GPU without opening it
+    "TORCHINDUCTOR_AUTOGRAD_CACHE_ALLOW_CUSTOM_AUTOGRAD": "1",  # a cache is of one commit, so of one set of functions
+}
 _DRIVER = Path("/proc/driver/nvidia")
 _POLICY = Path("/sys/devices/system/cpu/cpu0/cpufreq")
 
@@ -77,6 +85,8 @@ class SandboxOptions(TypedDict, total=False):
     devices: tuple[str, ...]
     limits: Limits
     threads: int
+    preload_also: tuple[str, ...]
+    environment: dict[str, str]
 
 
 def sandbox_options(kind: str, number: int = 0) -> SandboxOptions:
@@ -98,7 +108,11 @@ def sandbox_options(kind: str, number: int = 0) -> SandboxOptions:
         cache_bytes=GPU_CACHE,
         cache_entries=32_768,
     )
-    return {"devices": devices, "limits": limits, "threads": max(1, min(8, len(os.sched_getaffinity(0)) // 2))}
+    threads = max(1, min(8, len(os.sched_getaffinity(0)) // 2))
+    return {
+        "devices": devices, "limits": limits, "threads": threads, "preload_also": COMPILER,
+        "environment": dict(COMPILES),
+    }  # fmt: skip
 
 
 def clocks() -> dict[str, str]:

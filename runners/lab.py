@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ from django.utils import timezone
 from benchmarks.contract import Assignment, Outcome
 from research.models import Artifact, Lease, Machine, Result, Series, Trial
 from research.models.data_use import SCREENING
+from research.models.pace import expected_seconds
 from research.repository import Repository
 from research.tasks import advance_project, advance_thread
 from runners.points import Stretch
 
 LOG_BYTES = 256 << 10
+PATIENCE = 1.15  # of the time that a pair usually takes
 
 
 @dataclass(frozen=True)
@@ -35,9 +38,12 @@ class Work:
 
 
 class Lab:
-    """Bound to one registered machine and one worker process."""
+    """Bound to one registered machine and one worker process, which ends at `until` (of time.time)."""
 
-    def __init__(self, name: str, machine_class: str, slots: int, description: dict[str, Any]) -> None:
+    def __init__(
+        self, name: str, machine_class: str, slots: int, description: dict[str, Any], until: float | None = None
+    ) -> None:
+        self.until = until
         self.worker = f"{name}-{os.getpid()}"
         self.machine, _ = Machine.objects.update_or_create(
             name=name, defaults={"machine_class": machine_class, "slots": slots, "description": description,
@@ -53,9 +59,24 @@ class Lab:
             lease.trial.give_back(lease, f"worker {lease.worker} is gone")
 
     def claim(self) -> list[Work]:
+        """The arms of the next pair, or a check. What would not be through in time is left to a later worker."""
         close_old_connections()
-        leases = Trial.objects.claim_pair(self.machine, self.worker)
+        leases = Trial.objects.claim_pair(self.machine, self.worker, self._may_begin)
         return [self._work(lease) for lease in leases]
+
+    def _may_begin(self, trial: Trial) -> bool:
+        return self.until is None or PATIENCE * expected_seconds(trial) <= self.until - time.time()
+
+    def upcoming(self, work: Work, most: int) -> tuple[list[Assignment], float]:
+        """What this machine is given next, one trial a commit, and the device memory that a trial like `work` held."""
+        waiting = Trial.objects.next_for(self.machine).comparing().filter(project=work.trial.project_id)
+        tasks: dict[str, Assignment] = {}
+        for trial in waiting.select_related("experiment", "project")[: 16 * most]:
+            if len(tasks) < most and trial.commit not in tasks:
+                tasks[trial.commit] = self._assignment(trial)
+        newest = Result.objects.filter(trial__project=work.trial.project_id, score__isnull=False).order_by("-pk")
+        held = [metrics.get("device_memory_bytes", 0.0) for metrics in newest.values_list("metrics", flat=True)[:16]]
+        return list(tasks.values()), max(held, default=0.0)
 
     def beat(self, leases: Sequence[Lease]) -> list[Lease]:
         """Heartbeat of the machine and of its leases. Returns the lost ones."""
@@ -113,31 +134,37 @@ class Lab:
     def _work(self, lease: Lease) -> Work:
         trial = Trial.objects.select_related("experiment", "project").get(pk=lease.trial_id)
         project, experiment = trial.project, trial.experiment
-        sizes = trial.sizes
         known = Result.objects.filter(  # of the same preset: another may score other rows
             trial__split=trial.split, trial__preset=trial.preset, losses__isnull=False, trial__project=project
         )
         mine = experiment.is_check or known.filter(trial__commit=trial.commit).exists()
         parent = known.filter(trial__commit=experiment.baseline_commit).order_by("-pk").first()
-        task = Assignment(
+        task = replace(
+            self._assignment(trial),
+            reference=parent.losses.path if parent and parent.losses else None,
+            wants_sample=not experiment.is_check
+            and not Result.objects.filter(
+                trial__project=project, trial__commit=trial.commit, trial__preset=trial.preset, score__isnull=False
+            ).exists(),
+            keep_losses=None if mine else _scratch(f"losses-{trial.public_id}-{lease.generation}.npy"),
+        )
+        return Work(lease, trial, task, trial.sizes.side_by_side, not mine)
+
+    def _assignment(self, trial: Trial) -> Assignment:
+        """What every trial of its kind is given."""
+        project = trial.project
+        return Assignment(
             benchmark=project.benchmark,
-            preset=sizes,
+            preset=trial.sizes,
             commit=trial.commit,
             tree=_archive(project.repository_path, trial.commit),
             seed=trial.seed,
             split=trial.split,
             confirming=trial.stage not in SCREENING,
             data=project.data_path,
-            reference=parent.losses.path if parent and parent.losses else None,
-            wants_sample=not experiment.is_check
-            and not Result.objects.filter(
-                trial__project=project, trial__commit=trial.commit, trial__preset=trial.preset, score__isnull=False
-            ).exists(),
             # A check leaves none: the trials of its commit would begin warmer than those of its parent.
-            caches=None if experiment.is_check else Path(settings.DATA_DIR) / "caches",
-            keep_losses=None if mine else _scratch(f"losses-{trial.public_id}-{lease.generation}.npy"),
+            caches=None if trial.experiment.is_check else Path(settings.DATA_DIR) / "caches",
         )
-        return Work(lease, trial, task, sizes.side_by_side, not mine)
 
 
 @lru_cache(maxsize=64)

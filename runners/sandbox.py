@@ -112,6 +112,7 @@ class Sandbox:
         *,
         inside: Path,
         preload: Iterable[str] = (),
+        preload_also: Iterable[str] = (),
         limits: Limits = Limits(),  # noqa: B008  frozen
         devices: Iterable[str] = (),
         setup_statement: str = "",
@@ -124,9 +125,9 @@ class Sandbox:
         """A sandbox with `preload` imported and `setup_statement` executed over these modules.
 
         `inside`: the harness, seen read-only as /inside; its modules are the steps. `devices`: nodes such as
-        /dev/nvidia0. `threads`: for OpenMP and BLAS. `loopback`: allow sockets other than unix (NCCL wants
-        them). `mechanism`: bwrap, landlock or none; default the best that works. `jail`: another plan of the
-        fence, for tests of it. Raises SandboxBroken.
+        /dev/nvidia0; `preload_also`: what work on these wants imported. `threads`: for OpenMP and BLAS. `loopback`:
+        allow sockets other than unix (NCCL wants them). `mechanism`: bwrap, landlock or none; default the best that
+        works. `jail`: another plan of the fence, for tests of it. Raises SandboxBroken.
         """
         if sys.platform != "linux":
             raise SandboxBroken("the sandbox needs Linux; attach a Linux machine to run trials")
@@ -138,7 +139,7 @@ class Sandbox:
             if group is not None:
                 group.close()
             raise
-        setup = cls._setup_message(plan, launched, group, tuple(preload), setup_statement)
+        setup = cls._setup_message(plan, launched, group, (*preload, *preload_also), setup_statement)
         box = cls(plan, launched, group, setup)
         try:
             alone = prepare(launched, setup, READY_SECONDS) == 1

@@ -12,7 +12,8 @@ from functools import partial
 from pathlib import Path
 from types import ModuleType
 
-from benchmarks.contract import Evaluator, Failure, Observation, Outcome, load
+from benchmarks.contract import Assignment, Evaluator, Failure, Observation, Outcome, load
+from runners.ahead import MOST, Ahead
 from runners.device import SandboxOptions, sandbox_options
 from runners.lab import Lab, Work
 from runners.points import PointBuffer, PointsError
@@ -24,6 +25,7 @@ HEARTBEAT_SECONDS = 4.0  # a lease lasts 15
 IDLE_SECONDS = 1.0  # how long to wait for a ring before looking anyway
 GATE_SECONDS = 60.0
 CPU_SLOTS, FIRST_GPU_SLOT = 2, 8
+FIRST_AHEAD_SLOT = 64  # of the sandboxes that compile ahead, as many as may for each GPU
 DRAIN_SECONDS = 30.0  # for the last points of a trial to reach the table
 
 
@@ -38,6 +40,7 @@ class Slot:
         self._made_for = ""
         self._box: Sandbox | None = None
         self._evaluator: Evaluator | None = None
+        self._ahead: Ahead | None = None
         self._closing = threading.RLock()  # re-entrant: a second signal may interrupt the handler of the first
 
     @property
@@ -51,22 +54,41 @@ class Slot:
         if self._made_for != benchmark:
             self.close()
         if self._box is None:
-            self._box = Sandbox.start(
-                self.index, inside=module.INSIDE, preload=module.PRELOAD, setup_statement=module.SETUP,
-                **self.options,
-            )  # fmt: skip
+            self._box = self._start(module, self.index)
             self._made_for = benchmark
         if self.cpu is not None:
             self._box.pin(self.cpu)
+        self._evaluator = self._evaluator or module.Evaluator()
         return self._box, module
+
+    def _start(self, module: ModuleType, index: int) -> Sandbox:
+        return Sandbox.start(
+            index, inside=module.INSIDE, preload=module.PRELOAD, setup_statement=module.SETUP, **self.options
+        )
+
+    def compile_ahead(self, wanted: Sequence[Assignment], later: Sequence[Assignment], held_bytes: float) -> None:
+        """Let commits without a compile cache make theirs side by side; see `Ahead`. Raises SandboxBroken."""
+        if self.gpu is None:
+            return
+        box, module = self.prepare(wanted[0].benchmark)
+        if self._ahead is None:
+            first = FIRST_AHEAD_SLOT + self.gpu * MOST
+            self._ahead = Ahead(lambda number: self._start(module, first + number))
+        if (evaluator := self._evaluator) is not None:
+            same = [task for task in later if task.benchmark == wanted[0].benchmark]
+            self._ahead.prepare(evaluator, box, wanted, same, held_bytes)
 
     def execute(self, work: Work, points: PointBuffer, gate: threading.Barrier | None) -> Outcome:
         """Run one trial; a broken sandbox is thrown away and reported by SandboxBroken."""
         try:
-            box, module = self.prepare(work.task.benchmark)
-            self._evaluator = self._evaluator or module.Evaluator()
+            box, _ = self.prepare(work.task.benchmark)
+            if (evaluator := self._evaluator) is None:
+                raise SandboxBroken("the slot was closed")
             sink = partial(points.add, work.trial.pk, work.lease.generation)
-            outcome = self._evaluator.run(work.task, box, sink, gate=partial(_meet, gate), cpu=self.cpu)
+            outcome = evaluator.run(work.task, box, sink, gate=partial(_meet, gate), cpu=self.cpu)
+            if self._ahead is not None and (seconds := self._ahead.settle(work.task.commit)):
+                outcome.seconds["compiled_ahead"] = seconds
+                outcome.seconds["total_wall"] = outcome.seconds.get("total_wall", 0.0) + seconds
         except SandboxBroken:
             self.close()
             raise
@@ -78,8 +100,10 @@ class Slot:
     def close(self) -> None:
         """From any thread, and from several at once: a signal, a lost heartbeat and the trial itself may end it."""
         with self._closing:
-            box, evaluator = self._box, self._evaluator
-            self._box, self._evaluator, self._made_for = None, None, ""
+            box, evaluator, ahead = self._box, self._evaluator, self._ahead
+            self._box, self._evaluator, self._ahead, self._made_for = None, None, None, ""
+        if ahead is not None:
+            ahead.close()
         if evaluator is not None:
             evaluator.close()
         if box is not None:
@@ -143,6 +167,7 @@ class Worker:
         if not works:
             return False
         self._held = works
+        self._compile_ahead(works)
         if len(works) == 2 and works[0].side_by_side and len(self.slots) > 1:
             gate = threading.Barrier(len(works))
             arms = [self._pool.submit(self._run, work, gate) for work in works]
@@ -154,6 +179,17 @@ class Worker:
                 self._run(work, None)
         self._held = []
         return True
+
+    def _compile_ahead(self, works: Sequence[Work]) -> None:
+        slot = self.slots[works[0].trial.slot % len(self.slots)]
+        if slot.gpu is None:
+            return
+        later, held_bytes = self.lab.upcoming(works[0], 2 * MOST)
+        try:
+            slot.compile_ahead([work.task for work in works], later, held_bytes)
+        except SandboxBroken as broken:
+            log.warning("compiling ahead: %s", broken)  # the trial meets it again, and says so
+            slot.close()
 
     def _run(self, work: Work, gate: threading.Barrier | None) -> None:
         slot = self.slots[work.trial.slot % len(self.slots)]

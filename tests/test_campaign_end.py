@@ -87,7 +87,7 @@ def test_a_sitting_ends_in_time_and_cuts_nothing_off(
     run.leave_by = time.monotonic() + 60
     monkeypatch.setattr(Play, "show", lambda self, phase: self.world.run(pairs=1))
     assert not run._tick(lambda: False, "search"), "a minute is enough for another pair"
-    run.leave_by = time.monotonic() + run.longest_pair()
+    run.leave_by = time.monotonic() + run.pair_seconds()
     with pytest.raises(campaign.SittingOver, match="nothing was cut off"):
         run._tick(lambda: False, "search")
     assert project.state == Project.State.PAUSED and not Trial.objects.claim_pair(world.machine, "player")

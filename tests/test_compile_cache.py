@@ -217,9 +217,9 @@ def test_a_warm_up_run_alone_gets_no_data_and_leaves_its_cache_for_the_first_tri
     tree = pack({name: text.encode() for name, text in writer(WARM + '\nprint("ASKS", flush=True)').items()})
     task = Assignment("nanochat", TINY, "c" * 40, tree, 1, "val_screen", prepared_text, caches=tmp_path / "caches")
     evaluator = evaluate.Evaluator()
-    assert not evaluator.prepare(task, box), "without a judge at work nothing is known of the device"
-    evaluator.judge(task, box).ready()
-    assert evaluator.prepare(task, box) and evaluator.prepare(task, box)
+    assert not evaluator.is_prepared(task, box)
+    assert evaluator.prepare(task, box) and evaluator.is_prepared(task, box) and evaluator.prepare(task, box)
+    assert evaluator.is_prepared(replace(task, caches=None), box), "what keeps no cache has nothing to prepare"
     outcome = evaluator.run(task, box, lambda *_: None)
     evaluator.close()
     assert found(outcome) == "FOUND ['kernel.so']"

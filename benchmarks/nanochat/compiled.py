@@ -15,14 +15,15 @@ class CompileCache:
     def __init__(self, task: Assignment, outcome: Outcome) -> None:
         self._outcome = outcome
         self._store = cache.Store(task.caches) if task.caches else None
-        machine = outcome.surroundings.get("gpu") or device.processor()
-        tree, environment = outcome.hashes["tree"], outcome.hashes["environment"]
-        preset = task.preset  # not its name: a screen's cache serves the longer trials of the same sizes
-        shapes = f"{preset.device} {preset.vocabulary} {preset.sequence_length}"
-        self._key = cache.key(task.commit, tree, environment, shapes, machine)
+        self._key = _key(task, outcome)
         self.content = self._store.get(self._key) if self._store else b""
         self.was_there = bool(self.content)
         self._note()
+
+    @staticmethod
+    def exists(task: Assignment, outcome: Outcome) -> bool:
+        """Whether the commit has a snapshot already."""
+        return task.caches is not None and cache.Store(task.caches).holds(_key(task, outcome))
 
     def freeze(self, box: Sandbox) -> None:
         """At the start of the clock, before any data is sent: from here on nothing that is written stays."""
@@ -39,3 +40,11 @@ class CompileCache:
 
     def _note(self) -> None:
         self._outcome.hashes["cache"] = hashlib.sha256(self.content).hexdigest() if self.content else "empty"
+
+
+def _key(task: Assignment, outcome: Outcome) -> str:
+    machine = outcome.surroundings.get("gpu") or device.processor()
+    tree, environment = outcome.hashes["tree"], outcome.hashes["environment"]
+    preset = task.preset  # not its name: a screen's cache serves the longer trials of the same sizes
+    shapes = f"{preset.device} {preset.vocabulary} {preset.sequence_length}"
+    return cache.key(task.commit, tree, environment, shapes, machine)

@@ -76,14 +76,13 @@ class Evaluator:
         """The whole trial. A candidate's failure is part of the outcome; only a broken sandbox raises."""
         if task.removed_guards:
             raise ValueError("a trial that counts keeps all its guards")
-        if missing := [name for name in ("manifest.json", "train.bin", f"{task.split}.bin") if not _has(task, name)]:
+        if missing := self._missing(task):
             return Outcome(failure=Failure("no_data", _without(missing, task)))
-        outcome = Outcome(hashes=identity.hashes(task), surroundings=identity.surroundings(task, box))
         began = time.monotonic()
+        outcome = self._outcome(task, box)
         judge = self.judge(task, box)
         if cpu is not None:
             judge.pin(cpu)
-        outcome.surroundings |= judge.ready()
         try:
             outcome.metrics["code_bytes"] = _checked_size(task.tree)
             _checked_device(task, judge)
@@ -104,24 +103,40 @@ class Evaluator:
     def prepare(self, task: Assignment, box: Sandbox) -> bool:
         """Run the untimed warm-up of a commit alone, in a sandbox of its own: its first trial then finds a warm cache.
 
-        No data and no clock are handed out, and what it prints is dropped. Whether a cache is there now. Meant to run
-        beside a trial of another commit only where an A/A shows that this leaves its timing alone
-        (`python -m tests.gpu.beside`). Both need room on the device; the caller keeps the sandbox on other cores and
-        lets this end before the next trial begins, which refuses a device where somebody else holds memory.
+        No data and no clock are handed out, and what it prints is dropped. Whether a cache is there now. Not beside a
+        timed trial: a warm-up trains a few steps, which the other one would feel. Several at once may share a device
+        that has room for them; all have to end before the next trial begins, which refuses a device where somebody
+        else holds memory. From any thread, once `is_prepared` has started the judge.
         """
-        judge = self._judge  # one that runs; it may be in use, and another one would end it
-        if task.caches is None or judge is None or judge.gpu != _gpu(task, box):
-            return False
-        outcome = Outcome(hashes=identity.hashes(task), surroundings=identity.surroundings(task, box) | judge.ready())
-        compiled = CompileCache(task, outcome)
-        if compiled.was_there:
+        if self.is_prepared(task, box):
             return True
+        outcome = self._outcome(task, box)
+        compiled = CompileCache(task, outcome)
         _, log, channel = _begin(task, box, compiled)
         with channel:
             WarmUpSession(task, box, lambda *_: None, channel, lambda: None, compiled).follow()
         box.reset()
         log.join(LOG_WALL)
         return bool(compiled.content)
+
+    def is_prepared(self, task: Assignment, box: Sandbox) -> bool:
+        """Whether a trial of this commit would find a compile cache, or could have none."""
+        if task.caches is None or self._missing(task):
+            return True
+        return CompileCache.exists(task, self._outcome(task, box))
+
+    def device_memory(self, task: Assignment, box: Sandbox) -> int:
+        return self.judge(task, box).memory()[1] if task.preset.device == "cuda" else 0
+
+    def _outcome(self, task: Assignment, box: Sandbox) -> Outcome:
+        outcome = Outcome(hashes=identity.hashes(task), surroundings=identity.surroundings(task, box))
+        outcome.surroundings |= self.judge(task, box).ready()
+        return outcome
+
+    @staticmethod
+    def _missing(task: Assignment) -> list[str]:
+        """Files of the prepared data that are not there."""
+        return [n for n in ("manifest.json", "train.bin", f"{task.split}.bin") if not (task.data / n).is_file()]
 
     def train(
         self, task: Assignment, box: Sandbox, sink: PointSink, outcome: Outcome, gate: Gate, compiled: CompileCache
@@ -297,10 +312,6 @@ def _gpu(task: Assignment, box: Sandbox) -> int | None:
         return cuda.number_of(box.jail.devices)
     except cuda.CudaError as error:
         raise SandboxBroken(f"preset {task.preset.name} needs an NVIDIA GPU: {error}") from None
-
-
-def _has(task: Assignment, name: str) -> bool:
-    return (task.data / name).is_file()
 
 
 def _without(missing: list[str], task: Assignment) -> str:

@@ -71,10 +71,13 @@ def migrate() -> None:
 
 
 @contextmanager
-def embedded_lab(serve: tuple[str, int] | None = None, demo: bool = False) -> Iterator[Supervisor]:
+def embedded_lab(
+    serve: tuple[str, int] | None = None, demo: bool = False, until: float | None = None
+) -> Iterator[Supervisor]:
     """Migrate, then run control, a worker for the CPU of this machine and one a GPU, and the web where `serve` says.
 
     The web comes first: its page should answer while the others still start. `demo` begins the demo project, once.
+    Workers begin nothing that would last beyond `until` (of time.time).
     """
     folder = Path(settings.DATA_DIR)
     try:
@@ -96,11 +99,13 @@ def embedded_lab(serve: tuple[str, int] | None = None, demo: bool = False) -> It
             begins = demo and not (Project.objects.filter(name=DEMO).exists() and has_data(DEMO_BENCHMARK, DEMO_PRESET))
             if begins:
                 supervisor.add("demo", "demo", until_done=True)
-            supervisor.add("worker", "attach", "--name", "local", *(["--warm", DEMO_BENCHMARK] if begins else []))
+            limit = [] if until is None else ["--until", f"{until:.0f}"]
+            warm = ["--warm", DEMO_BENCHMARK] if begins else []
+            supervisor.add("worker", "attach", "--name", "local", *warm, *limit)
             for gpu in gpus() if not missing("cuda") else ():
                 supervisor.add(
                     f"worker-gpu{gpu.number}", "attach", "--name", f"local-gpu{gpu.number}",
-                    "--devices", f"cuda:{gpu.number}",
+                    "--devices", f"cuda:{gpu.number}", *limit,
                 )  # fmt: skip
             supervisor.add("control", "control")
             if asks_models:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from django.db import models, transaction
 from django.db.models import Case, F, Q, Value, When
 from django.utils import timezone
@@ -14,6 +16,7 @@ from research.models.machine import LEASE_TIME, Lease, Machine
 from research.models.project import Project
 
 MAX_ATTEMPTS = 4
+MOST_LOOKED_AT = 64  # waiting trials, for one that may begin
 CHECK = "check"  # the stage of a short check: one trial, no pair
 
 
@@ -59,39 +62,45 @@ class TrialQuerySet(models.QuerySet["Trial"]):
             },
         )  # fmt: skip
 
-    def claim_pair(self, machine: Machine, worker: str) -> list[Lease]:
-        """Lease both arms of the next waiting pair, or a short check alone, or nothing.
+    def next_for(self, machine: Machine) -> TrialQuerySet:
+        """What waits for a machine, in the order in which it is given out.
 
         The experiment served longest ago comes first, so that threads and the noise floor take turns. A machine takes
         checks and pairs by turns where both wait: a check waits for one pair, and no pair for more than one check.
-        One short transaction; a pair taken by somebody else in between is left alone.
         """
         newest = Lease.objects.filter(machine=machine).order_by("-pk").values_list("trial__stage").first()
         turn = When(stage=CHECK, then=Value(newest == (CHECK,)))
         live = (Project.State.ACTIVE, Project.State.EXHAUSTED)
-        first = (
-            self.waiting()
-            .filter(machine.takes(), experiment__state=Experiment.State.RUNNING, project__state__in=live)
-            .order_by(
-                Case(turn, default=Value(newest != (CHECK,)), output_field=models.BooleanField()),
-                F("experiment__served").asc(nulls_first=True),
-                "pk",
-            )
-            .values("experiment_id", "stage", "pair")
-            .first()
+        waiting = self.waiting().filter(
+            machine.takes(), experiment__state=Experiment.State.RUNNING, project__state__in=live
         )
+        return waiting.order_by(
+            Case(turn, default=Value(newest != (CHECK,)), output_field=models.BooleanField()),
+            F("experiment__served").asc(nulls_first=True),
+            "pk",
+        )
+
+    def claim_pair(
+        self, machine: Machine, worker: str, may_begin: Callable[[Trial], bool] = lambda _: True
+    ) -> list[Lease]:
+        """Lease both arms of the next waiting pair that may begin, or a short check alone, or nothing.
+
+        One short transaction; a pair taken by somebody else in between is left alone.
+        """
+        following = self.next_for(machine).select_related("experiment", "project")
+        first = next((trial for trial in following[:MOST_LOOKED_AT] if may_begin(trial)), None)
         if first is None:
             return []
+        place = {"experiment_id": first.experiment_id, "stage": first.stage, "pair": first.pair}
         with transaction.atomic():
-            trials = list(Trial.objects.waiting().filter(**first).order_by("pk"))
-            if (
-                len(trials) == 1 and first["stage"] != CHECK
-            ):  # measured alone, on a quieter machine, it would have an advantage
+            trials = list(Trial.objects.waiting().filter(**place).order_by("pk"))
+            if len(trials) == 1 and first.stage != CHECK:
+                # Measured alone, on a quieter machine, it would have an advantage.
                 trials[0].lose("the other arm of its pair ended without it; a new pair takes its place")
                 return []
             leases = [lease for trial in trials if (lease := trial.lease(machine, worker))]
             if leases:
-                Experiment.every.filter(pk=first["experiment_id"]).update(served=timezone.now())
+                Experiment.every.filter(pk=first.experiment_id).update(served=timezone.now())
         return leases
 
     def return_expired(self) -> int:

@@ -28,7 +28,9 @@ class Command(BaseCommand):
         parser.add_argument(
             "--devices", default="cpu", help="`cpu` (one slot a core, at most two), or `cuda:N` (one slot, on GPU N)"
         )
-
+        parser.add_argument(
+            "--until", type=float, metavar="TIME", help="begin nothing that lasts longer (Unix seconds)"
+        )
         parser.add_argument("--warm", metavar="BENCHMARK", help="get ready for this benchmark before it is asked for")
 
     def _device(self, asked: str) -> tuple[str, int]:
@@ -55,7 +57,7 @@ class Command(BaseCommand):
         if kind == "cuda":
             about["gpu"] = gpus()[number].name
             machine_class = f"cuda: {about['gpu']}"
-        worker = Worker(Lab(options["name"], machine_class, len(slots), about), slots)
+        worker = Worker(Lab(options["name"], machine_class, len(slots), about, options["until"]), slots)
         try:
             isolation = worker.measure_isolation()
             if options["warm"]:

@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
@@ -30,20 +29,18 @@ from research.loop.begin import Budget, begin_project, rule_for
 from research.management.embedded import choose_data, embedded_lab, ensure_data, ensure_device
 from research.management.progress import Progress
 from research.management.summary import closing_scores, summary
-from research.models import Ablation, Experiment, NotMergeable, Project, Result, Trial
+from research.models import Ablation, Experiment, NotMergeable, Project, Trial
+from research.models.pace import expected_seconds, pair_seconds
+from research.models.trial import MOST_LOOKED_AT
 from research.researchers import RESEARCHERS
 from research.researchers.llm.models import HOW, ModelsError
 from research.validation.named import DEFAULT, RULES, RuleError
+from runners.lab import PATIENCE
 from runners.supervisor import Supervisor
 
 TICK_SECONDS = 1.0
-
-
-USUAL_OVERHEAD = 10.0  # seconds of a pair beyond its budgets, until one has been measured
-NEWEST_RESULTS = 40  # that say how long a pair takes
 ENDING_SECONDS = 12.0  # of a sitting, for stopping processes and the summary
 OLDEST = 600.0  # seconds that a command may have taken to come so far
-LEAVE_PATIENCE = 1.25  # of the longest pair: kept back of a sitting for the pair that runs when it ends
 
 
 def process_began() -> float:
@@ -133,11 +130,12 @@ class Command(BaseCommand):
         ensure_data(options["benchmark"], options["preset"])  # a stopped preparation goes on where it was, too
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda *_: stopping.set())
-        with embedded_lab() as supervisor:
+        leave_by = None if options["sitting"] is None else began + options["sitting"] * 60 - ENDING_SECONDS
+        until = None if leave_by is None else time.time() + leave_by - time.monotonic()
+        with embedded_lab(until=until) as supervisor:
             project = self._begin(options)
             run = Run(project, supervisor, stopping, Progress(project, seconds))
-            if options["sitting"] is not None:
-                run.leave_by = began + options["sitting"] * 60 - ENDING_SECONDS
+            run.leave_by = leave_by
             run.whole(seconds, options["ablate"])
         return project
 
@@ -254,7 +252,7 @@ class Run:
             self.progress.say(line)
         self.project.refresh_from_db()
         self.progress.show(phase)
-        if self.leave_by is not None and time.monotonic() > self.leave_by - LEAVE_PATIENCE * self.longest_pair():
+        if self.leave_by is not None and self.has_to_leave():
             self.leave(self.leave_by)
         return done()
 
@@ -271,24 +269,19 @@ class Run:
         self.progress.end()
         raise SittingOver(self.project, running.count())
 
-    def longest_pair(self) -> float:
-        """Seconds that a pair took at most lately, first compiling included; guessed before one has ended."""
-        newest = Result.objects.filter(trial__project=self.project).order_by("-pk")[:NEWEST_RESULTS]
-        place = ("trial__experiment", "trial__stage", "trial__pair")
-        arms: dict[tuple[object, ...], list[float]] = {}
-        for *pair, seconds in newest.values_list(*place, "device_seconds"):
-            arms.setdefault(tuple(pair), []).append(float(seconds))
-        together = max if self.project.sizes.side_by_side else sum
-        return max([self.pair_seconds(), *(together(seconds) for seconds in arms.values())])
+    def has_to_leave(self) -> bool:
+        """Time is over, or what runs has ended and nothing that waits would be through in time."""
+        if self.leave_by is None:
+            return False
+        left = self.leave_by - time.monotonic()
+        trials = self.project.trials.select_related("experiment", "project")
+        if left <= 0 or trials.filter(state=Trial.State.LEASED).exists():
+            return left <= 0
+        waiting = [expected_seconds(trial) for trial in trials.waiting().comparing()[:MOST_LOOKED_AT]]
+        return left < PATIENCE * min(waiting, default=self.pair_seconds())
 
     def pair_seconds(self) -> float:
-        """Seconds that a usual pair of the project's preset takes."""
-        sizes = self.project.sizes
-        if sizes.side_by_side:
-            return 1.6 * sizes.budget_seconds + 2
-        own = Result.objects.filter(trial__project=self.project, trial__preset="", score__isnull=False)
-        seconds = list(own.order_by("-pk").values_list("device_seconds", flat=True)[:NEWEST_RESULTS])
-        return 2 * median(seconds) if seconds else 2 * sizes.budget_seconds + USUAL_OVERHEAD
+        return pair_seconds(self.project)
 
     def closing_seconds(self) -> float:
         return self.project.sizes.seeds * self.pair_seconds()

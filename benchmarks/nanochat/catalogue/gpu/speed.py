@@ -87,7 +87,7 @@ TECHNIQUES = (
         hypothesis="Passes of fewer rows fit the cache better, passes of more are launched less often.",
         source="PyTorch performance tuning guide",
         apply=constant_of("train.py", DEVICE_ROWS="rows"),
-        tunables=(Tunable("rows", 64, choices=(16, 32, 64, 128)),),
+        tunables=(Tunable("rows", 128, choices=(16, 32, 64, 128, 256)),),
         prior_gain=0.0,
         prior_sd=0.003,
         excludes=("batch_tokens", "batch_schedule"),

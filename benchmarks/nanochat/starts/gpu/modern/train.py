@@ -16,7 +16,7 @@ from model import SOFTCAP, build
 from optim import build_optimizer, learning_rate
 
 BATCH_TOKENS = 2**19  # a step
-DEVICE_ROWS = 128  # rows a pass; a step is as many passes as it takes
+DEVICE_ROWS = 64  # rows a pass; a step is as many passes as it takes
 ROW_LENGTH = harness.sequence_length  # tokens a row, as many as in scoring
 LOSS_ROWS = 2**15  # positions whose scores exist at a time
 COMPILE_MODE = "default"

@@ -1,0 +1,87 @@
+"""Compiling ahead: commits that are about to be measured warm up side by side, while no clock runs.
+
+On a GPU a new commit compiles for longer than it trains, mostly on one core. Warm-ups of several commits together take
+hardly longer than one. They are never beside a timed trial: a warm-up also trains a few steps.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+from benchmarks.contract import Assignment, Evaluator
+from runners.sandbox import Sandbox, SandboxBroken
+
+log = logging.getLogger("lab.ahead")
+
+MOST = 4  # warm-ups at a time, however small
+ROOM = 0.9  # of a device's memory, for all of them
+USUAL_SHARE = 0.3  # of it, that a trial holds, until one has told
+
+StartBox = Callable[[int], Sandbox]
+
+
+class Ahead:
+    """Sandboxes beside that of a slot. `start`: makes the one with a number, counted from 0."""
+
+    def __init__(self, start: StartBox) -> None:
+        self._start = start
+        self._boxes: dict[int, Sandbox] = {}
+        self._owed: dict[str, float] = {}  # seconds that the warm-up of a commit took, until a trial tells of them
+        self._closed = False
+
+    def prepare(
+        self, evaluator: Evaluator, box: Sandbox, wanted: Sequence[Assignment], later: Sequence[Assignment],
+        held_bytes: float,
+    ) -> int:  # fmt: skip
+        """Warm up the commits of `wanted` that have no cache, and of `later` while there is room. How many were.
+
+        `box`: the slot's own sandbox, idle now. `held_bytes`: of the device, by a trial like these; 0 where none ran.
+        Nothing where one alone is to be warmed up: it does so in its own trial. A failure is left to the trial to tell.
+        """
+        tasks = {task.commit: task for task in wanted}
+        cold = [task for task in tasks.values() if not evaluator.is_prepared(task, box)]
+        if not cold:
+            return 0
+        total = evaluator.device_memory(cold[0], box)
+        most = min(MOST, int(ROOM * total / (held_bytes or USUAL_SHARE * total))) if total else 1
+        for task in later:
+            if len(cold) < most and task.commit not in tasks and not evaluator.is_prepared(task, box):
+                cold.append(task)
+            tasks[task.commit] = task
+        cold = cold[:most]
+        if len(cold) < 2 or self._closed:
+            return 0
+        began = time.monotonic()
+        with ThreadPoolExecutor(len(cold), thread_name_prefix="ahead") as pool:
+            done = list(pool.map(lambda place: self._one(evaluator, place), enumerate(cold)))
+        share = (time.monotonic() - began) / len(cold)
+        self._owed |= {task.commit: share for task in cold}
+        log.info("%d of %d commits compiled ahead in %.0f s", sum(done), len(cold), share * len(cold))
+        return sum(done)
+
+    def settle(self, commit: str) -> float:
+        """Seconds of the device that a commit's warm-up took beside others and no trial has told of yet."""
+        return self._owed.pop(commit, 0.0)
+
+    def _one(self, evaluator: Evaluator, place: tuple[int, Assignment]) -> bool:
+        number, task = place
+        try:
+            if number not in self._boxes:
+                self._boxes[number] = self._start(number)
+            return evaluator.prepare(task, self._boxes[number])
+        except SandboxBroken as broken:
+            log.warning("compiling ahead: %s", broken)
+            if box := self._boxes.pop(number, None):
+                box.close()
+            return False
+
+    def close(self) -> None:
+        self._closed = True
+        with ExitStack() as stack:
+            for box in self._boxes.values():
+                stack.callback(box.close)
+        self._boxes = {}
