@@ -68,13 +68,13 @@ class Shared:
 
 
 class Exchange:
-    """Asks one FORWARD process for scores; trusts none of them. Everything must be over within `seconds`."""
+    """Asks one FORWARD process for scores, once it was greeted; trusts none of them. All must be over in `seconds`."""
 
     def __init__(self, descriptor: int, seconds: float, length: int, vocabulary: int, device: torch.device) -> None:
         self.socket = socket.socket(fileno=descriptor)
         self.length, self.vocabulary, self.device = length, vocabulary, device
         self.dtype = torch.float32  # of the last answer
-        self.getting_ready = 0.0  # seconds until its model had answered once, for itself
+        self.getting_ready = 0.0  # seconds from the greeting until its model had answered once, for itself
         self.asking = 0.0  # seconds from the first question of each batch to its last answer
         self._deadline = time.monotonic() + seconds
         room = GROUP * length * vocabulary * _WIDEST
@@ -88,7 +88,7 @@ class Exchange:
         self._finish()
         self._buffers = self._shared.bytes.view(BUFFERS, -1)
         self._rows = torch.arange(GROUP, device=device)
-        self._greeted = False
+        self._greeted, self._is_ready = 0.0, False
 
     def limit(self, seconds: float) -> None:
         """From here on it has at most so long."""
@@ -102,7 +102,7 @@ class Exchange:
         `at`, int64 [batches, GROUP] on the device: scores [GROUP, V] at one position a row, and no more is copied. The
         other end is not told. An answer is overwritten by the next one. Raises Refusal where one does not come whole.
         """
-        self._greet()
+        self._wait_until_ready()
         began, source, waiting = time.monotonic(), iter(batches), deque[tuple[int, int]]()
         places = None if at is None else iter(at)
 
@@ -122,7 +122,7 @@ class Exchange:
 
     def can_step(self) -> bool:
         """Whether its model says that it can be fed token by token."""
-        self._greet()
+        self._wait_until_ready()
         self._send(CAN_STEP, 0, np.empty((GROUP, 0), dtype=np.uint16))
         return self._hear() == 1
 
@@ -134,16 +134,19 @@ class Exchange:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()  # what trains next needs the room
 
-    def _greet(self) -> None:
-        if self._greeted:
-            return
-        began = time.monotonic()
+    def greet(self) -> None:
+        """Let the other end get ready, seconds on a device, while the judge prepares its questions."""
         hello = HELLO.pack(self._shared.size, GROUP, self.length, self.vocabulary)
+        self._greeted = time.monotonic()
         self._talk(lambda: socket.send_fds(self.socket, [hello], [self._shared.descriptor]))
+
+    def _wait_until_ready(self) -> None:
+        if self._is_ready:
+            return
         if self._hear() != READY[0]:
             raise Refusal("bad_output", "the model's process did not get ready as it should")
-        self._greeted = True
-        self.getting_ready = time.monotonic() - began
+        self._is_ready = True
+        self.getting_ready = time.monotonic() - self._greeted
 
     def _send(self, what: int, turn: int, tokens: NDArray[np.uint16]) -> None:
         content = QUESTION.pack(what, turn, tokens.shape[1]) + tokens.astype("<u2", copy=False).tobytes()
@@ -193,7 +196,10 @@ class Rehearsal(Exchange):
         super().__init__(ours.detach(), math.inf, length, vocabulary, device)
         self._shared.bytes.zero_()
         self._said = next(code for code, known in TYPES.items() if known == dtype)
-        self._greeted = True
+        self._is_ready = True
+
+    def greet(self) -> None:
+        pass
 
     def can_step(self) -> bool:
         return True

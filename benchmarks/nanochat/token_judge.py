@@ -129,6 +129,7 @@ class TokenJudge:
         """The judge shares the device with the model, which may have filled it."""
         try:
             with torch.inference_mode():
+                candidate.greet()
                 return work(candidate, request)
         except torch.OutOfMemoryError as problem:
             raise Refusal("out_of_memory", f"the model leaves the judge no room on the device: {problem}") from None
