@@ -148,6 +148,17 @@ class Experiment(models.Model):
         screens = self.purpose == self.Purpose.COMPARE and stage in (Stage.SCREEN, Stage.EXTEND)
         return self.preset or (self.project.screen_preset if screens else "")
 
+    def shares_baseline(self, stage: str) -> bool:
+        """Whether the baseline arms of a stage may be those of other experiments of the same commit.
+
+        While screening, where arms run one after another: all candidates of a head meet the same seeds there, and
+        its trials on these are not repeated. What confirms is measured afresh, both arms in turn.
+        """
+        screens = self.purpose == self.Purpose.COMPARE and stage in (Stage.SCREEN, Stage.EXTEND)
+        preset = self.preset_at(stage)
+        sizes = self.project.contract.preset(preset) if preset else self.project.sizes
+        return screens and not sizes.side_by_side
+
     @property
     def subject(self) -> Candidate | None:
         """What is compared: a replicate compares the candidate of its original."""
