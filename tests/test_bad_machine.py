@@ -89,7 +89,6 @@ def test_without_bubblewrap_one_line_says_what_to_do_and_the_level_is_lower(tmp_
         (["--preset", "huge"], "has no preset 'huge'; choose one of"),
         (["--start", "nothing"], "has no start 'nothing' for cpu; choose one of"),
         (["--preset", "gpu-60s"], "gpu-60s cannot run on this machine: "),
-        (["--preset", "gpu-tiny"], "nanochat has no data for gpu-tiny yet: run `python -m benchmarks.nanochat prepare"),
         (["--threads", "0"], "--threads must be 1 to 32"),
     ],
 )

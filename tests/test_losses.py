@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from tests import token_play as play
 
 pytestmark = pytest.mark.torch
 ROOT = Path(__file__).resolve().parent.parent
@@ -75,3 +78,33 @@ def test_the_reference_knows_which_pairs_are_common(tmp_path: Path, vocabulary: 
     inputs = np.array([[5, 5, 300]], dtype=np.uint16)
     likely, unlikely, unseen = reference.losses(inputs, torch.tensor([[6, 9, 9]]), None)[0].tolist()
     assert likely < 0.2 and unlikely > 4 and unseen > 4
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_rehearsal_scores_and_audits_as_a_trial_does(tmp_path: Path, dtype: str) -> None:
+    """Of zeros all tokens are equally likely, whatever stands around them."""
+    import torch
+
+    from benchmarks.nanochat.exchange import Rehearsal
+    from benchmarks.nanochat.judge import windows
+    from benchmarks.nanochat.token_judge import TokenJudge
+
+    play.write_data(tmp_path / "data")
+    judge = TokenJudge(tmp_path / "data", torch.device("cpu"))
+    judge.rehearse()
+    assert judge.sheet is None
+    request = {
+        "split": "val_screen", "rows": 21, "length": 64, "vocabulary": play.VOCABULARY, "seed": 3, "reference": None,
+        "keep_losses": None, "random": 20, "targeted": 9, "stream_rows": 1, "sample": False,
+    }  # fmt: skip
+    nobody = Rehearsal(64, play.VOCABULARY, torch.device("cpu"), getattr(torch, dtype))
+    told = judge.score(nobody, request)
+    _, targets = windows(np.fromfile(tmp_path / "data" / "val_screen.bin", dtype="<u2"), 21, 64, "tokens")
+    sizes = np.load(tmp_path / "data" / "token_bytes.npy")[targets].astype(np.int64)
+    assert told["bytes"] == sizes.sum()
+    assert told["score"] == pytest.approx(math.log2(play.VOCABULARY) * (sizes > 0).sum() / sizes.sum(), rel=1e-6)
+    report = judge.audit(nobody, request)
+    nobody.close()
+    asked = {part: report[part]["asked"] for part in ("streamed", "targeted", "random", "rescored")}
+    assert asked == {"streamed": 8 * 64, "targeted": 9, "random": 20, "rescored": 64}
+    assert all(report[part]["failed"] == 0 and report[part]["worst"] < 1e-5 for part in asked)

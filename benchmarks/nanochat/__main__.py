@@ -60,7 +60,7 @@ def run_prepare(options: argparse.Namespace) -> int:
     contract = load("nanochat")
     preset = contract.preset(options.preset)
     if preset.vocabulary > prepare.VOCABULARY:
-        print(json.dumps(install_tokens(contract, preset, options)))
+        print(json.dumps(install_tokens(contract, preset, options.data, options.shards, options.url)))
         return 0
     manifest = install_data(options.data)
     sizes = {file: part.bytes for file, part in manifest.files.items()}
@@ -68,20 +68,33 @@ def run_prepare(options: argparse.Namespace) -> int:
     return 0
 
 
-def install_tokens(contract: Benchmark, preset: Preset, options: argparse.Namespace) -> dict[str, object]:
+def install(name: str) -> None:
+    """Prepare the default data of a preset that needs no GPU: bytes or tokens of a small text, there in seconds."""
+    contract = load("nanochat")
+    preset = contract.preset(name)
+    if preset.vocabulary > prepare.VOCABULARY:
+        install_tokens(contract, preset)
+    else:
+        install_data()
+
+
+def install_tokens(
+    contract: Benchmark, preset: Preset, folder: Path | None = None, shards: int = climbmix.SHARDS,
+    url: str = climbmix.URL,
+) -> dict[str, object]:  # fmt: skip
     """Tokens of the given folder, or of ClimbMix, for every preset that reads the same data.
 
     At tiny size, without a GPU, the default is the text of the byte lane: it is there in seconds.
     """
     began, root = time.monotonic(), data_folder("nanochat")
-    if options.data is None and preset.device == "cpu" and options.url == climbmix.URL:
+    if folder is None and preset.device == "cpu" and url == climbmix.URL:
         source = tokens.from_folder(prepare.docs_folder(root / "docs", say), root / preset.data)
-    elif options.data is None:
-        source = climbmix.read(root / "climbmix", options.shards, options.url, say)
+    elif folder is None:
+        source = climbmix.read(root / "climbmix", shards, url, say)
     elif preset.data == CLIMBMIX:
         raise ContractError(f"{preset.name} is measured on ClimbMix alone; for text of your own take gpu-300s")
     else:
-        source = tokens.from_folder(options.data, root)
+        source = tokens.from_folder(folder, root)
     out, made = tokens.prepare(root, source, preset.vocabulary, tokens.needed_tokens(contract, preset), say)
     use(out, preset.data, made.data_id)
     return {

@@ -239,11 +239,13 @@ class Evaluator:
             os.close(writer)
             ours.close()
             outcome.seconds[f"{phase}_cpu"] = box.cpu_seconds() - cpu
+            ended = time.monotonic()
             box.reset()
-            outcome.seconds[f"{phase}_wall"] = time.monotonic() - began
+            outcome.seconds |= {f"{phase}_wall": time.monotonic() - began, f"{phase}_reset": time.monotonic() - ended}
         outcome.seconds[f"{phase}_judge_cpu"] = reply["cpu_seconds"]
-        if "asking_seconds" in reply:
-            outcome.seconds[f"{phase}_asking"] = reply["asking_seconds"]
+        for part in ("ready", "asking"):
+            if (spent := reply.get(f"{part}_seconds")) is not None:
+                outcome.seconds[f"{phase}_{part}"] = spent
         return reply
 
 

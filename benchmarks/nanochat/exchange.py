@@ -11,6 +11,7 @@ inside/run_scores.py is the other end.
 from __future__ import annotations
 
 import fcntl
+import math
 import mmap
 import os
 import socket
@@ -67,12 +68,13 @@ class Shared:
 
 
 class Exchange:
-    """Asks one FORWARD process for scores; trusts none of them. Everything must be over within `seconds`."""
+    """Asks one FORWARD process for scores, once it was greeted; trusts none of them. All must be over in `seconds`."""
 
     def __init__(self, descriptor: int, seconds: float, length: int, vocabulary: int, device: torch.device) -> None:
         self.socket = socket.socket(fileno=descriptor)
         self.length, self.vocabulary, self.device = length, vocabulary, device
         self.dtype = torch.float32  # of the last answer
+        self.getting_ready = 0.0  # seconds from the greeting until its model had answered once, for itself
         self.asking = 0.0  # seconds from the first question of each batch to its last answer
         self._deadline = time.monotonic() + seconds
         room = GROUP * length * vocabulary * _WIDEST
@@ -85,19 +87,24 @@ class Exchange:
         self._shared.bytes.fill_(_POISON)  # the scores of another process or candidate may have lain here
         self._finish()
         self._buffers = self._shared.bytes.view(BUFFERS, -1)
-        self._greeted = False
+        self._rows = torch.arange(GROUP, device=device)
+        self._greeted, self._is_ready = 0.0, False
 
     def limit(self, seconds: float) -> None:
         """From here on it has at most so long."""
         self._deadline = min(self._deadline, time.monotonic() + seconds)
 
-    def answers(self, batches: Iterable[NDArray[np.uint16]], what: int = WHOLE) -> Iterator[torch.Tensor]:
+    def answers(
+        self, batches: Iterable[NDArray[np.uint16]], what: int = WHOLE, at: torch.Tensor | None = None
+    ) -> Iterator[torch.Tensor]:  # fmt: skip
         """batches of tokens [GROUP, n] -> scores [GROUP, n, V] of each, in order; float32 or bfloat16.
 
-        An answer is overwritten by the next one. Raises Refusal where one does not come whole.
+        `at`, int64 [batches, GROUP] on the device: scores [GROUP, V] at one position a row, and no more is copied. The
+        other end is not told. An answer is overwritten by the next one. Raises Refusal where one does not come whole.
         """
-        self._greet()
+        self._wait_until_ready()
         began, source, waiting = time.monotonic(), iter(batches), deque[tuple[int, int]]()
+        places = None if at is None else iter(at)
 
         def ask(turn: int) -> None:
             if (tokens := next(source, None)) is not None:
@@ -108,14 +115,14 @@ class Exchange:
             ask(turn)
         while waiting:
             turn, length = waiting.popleft()
-            scores = self._take(turn, length)
+            scores = self._take(turn, length, None if places is None else next(places))
             ask(turn)
             yield scores
         self.asking += time.monotonic() - began
 
     def can_step(self) -> bool:
         """Whether its model says that it can be fed token by token."""
-        self._greet()
+        self._wait_until_ready()
         self._send(CAN_STEP, 0, np.empty((GROUP, 0), dtype=np.uint16))
         return self._hear() == 1
 
@@ -127,14 +134,19 @@ class Exchange:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()  # what trains next needs the room
 
-    def _greet(self) -> None:
-        if self._greeted:
-            return
+    def greet(self) -> None:
+        """Let the other end get ready, seconds on a device, while the judge prepares its questions."""
         hello = HELLO.pack(self._shared.size, GROUP, self.length, self.vocabulary)
+        self._greeted = time.monotonic()
         self._talk(lambda: socket.send_fds(self.socket, [hello], [self._shared.descriptor]))
+
+    def _wait_until_ready(self) -> None:
+        if self._is_ready:
+            return
         if self._hear() != READY[0]:
             raise Refusal("bad_output", "the model's process did not get ready as it should")
-        self._greeted = True
+        self._is_ready = True
+        self.getting_ready = time.monotonic() - self._greeted
 
     def _send(self, what: int, turn: int, tokens: NDArray[np.uint16]) -> None:
         content = QUESTION.pack(what, turn, tokens.shape[1]) + tokens.astype("<u2", copy=False).tobytes()
@@ -145,16 +157,20 @@ class Exchange:
             raise Refusal("bad_output", _GONE)
         return int(answer[0])
 
-    def _take(self, turn: int, length: int) -> torch.Tensor:
+    def _take(self, turn: int, length: int, at: torch.Tensor | None = None) -> torch.Tensor:
         """The answer in one buffer, copied once into memory of our own, which nobody else can write."""
         if (dtype := TYPES.get(self._hear())) is None:
             raise Refusal("bad_output", "the model's scores are of a type that is not allowed")
         self.dtype = dtype
         shape = (GROUP, length, self.vocabulary)
         size = GROUP * length * self.vocabulary * dtype.itemsize
-        self._own[:size].copy_(self._buffers[turn, :size])
+        if at is None:
+            self._own[:size].copy_(self._buffers[turn, :size])
+            scores = self._own[:size].view(dtype).view(shape)
+        else:
+            scores = self._buffers[turn, :size].view(dtype).view(shape)[self._rows, at]
         self._finish()
-        return self._own[:size].view(dtype).view(shape)
+        return scores
 
     def _finish(self) -> None:
         """Wait for what was told to the device."""
@@ -169,3 +185,27 @@ class Exchange:
             raise Refusal("timeout", _LATE) from None
         except (BrokenPipeError, ConnectionResetError):
             raise Refusal("bad_output", _GONE) from None
+
+
+class Rehearsal(Exchange):
+    """An exchange with nobody: each answer is there at once and holds zeros, of `dtype`."""
+
+    def __init__(self, length: int, vocabulary: int, device: torch.device, dtype: torch.dtype) -> None:
+        ours, theirs = socket.socketpair()
+        theirs.close()
+        super().__init__(ours.detach(), math.inf, length, vocabulary, device)
+        self._shared.bytes.zero_()
+        self._said = next(code for code, known in TYPES.items() if known == dtype)
+        self._is_ready = True
+
+    def greet(self) -> None:
+        pass
+
+    def can_step(self) -> bool:
+        return True
+
+    def _send(self, what: int, turn: int, tokens: NDArray[np.uint16]) -> None:
+        pass
+
+    def _hear(self) -> int:
+        return self._said

@@ -15,6 +15,7 @@ class Kept:
 
     def __init__(self, drawn: NDArray[np.int64], targeted: int, vocabulary: int, device: torch.device) -> None:
         self._drawn = drawn  # sorted flat indices into [rows, T]
+        self._places = torch.from_numpy(drawn).to(device)
         self._of_drawn = torch.empty(len(drawn), vocabulary, device=device)  # log-probabilities
         self._most = targeted
         self._gains = torch.empty(0, device=device)
@@ -24,8 +25,7 @@ class Kept:
     def add(self, begin: int, scores: torch.Tensor, gains: torch.Tensor) -> None:
         """scores [n, V] of the positions from `begin` on, and what each gains over the reference, float32 [n]."""
         low, high = np.searchsorted(self._drawn, (begin, begin + len(scores)))
-        chosen = torch.from_numpy(self._drawn[low:high] - begin).to(scores.device)
-        self._of_drawn[low:high] = torch.log_softmax(scores[chosen].float(), 1)
+        self._of_drawn[low:high] = torch.log_softmax(scores[self._places[low:high] - begin].float(), 1)
         top, where = gains.topk(min(self._most, len(gains)))
         gains, best = torch.cat((self._gains, top)), torch.cat((self._best, where + begin))
         said = torch.cat((self._of_best, torch.log_softmax(scores[where].float(), 1)))

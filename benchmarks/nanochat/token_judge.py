@@ -19,6 +19,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # started by its path, outside any package
 
 from benchmarks.nanochat import losses  # noqa: E402
-from benchmarks.nanochat.exchange import GROUP, Exchange  # noqa: E402
+from benchmarks.nanochat.exchange import GROUP, Exchange, Rehearsal  # noqa: E402
 from benchmarks.nanochat.judge import (  # noqa: E402
     FIRST,
     NEXT,
@@ -47,6 +48,8 @@ from benchmarks.nanochat.reference import Reference  # noqa: E402
 DEVICE_TOLERANCE = 0.1  # nats at one position, or distance of two distributions
 MEAN_TOLERANCE = 2e-3  # nats that a cut future may cost on average; beyond five standard errors it is no accident
 ERRORS = 5.0
+REHEARSED = 2048  # tokens a row
+COMPARED = 512  # answers at once, 16 MB of 8,192 scores
 STREAMED = 256  # positions of a row that are fed one by one: kernels for one token differ from those for many
 STREAMED_TOLERANCE = 0.5
 PROMPT, SAMPLE_TOKENS, SAMPLE_SEED, TEMPERATURE, SAMPLE_SECONDS = "It was a", 48, 7, 0.8, 1.5
@@ -97,6 +100,20 @@ class TokenJudge:
         if device.type == "cuda":
             torch.cuda.empty_cache()
 
+    def rehearse(self) -> None:
+        """Score and audit zeros of either type once: what a device compiles and loads at its first use is then there.
+
+        Where another program leaves no room for that, the first trial says so.
+        """
+        length = min(REHEARSED, (self.data / "train.bin").stat().st_size // 2 // (2 * GROUP) - 1)
+        request = {"split": "train", "rows": 2 * GROUP, "length": length, "vocabulary": self.vocabulary, "seed": 1,
+                   "reference": None, "keep_losses": None, "stream_rows": 1, "sample": False}  # fmt: skip
+        for dtype, asked in ((torch.float32, 128), (torch.bfloat16, 512)):  # sorting so many takes a kernel each
+            request |= {"random": asked, "targeted": asked}
+            with suppress(Refusal), closing(Rehearsal(length, self.vocabulary, self.device, dtype)) as nobody:
+                self.score(nobody, request)
+                self.audit(nobody, request)
+
     def meet(self, descriptor: int, request: dict[str, Any]) -> Exchange:
         length = request["length"]
         return Exchange(descriptor, request["seconds"], length, self.vocabulary, self.device)
@@ -112,6 +129,7 @@ class TokenJudge:
         """The judge shares the device with the model, which may have filled it."""
         try:
             with torch.inference_mode():
+                candidate.greet()
                 return work(candidate, request)
         except torch.OutOfMemoryError as problem:
             raise Refusal("out_of_memory", f"the model leaves the judge no room on the device: {problem}") from None
@@ -142,7 +160,7 @@ class TokenJudge:
         lengths = self.token_bytes[targets]
         counted = found.double()[lengths > 0].sum().item() / math.log(2)
         total = int(lengths.sum())
-        return {"score": counted / total, "bytes": total, "asking_seconds": candidate.asking}
+        return {"score": counted / total, "bytes": total, **_spent(candidate)}
 
     def _audit(self, candidate: Exchange, request: dict[str, Any]) -> dict[str, Any]:
         sheet, self.sheet = self.sheet, None  # what trains next needs its room on the device
@@ -156,7 +174,7 @@ class TokenJudge:
             "rescored": self._rescored(sheet, candidate, random).report(sheet.tolerance),
             "tolerance": sheet.tolerance,
         }
-        report["asking_seconds"] = candidate.asking
+        report |= _spent(candidate)
         if request["sample"]:
             report |= self._sample(candidate)
         return report
@@ -189,29 +207,37 @@ class TokenJudge:
         tokens = sheet.inputs[rows]
         after = np.arange(tokens.shape[1])[None, :] > at[:, None]
         tokens[after] = random.integers(0, self.vocabulary, int(after.sum()), dtype=np.uint16)
-        gaps = Gaps([], [])
-        asked = range(0, len(tokens), GROUP)
-        for begin, scores in zip(asked, candidate.answers(_groups(tokens, random)), strict=True):
-            share = slice(begin, begin + GROUP)
-            where, which = at[share], rows[share]
-            answer = scores[torch.arange(len(where)), torch.from_numpy(where)]  # [n, V]
-            self._compare(sheet, gaps, answer, (which, where), before[torch.from_numpy(order[share])])
-        return gaps
+        where = np.zeros(-(-len(at) // GROUP) * GROUP, dtype=np.int64)  # of rows that fill a question up: anything
+        where[: len(at)] = at
+        places = torch.from_numpy(where).to(self.device).view(-1, GROUP)
+        said = torch.empty(len(where), self.vocabulary, device=self.device)
+        asked = candidate.answers(_groups(tokens, random), at=places)
+        for begin, scores in zip(range(0, len(tokens), GROUP), asked, strict=True):
+            said[begin : begin + GROUP] = scores
+        return self._gaps(sheet, said[: len(at)], rows, at, before[torch.from_numpy(order).to(self.device)])
 
-    def _compare(
-        self, sheet: Sheet, gaps: Gaps, answer: torch.Tensor, where: tuple[NDArray[np.int64], NDArray[np.int64]],
+    def _gaps(
+        self, sheet: Sheet, said: torch.Tensor, rows: NDArray[np.int64], at: NDArray[np.int64],
         before: torch.Tensor | None = None,
-    ) -> None:  # fmt: skip
-        """The larger of the difference in nats at the target, against the loss that was scored, and the distance of the
-        two distributions (total variation), where the first one was kept."""
-        again = torch.log_softmax(answer.float(), 1)
-        if not bool(torch.isfinite(answer).all()):
+    ) -> Gaps:  # fmt: skip
+        """said [n, V] at the positions rows, at [n]. The larger of the difference in nats at the target, against the
+        loss that was scored, and the distance of the two distributions (total variation), where the first one was kept.
+
+        After all answers have come: each number that the host waits for in between costs the device a turn away from
+        the model.
+        """
+        if not bool(torch.isfinite(said).all()):
             raise Refusal("not_finite", "the model's scores hold NaN or infinity")
-        rows, at = (torch.from_numpy(np.asarray(part)).to(self.device) for part in where)
-        lost = -again.gather(1, sheet.targets[rows, at][:, None])[:, 0] - sheet.losses[rows, at]
-        apart = torch.zeros_like(lost) if before is None else (again.exp() - before.exp()).abs().sum(1) / 2
-        gaps.sizes.append(torch.maximum(apart, lost.abs()))
-        gaps.lost.append(lost)
+        where = tuple(torch.from_numpy(part).to(self.device) for part in (rows, at))
+        targets, losses, gaps = sheet.targets[where], sheet.losses[where], Gaps([], [])
+        for begin in range(0, len(said), COMPARED):
+            share = slice(begin, begin + COMPARED)
+            again = torch.log_softmax(said[share], 1)
+            lost = -again.gather(1, targets[share, None])[:, 0] - losses[share]
+            apart = torch.zeros_like(lost) if before is None else (again.exp() - before[share].exp()).abs().sum(1) / 2
+            gaps.sizes.append(torch.maximum(apart, lost.abs()))
+            gaps.lost.append(lost)
+        return gaps
 
     def _streamed(self, sheet: Sheet, candidate: Exchange, count: int, random: np.random.Generator) -> dict[str, Any]:
         """Rows fed one token at a time: when a position is scored, what follows has been sent to nobody over there."""
@@ -219,12 +245,14 @@ class TokenJudge:
             return Gaps([], []).report(0.0)
         rows = random.choice(len(sheet.inputs), GROUP, replace=len(sheet.inputs) < GROUP)
         fed = sheet.inputs[rows, :STREAMED]
-        gaps, positions = Gaps([], []), range(fed.shape[1])
-        first = list(candidate.answers([fed[:, :1]], FIRST))
-        self._compare(sheet, gaps, first[0][:, 0], (rows, np.zeros_like(rows)))
-        rest = candidate.answers((fed[:, at : at + 1] for at in positions[1:]), NEXT)
-        for at, scores in zip(positions[1:], rest, strict=True):
-            self._compare(sheet, gaps, scores[:, 0], (rows, np.full_like(rows, at)))
+        length = fed.shape[1]
+        said = torch.empty(length, GROUP, self.vocabulary, device=self.device)
+        (first,) = candidate.answers([fed[:, :1]], FIRST)
+        said[0] = first[:, 0]
+        rest = candidate.answers((fed[:, at : at + 1] for at in range(1, length)), NEXT)
+        for at, scores in zip(range(1, length), rest, strict=True):
+            said[at] = scores[:, 0]
+        gaps = self._gaps(sheet, said.flatten(0, 1), np.tile(rows, length), np.arange(length).repeat(GROUP))
         strict = sheet.tolerance == TOLERANCE
         return gaps.report(TOLERANCE if strict else STREAMED_TOLERANCE)
 
@@ -276,6 +304,10 @@ class TokenJudge:
         return str(tokenizer.decode(written[1:]))
 
 
+def _spent(candidate: Exchange) -> dict[str, float]:
+    return {"ready_seconds": candidate.getting_ready, "asking_seconds": candidate.asking}
+
+
 def _groups(tokens: Tokens, random: np.random.Generator) -> Iterator[Tokens]:
     """tokens [n, T] in questions of GROUP rows; rows of other random tokens fill up the last one."""
     for at in range(0, len(tokens), GROUP):
@@ -304,6 +336,8 @@ def main() -> None:
     control, device = socket.socket(fileno=int(descriptor)), torch.device(name)
     try:
         judge = TokenJudge(Path(data), device)
+        if device.type == "cuda":
+            judge.rehearse()
         ready: dict[str, Any] = _about(device)
     except (RuntimeError, OSError, ValueError) as problem:  # no device, no driver, no data
         control.send(json.dumps({"refusal": "no_device", "message": str(problem).strip().splitlines()[-1]}).encode())

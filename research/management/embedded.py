@@ -51,12 +51,16 @@ def ensure_device(benchmark: str, preset: str) -> None:
 
 
 def ensure_data(benchmark: str, preset: str) -> None:
-    """Prepare the preset's default data where none is there yet. What takes gigabytes is only asked for: DataError."""
+    """Prepare the preset's default data where none is there yet, with progress on stderr.
+
+    Text for a GPU takes gigabytes or is the user's own, so it is only asked for: DataError says by which command.
+    """
+    if has_data(benchmark, preset):
+        return
     sizes = load(benchmark).preset(preset)
-    if sizes.data:
+    if sizes.device != "cpu":
         data_id(benchmark, sizes)
-    elif not has_data(benchmark, preset):
-        importlib.import_module(f"benchmarks.{benchmark}.__main__").install_data()
+    importlib.import_module(f"benchmarks.{benchmark}.__main__").install(preset)
 
 
 def migrate() -> None:

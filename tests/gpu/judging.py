@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -149,9 +150,11 @@ class Bench:
 
     def measure(self, trained: bool) -> dict[str, Any]:
         with self.open():
-            rows: dict[str, Any] = {"honest": self._told(self.trial(self.model()))}
+            rows: dict[str, Any] = {"honest": self._told(self.trial(self.model()))}  # the judge's first trial
+            rows["warm"] = self.warm()
             rows["direct"] = self.direct()
-            rows["score_ratio"] = round(rows["honest"]["score_asking"] / rows["direct"]["seconds"], 3)
+            for name, row in (("score_ratio_first", rows["honest"]), ("score_ratio", rows["warm"])):
+                rows[name] = round(row["score_asking"] / rows["direct"]["seconds"], 3)
             rows["honest_confirming"] = self._told(self.trial(self.model(), confirming=True))
             rows["cheats"] = {name: self._findings(self.model(change)) for name, change in CHEATS.items()}
             rows["not_a_number"] = self._failure(self.model("scores = scores * float('nan')"))
@@ -163,6 +166,11 @@ class Bench:
                 rows |= {name: self.trained() for name in ("trained_cold", "trained_warm")}
             rows["judge"] = self.evaluator.judge(play.task({}, self.data, self.preset), self.box).ready()
         return rows
+
+    def warm(self) -> dict[str, float]:
+        """Seconds of the parts of honest trials of a judge that has judged before: medians."""
+        rows = [self.trial(self.model()).seconds for _ in range(WARM_TRIALS)]
+        return {name: round(median(row[name] for row in rows), 3) for name in PARTS}
 
     def direct(self) -> dict[str, float]:
         """The same rows in one process: the model, float32 cross entropy, nothing kept but the losses."""
@@ -240,12 +248,22 @@ class Bench:
         return {"kind": failure.kind, "message": failure.message, "asked": asked} if failure else {"kind": None}
 
 
+WARM_TRIALS = 3
+PARTS = [f"{phase}_{part}" for phase in ("score", "audit") for part in ("wall", "ready", "asking", "reset")]
+# Rows come in the order of the text at scoring, shuffled and cut at the audit.
+COUNTS_PAIRS = """
+if not seen:
+    seen.append(torch.zeros(scores.size(-1), scores.size(-1)))
+scores = scores + 3 * torch.log1p(seen[0][tokens])
+pairs = (tokens[:, :-1].flatten(), tokens[:, 1:].flatten())
+seen[0].index_put_(pairs, torch.ones(()), accumulate=True)
+"""
 KEPT = ("score", "findings", "failure")
 CHEATS: dict[str, str] = {
     "peek_one_percent": play.peeker(0.01),
     "peek_per_mille": play.peeker(0.001),
     "peek_faintly_everywhere": play.peeker(1.0, boost=0.09),
-    "remembers_earlier_rows": "seen.append(1)\nscores = scores * (1 + len(seen) / 50)",
+    "learns_from_earlier_rows": COUNTS_PAIRS,
 }
 
 

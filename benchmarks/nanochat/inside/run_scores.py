@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import importlib.util
 import mmap
+import select
 import socket
 import struct
 import sys
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -37,22 +39,43 @@ def main() -> None:
     torch.set_default_device(device)
     network = _model()
     answer = Answer(network, memory.view(BUFFERS, -1), (rows, vocabulary), device)
-    with channel.makefile("rwb") as stream, torch.inference_mode():
+    with torch.inference_mode():
         answer.whole(0, np.arange(rows * length).reshape(rows, length) % vocabulary)  # compiles what is compiled late
         memory.fill_(0xFF)
-        stream.write(READY)
-        stream.flush()
-        while header := stream.read(QUESTION.size):
-            what, turn, asked = QUESTION.unpack(header)
-            tokens = np.frombuffer(stream.read(2 * rows * asked), dtype="<u2").reshape(rows, asked).astype(np.int64)
-            if what == CAN_STEP:
-                said = int(callable(getattr(network, "step", None)))
-            elif what == WHOLE:
-                said = answer.whole(turn, tokens)
-            else:
-                said = answer.step(turn, tokens, first=what == FIRST)
-            stream.write(bytes([said]))
-            stream.flush()
+        if (end := answer.end()) is not None:
+            end.synchronize()
+        channel.sendall(READY)
+        serve(channel, answer, rows)
+
+
+def serve(channel: socket.socket, answer: Answer, rows: int) -> None:
+    """Answer in the order of the questions until the channel is closed.
+
+    While a device is at one answer, the next question is read and begun, so that it does not wait for the host.
+    """
+    under_way: deque[tuple[int, Any]] = deque()  # what to say, and the event after which
+    while True:
+        if under_way:
+            said, end = under_way[0]
+            if end is None or len(under_way) == BUFFERS or not select.select([channel], [], [], 0)[0]:
+                if end is not None:
+                    end.synchronize()
+                channel.sendall(bytes([said]))
+                under_way.popleft()
+                continue
+        header = channel.recv(QUESTION.size, socket.MSG_WAITALL)
+        if len(header) < QUESTION.size:
+            return
+        what, turn, asked = QUESTION.unpack(header)
+        content = channel.recv(2 * rows * asked, socket.MSG_WAITALL) if asked else b""
+        tokens = np.frombuffer(content, dtype="<u2").reshape(rows, asked).astype(np.int64)
+        if what == CAN_STEP:
+            said = int(callable(getattr(answer.network, "step", None)))
+        elif what == WHOLE:
+            said = answer.whole(turn, tokens)
+        else:
+            said = answer.step(turn, tokens, first=what == FIRST)
+        under_way.append((said, answer.end()))
 
 
 class Answer:
@@ -79,9 +102,11 @@ class Answer:
             scores = scores.float()
         size = scores.numel() * scores.element_size()
         self.buffers[turn, :size].view(scores.dtype).view(wanted).copy_(scores)
-        if self.device == "cuda":
-            torch.cuda.synchronize()
         return TYPES[scores.dtype]
+
+    def end(self) -> Any:
+        """An event at the end of what the device was told so far; None on a CPU, which is there already."""
+        return torch.cuda.current_stream().record_event() if self.device == "cuda" else None
 
 
 def _model() -> Any:

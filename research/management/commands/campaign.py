@@ -101,7 +101,7 @@ class Command(BaseCommand):
             project = self._run(options, began)
         except (ContractError, DataError, RuleError) as error:
             raise CommandError(str(error), returncode=2) from error
-        except Stopped:
+        except (Stopped, KeyboardInterrupt):
             self.stderr.write("stopped; the same command goes on from here")
             raise SystemExit(130) from None
         except SittingOver as ended:
@@ -125,11 +125,11 @@ class Command(BaseCommand):
 
     def _run(self, options: dict[str, Any], began: float) -> Project:
         stopping, seconds = threading.Event(), options["minutes"] * 60
-        for name in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(name, lambda *_: stopping.set())
         rule_for(load(options["benchmark"]), options["preset"], options["rule"], options["target"])
         ensure_device(options["benchmark"], options["preset"])
-        ensure_data(options["benchmark"], options["preset"])
+        ensure_data(options["benchmark"], options["preset"])  # a stopped preparation goes on where it was, too
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, lambda *_: stopping.set())
         leave_by = None if options["sitting"] is None else began + options["sitting"] * 60 - ENDING_SECONDS
         until = None if leave_by is None else time.time() + leave_by - time.monotonic()
         with embedded_lab(until=until) as supervisor:
