@@ -26,6 +26,7 @@ if TRAINS:
 
     SEED = harness.seed
     STOP_AT = 1 - min(0.05, HAND_OVER_SECONDS / harness.budget_seconds)  # of the budget
+    TAKE_AT = (1 + STOP_AT) / 2  # of the budget; a last step may take a little longer than the one before
     TIME_BUDGET = harness.budget_seconds * STOP_AT
 else:
     SEED = 0
@@ -59,7 +60,7 @@ class Run:
             self.first = {name: value.clone() for name, value in self.model.state_dict().items()}
 
     def after_step(self, *_):
-        if self.started and harness.progress() >= STOP_AT:
+        if self.started and harness.progress() >= TAKE_AT:
             print("the program would go on; its weights are handed in as they are")
             self.submit(self.model)
             raise SystemExit(0)
