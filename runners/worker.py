@@ -176,7 +176,8 @@ class Worker:
                 arm.result()
         else:
             for work in works:
-                self._run(work, None)
+                if not self.lab.share(work):
+                    self._run(work, None)
         self._held = []
         return True
 

@@ -9,6 +9,7 @@ import pytest
 from research.drawing.calibration import Promise, calibration
 from research.drawing.forest import Bar, forest
 from research.drawing.looks import Reading, path
+from research.drawing.quality import At, Leap, Quality, quality
 from research.drawing.strip import Pair, strip
 
 READINGS = [Reading(4, 3.0, 0.4), Reading(6, 30.0, 0.1), Reading(8, 400.0, 0.02, "improved")]
@@ -104,3 +105,21 @@ def test_hostile_words_are_text() -> None:
                 path([Reading(4, 1.0, 1.0, hostile)], [], 20.0, 20.0, 0.1, 8)):  # fmt: skip
         parsed(svg)
         assert "<script" not in svg
+
+
+def test_every_mean_has_its_interval_and_a_leap_leads_to_the_shorter_budget() -> None:
+    lines = [
+        Quality("start", (At(20, 1.5, 4, 0.02), At(60, 1.3, 4, 0.01))),
+        Quality("<b>", (At(20, 1.4, 4), At(60, 1.2, 4, 0.01))),
+    ]
+    root = parsed(quality(lines, "bits/byte", [Leap(1.3, 60, 34.64, "1.73 × sooner")]))
+    assert len([line for line in root.iter("line") if line.get("class") == "interval"]) == 3, "one mean has none"
+    leap = next(group for group in root.iter("g") if group.get("class") == "leap")
+    line, middle = next(leap.iter("line")), 100 * (0.08 + 0.5) / 1.28
+    assert float(line.get("x1", "")[:-1]) == pytest.approx(100 * 1.08 / 1.28, abs=0.01)
+    assert float(line.get("x2", "")[:-1]) == pytest.approx(middle, abs=0.01), "half way in the log of time"
+    assert "1.73 × sooner" in "".join(leap.itertext()) and "<b>: 1.4 after 20 s" in (root.get("aria-label") or "")
+    close = parsed(quality([Quality(name, (At(20, 1.5, 4), At(60, 1.3, 4))) for name in "abc"], "bits/byte"))
+    names = [float(text.get("y", "")) for text in close.findall("text") if text.get("class") == "name"]
+    assert names[1] - names[0] == names[2] - names[1] == 14, "names never lie on each other"
+    assert quality([], "bits/byte") == ""

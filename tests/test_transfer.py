@@ -14,7 +14,7 @@ from research.loop.advance import advance_project_until_idle
 from research.loop.transfer import ask, over_time, parse_constants
 from research.models import Chunk, Experiment, MergeRequest, NotMergeable, Project, Series, Thread
 from research.validation.records import Direction
-from research.validation.sooner import AtBudget, reached, sooner
+from research.validation.sooner import AtBudget, half_width, reached, sooner
 from tests.cast import World, constants
 
 SLOW = [AtBudget("s", 20.0, (1.50, 1.51)), AtBudget("m", 60.0, (1.30, 1.31, 1.29, 1.30))]
@@ -44,6 +44,28 @@ def test_what_is_beyond_the_measured_budgets_is_a_bound_or_nothing() -> None:
     curves = np.array([[3.0, 2, 1]] * 4)
     times = reached(np.array([1.0, 2, 4]), curves, np.array([3.0, 2.0, 1.5, 0.5]))
     assert times == pytest.approx([1.0, 2.0, 8**0.5, np.inf])
+
+
+def test_an_end_that_no_budget_bounds_is_said_to_lie_beyond() -> None:
+    wide = [AtBudget("s", 20.0, (1.30, 1.40)), AtBudget("m", 60.0, (1.15, 1.35))]
+    found = sooner(SLOW, wide, 60.0, Direction.LOWER)
+    assert found and found.low == 0 and found.beyond and found.high == pytest.approx(3.0)
+    assert "(beyond the longest budget measured to at least 3)" in found.words
+    exact = sooner(SLOW, fast((20, 1.40), (60, 1.20)), 60.0, Direction.LOWER)
+    assert exact and not exact.beyond and "at least" not in exact.words
+    slower = sooner(SLOW, fast((20, 1.9), (60, 1.5), (180, 1.3)), 60.0, Direction.LOWER)
+    assert slower and slower.words == "what the start has after 60 s takes 180 s, 3 × as long"
+    there = sooner(SLOW, fast((20, 1.4)), 20.0, Direction.LOWER)
+    assert (
+        there
+        and there.words == "what the start has after 20 s is there after 20 s, the shortest budget that was measured"
+    )
+
+
+def test_the_interval_of_a_mean_is_students() -> None:
+    assert half_width([1.0, 2.0, 3.0]) == pytest.approx(4.302653 / 3**0.5)
+    assert half_width([1.0, 2.0]) == pytest.approx(12.706205 / 2)
+    assert half_width([1.0]) is None and AtBudget("s", 20.0, (1.5, 1.5)).half == 0
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Quality against training time: one line a commit, a dot a budget; and gains at two presets as dots beside a diagonal.
 
-Numbers in, SVG out. Times stand on a logarithmic axis: each budget is a multiple of the one before.
+Numbers in, SVG out. Times stand on a logarithmic axis: each budget is a multiple of the one before. A dashed line leads
+from what one commit has at a budget to where a faster one has it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import NamedTuple
 
 from research.drawing.diagonal import Square
 from research.drawing.scale import MINUS, Scale, ticks
@@ -16,14 +18,35 @@ from research.drawing.scale import MINUS, Scale, ticks
 WIDTH, HEIGHT, TOP, BOTTOM = 1000, 260, 16, 34
 BASE = HEIGHT - BOTTOM
 PAD = 0.08
+NAMES = 0.2  # of the time's range: room for names to the right of the last dots
+NAME_LINE = 14
+
+
+class At(NamedTuple):
+    """A mean score at one budget; `half` is half its interval."""
+
+    seconds: float
+    score: float
+    trials: int
+    half: float | None = None
 
 
 @dataclass(frozen=True)
 class Quality:
-    """The mean score of one commit at some budgets: (seconds, score, trials), shortest first."""
+    """The mean score of one commit at some budgets, shortest first."""
 
     name: str
-    points: tuple[tuple[float, float, int], ...]
+    points: tuple[At, ...]
+
+
+@dataclass(frozen=True)
+class Leap:
+    """`score` is there after `seconds` instead of `reference` seconds; `label` says how much sooner that is."""
+
+    score: float
+    reference: float
+    seconds: float
+    label: str
 
 
 @dataclass(frozen=True)
@@ -35,17 +58,17 @@ class Both:
     confirmed: float
 
 
-def quality(lines: Sequence[Quality], unit: str) -> str:
+def quality(lines: Sequence[Quality], unit: str, leaps: Sequence[Leap] = ()) -> str:
     """Empty where nothing was measured."""
     drawn = [line for line in lines if line.points]
     if not drawn:
         return ""
-    times = [point[0] for line in drawn for point in line.points]
-    scores = [point[1] for line in drawn for point in line.points]
+    times = [point.seconds for line in drawn for point in line.points]
+    scores = [end for line in drawn for point in line.points for end in _ends(point)]
     pad = (max(scores) - min(scores)) * PAD or abs(scores[0]) * 0.01 or 1.0
     low, high = min(scores) - pad, max(scores) + pad
     span = math.log(max(times)) - math.log(min(times)) or 1.0
-    x = Scale(math.log(min(times)) - 0.08 * span, math.log(max(times)) + 0.08 * span, 0, 100)
+    x = Scale(math.log(min(times)) - PAD * span, math.log(max(times)) + NAMES * span, 0, 100)
     y = Scale(low, high, BASE, TOP)
     parts = [f'<line class="axis" x1="0" x2="100%" y1="{BASE}" y2="{BASE}"/>']
     for mark in ticks(low, high, 4):
@@ -54,7 +77,9 @@ def quality(lines: Sequence[Quality], unit: str) -> str:
     for time in sorted(set(times)):
         at = x(math.log(time))
         parts.append(f'<text class="tick" x="{at:.2f}%" y="{BASE + 15}" text-anchor="middle">{time:g} s</text>')
+    parts += [_leap(leap, x, y) for leap in leaps]
     parts += [_line(line, at % 4, x, y, unit) for at, line in enumerate(drawn)]
+    parts += _names(drawn, x, y)
     words = escape(summary(drawn, unit))
     return (
         f'<svg class="quality" role="img" aria-label="{words}" width="100%" height="{HEIGHT}">'
@@ -65,27 +90,56 @@ def quality(lines: Sequence[Quality], unit: str) -> str:
 def summary(lines: Sequence[Quality], unit: str) -> str:
     """The drawing in words."""
     said = (
-        f"{line.name}: " + ", ".join(f"{score:.4g} after {seconds:g} s" for seconds, score, _ in line.points)
+        f"{line.name}: " + ", ".join(f"{point.score:.4g} after {point.seconds:g} s" for point in line.points)
         for line in lines
     )
     return f"{unit} against training time; " + "; ".join(said)
 
 
-def _line(line: Quality, colour: int, x: Scale, y: Scale, unit: str) -> str:
-    places = [(x(math.log(seconds)) * WIDTH / 100, y(score)) for seconds, score, _ in line.points]
-    path = "M" + "L".join(f"{across:.1f} {down:.1f}" for across, down in places)
-    dots = "".join(
-        f'<circle cx="{across / WIDTH * 100:.2f}%" cy="{down:.1f}" r="4.5">'
-        f"<title>{escape(line.name)}: {score:.5g} {escape(unit)} after {seconds:g} s, {count} trials</title></circle>"
-        for (across, down), (seconds, score, count) in zip(places, line.points, strict=True)
+def _ends(point: At) -> tuple[float, float]:
+    half = point.half or 0.0
+    return point.score - half, point.score + half
+
+
+def _leap(leap: Leap, x: Scale, y: Scale) -> str:
+    start, end, down = x(math.log(leap.reference)), x(math.log(leap.seconds)), y(leap.score)
+    return (
+        f'<g class="leap"><line x1="{start:.2f}%" x2="{end:.2f}%" y1="{down:.1f}" y2="{down:.1f}"/>'
+        f'<text class="name" x="{(start + end) / 2:.2f}%" y="{down - 5:.1f}" text-anchor="middle">'
+        f"{escape(leap.label)}</text></g>"
     )
-    across, down = places[-1]
+
+
+def _line(line: Quality, colour: int, x: Scale, y: Scale, unit: str) -> str:
+    places = [(x(math.log(point.seconds)), y(point.score)) for point in line.points]
+    path = "M" + "L".join(f"{across * WIDTH / 100:.1f} {down:.1f}" for across, down in places)
+    dots = "".join(
+        _dot(line.name, point, across, y, unit) for (across, _), point in zip(places, line.points, strict=True)
+    )
     return (
         f'<g class="line-{colour}"><svg width="100%" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}" '
-        f'preserveAspectRatio="none"><path d="{path}"/></svg>{dots}'
-        f'<text class="name" x="{across / WIDTH * 100:.2f}%" y="{down - 9:.1f}" text-anchor="end">'
-        f"{escape(line.name)}</text></g>"
+        f'preserveAspectRatio="none"><path d="{path}"/></svg>{dots}</g>'
     )
+
+
+def _names(lines: Sequence[Quality], x: Scale, y: Scale) -> list[str]:
+    """To the right of each last dot; where dots are close, one below the other."""
+    parts, above = [], -math.inf
+    for line in sorted(lines, key=lambda line: y(line.points[-1].score)):
+        last = line.points[-1]
+        above = max(y(last.score) + 4, above + NAME_LINE)
+        at = x(math.log(last.seconds)) + 1
+        parts.append(f'<text class="name" x="{at:.2f}%" y="{above:.1f}">{escape(line.name)}</text>')
+    return parts
+
+
+def _dot(name: str, point: At, across: float, y: Scale, unit: str) -> str:
+    low, high = _ends(point)
+    around = f" ± {point.half:.2g}" if point.half else ""
+    said = f"{name}: {point.score:.5g}{around} {unit} after {point.seconds:g} s, {point.trials} trials"
+    bar = f'<line class="interval" x1="{across:.2f}%" x2="{across:.2f}%" y1="{y(low):.1f}" y2="{y(high):.1f}"/>'
+    dot = f'<circle cx="{across:.2f}%" cy="{y(point.score):.1f}" r="4.5"><title>{escape(said)}</title></circle>'
+    return (bar if point.half else "") + dot
 
 
 def both(points: Sequence[Both], screen_preset: str, preset: str, unit: str) -> str:

@@ -148,6 +148,17 @@ class Experiment(models.Model):
         screens = self.purpose == self.Purpose.COMPARE and stage in (Stage.SCREEN, Stage.EXTEND)
         return self.preset or (self.project.screen_preset if screens else "")
 
+    def shares_baseline(self, stage: str) -> bool:
+        """Whether the baseline arms of a stage may be those of other experiments of the same commit.
+
+        While screening, where arms run one after another: all candidates of a head meet the same seeds there, and
+        its trials on these are not repeated. What confirms is measured afresh, both arms in turn.
+        """
+        screens = self.purpose == self.Purpose.COMPARE and stage in (Stage.SCREEN, Stage.EXTEND)
+        preset = self.preset_at(stage)
+        sizes = self.project.contract.preset(preset) if preset else self.project.sizes
+        return screens and not sizes.side_by_side
+
     @property
     def subject(self) -> Candidate | None:
         """What is compared: a replicate compares the candidate of its original."""
@@ -187,6 +198,10 @@ class Experiment(models.Model):
     def scores(self) -> list[tuple[float, float]]:
         """(baseline, candidate) of the complete pairs of every stage, noise and closing too."""
         return [(one.value, two.value) for one, two in self._results().values()]
+
+    def by_seed(self) -> list[tuple[int, float, float]]:
+        """(seed, baseline, candidate) of the same pairs as `scores`."""
+        return [(one.trial.seed, one.value, two.value) for one, two in self._results().values()]
 
     def _results(self) -> dict[tuple[str, int], tuple[Result, Result]]:
         rows: dict[tuple[str, int], dict[str, Result]] = {}

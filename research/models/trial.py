@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 
 from django.db import models, transaction
-from django.db.models import Case, F, Q, Value, When
+from django.db.models import Case, Exists, F, OuterRef, Q, Value, When
 from django.utils import timezone
 
 from benchmarks.contract import Preset
@@ -32,7 +33,8 @@ class TrialQuerySet(models.QuerySet["Trial"]):
 
     def plan_pair(self, experiment: Experiment, stage: str, pair: int, split: str) -> int:
         """Make both arms of a pair; the number of new trials. The arms swap cores from pair to pair."""
-        made, seed = 0, experiment.project.seed(experiment.number, stage, pair)
+        number = 0 if experiment.shares_baseline(stage) else experiment.number
+        made, seed = 0, experiment.project.seed(number, stage, pair)
         for arm, commit in (
             (Trial.Arm.BASELINE, experiment.baseline_commit),
             (Trial.Arm.CANDIDATE, experiment.candidate_commit),
@@ -189,6 +191,22 @@ class Trial(models.Model):
             Trial.objects.filter(pk=self.pk, generation=lease.generation).update(state=again, note=why)
             self._tell_of(Event.Kind.TRIAL_ENDED, f"{self.name}: {again.value}, {why}")
         return True
+
+    def measured_before(self, worker: str, most_seconds: float) -> Result | None:
+        """The result that this baseline arm may share: of this worker, so of this device, and not long ago.
+
+        Never that of a candidate which has become the baseline since: it was chosen for its good luck, too.
+        """
+        if self.arm != self.Arm.BASELINE or not self.experiment.shares_baseline(self.stage):
+            return None
+        since = timezone.now() - timedelta(seconds=most_seconds)
+        own = Lease.objects.filter(trial=OuterRef("trial"), generation=OuterRef("generation"), worker=worker)
+        same = Result.objects.filter(
+            Exists(own), trial__project=self.project_id, trial__arm=self.arm, trial__commit=self.commit,
+            trial__seed=self.seed, trial__stage=self.stage, trial__preset=self.preset, trial__split=self.split,
+            trial__ended__gte=since, score__isnull=False, device_seconds__gt=0,
+        )  # fmt: skip
+        return same.select_related("trial").order_by("-pk").first()
 
     def finish(self, lease: Lease, **result: object) -> bool:
         """Store the result, if the lease is still ours. False: fenced, nothing was written."""

@@ -8,9 +8,11 @@ log of the time; nothing is said beyond them. Intervals are by bootstrap over th
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import stdev
 from typing import TYPE_CHECKING
 
 from research.validation.records import Direction
+from research.validation.tails import student_quantile
 from research.validation.wire import Record
 
 if TYPE_CHECKING:
@@ -35,13 +37,19 @@ class AtBudget(Record):
     def mean(self) -> float:
         return math.fsum(self.scores) / len(self.scores)
 
+    @property
+    def half(self) -> float | None:
+        """Half the 95 % interval of the mean by Student's t; None for a single score."""
+        return half_width(self.scores)
+
 
 @dataclass(frozen=True)
 class Sooner(Record):
     """`target` is what the slower commit has after `reference` seconds; the faster one reaches it after `seconds`.
 
     factor = reference / seconds, with a 95 % interval. at_least: it was there at its shortest budget already, so that
-    the factor is a lower bound; never: it was not there at its longest one, and factor is None.
+    the factor is a lower bound; never: it was not there at its longest one, and factor is None. A low end of 0 lies
+    beyond the longest budget; beyond: the high end is where the shortest one puts it, so a bound too.
     """
 
     target: float
@@ -52,14 +60,34 @@ class Sooner(Record):
     high: float | None
     at_least: bool
     never: bool
+    beyond: bool = False
 
     @property
     def words(self) -> str:
         at = f"what the start has after {self.reference:g} s"
         if self.never or self.factor is None:
             return f"{at} is not reached within the budgets that were measured"
-        between = f" ({self.low:.2g} to {self.high:.2g})" if self.low is not None and self.high is not None else ""
-        return f"{at}, {'at least ' if self.at_least else ''}{self.factor:.3g} × sooner{between}"
+        if self.at_least and self.factor <= 1:
+            return f"{at} is there after {self.seconds:g} s, the shortest budget that was measured"
+        if self.factor < 1:
+            return f"{at} takes {self.seconds:.3g} s, {1 / self.factor:.3g} × as long"
+        return f"{at}, {'at least ' if self.at_least else ''}{self.factor:.3g} × sooner{self.between}"
+
+    @property
+    def between(self) -> str:
+        """The interval in brackets, with a space before it; empty where there is none."""
+        if self.low is None or self.high is None:
+            return ""
+        high = f"{'at least ' if self.beyond else ''}{self.high:.3g}"
+        low = f"{self.low:.3g}" if self.low > 0 else "beyond the longest budget measured"
+        return f" ({low} to {high})"
+
+
+def half_width(values: Sequence[float]) -> float | None:
+    """Half the 95 % interval of a mean by Student's t; None for fewer than two values."""
+    if len(values) < 2:
+        return None
+    return student_quantile(RANGE[0], len(values) - 1) * stdev(values) / math.sqrt(len(values))
 
 
 def sooner(
@@ -89,6 +117,7 @@ def sooner(
         factor=None if never else reference / found,
         low=None if low is None else float(low), high=None if high is None else float(high),
         at_least=bool(at_least), never=never,
+        beyond=high is not None and bool(high >= (1 - 1e-9) * reference / times[0]),
     )  # fmt: skip
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from statistics import fmean
 
 from django.utils.safestring import SafeString, mark_safe
 
-from research.drawing.quality import Both, Quality, both, quality
+from research.drawing.quality import At, Both, Leap, Quality, both, quality
 from research.loop.parts import split_of
 from research.loop.screens import points_of, relation_of
 from research.loop.transfer import Transferred, how_much_sooner, over_time, transferred
@@ -16,6 +16,25 @@ from research.validation.fidelity import Point
 from research.validation.records import LEAST_TECHNIQUES, Relation
 from research.validation.sooner import AtBudget, Sooner
 from research.validation.split import Split
+
+
+def quality_drawing(rows: Mapping[str, Sequence[AtBudget]], found: Sequence[tuple[str, Sooner]], unit: str) -> str:
+    """All commits by budget, and for each that is faster than the start how much sooner it has the start's scores."""
+    lines = [
+        Quality(name, tuple(At(row.seconds, row.mean, len(row.scores), row.half) for row in mine))
+        for name, mine in rows.items()
+    ]
+    leaps = [
+        Leap(
+            row.target,
+            row.reference,
+            row.seconds,
+            f"{'≥ ' if row.at_least else ''}{row.factor:.3g} × sooner{row.between}",
+        )
+        for _, row in found
+        if row.seconds is not None and row.factor is not None and row.factor > 1
+    ]
+    return quality(lines, unit, leaps)
 
 
 class ResultsBoard:
@@ -55,11 +74,8 @@ class ResultsBoard:
 
     @property
     def quality_svg(self) -> SafeString:
-        lines = [
-            Quality(name, tuple((row.seconds, fmean(row.scores), len(row.scores)) for row in rows))
-            for name, rows in self.over_time.items()
-        ]
-        return mark_safe(quality(lines, self.metric.unit))  # noqa: S308  it escapes
+        drawn = quality_drawing(self.over_time, self.sooner, self.metric.unit)
+        return mark_safe(drawn)  # noqa: S308  it escapes
 
     @cached_property
     def sooner(self) -> list[tuple[str, Sooner]]:

@@ -11,6 +11,7 @@ from research import tasks
 from research.loop.fidelity import MEASURED_PAIRS, measure
 from research.loop.screens import points_of, relation_of
 from research.management.named import project_named
+from research.management.record.words import relation_words
 from research.models import Experiment, NotMergeable, Project
 from research.validation.records import LEAST_TECHNIQUES, Relation
 
@@ -52,7 +53,7 @@ class Command(BaseCommand):
         if read is None:
             self.stdout.write(f"{len(found['points'])} techniques; a relation is read from {LEAST_TECHNIQUES} on")
         else:
-            self.stdout.write(words_of(Relation.from_json(read)))
+            self.stdout.write(relation_words(Relation.from_json(read)))
 
 
 def fidelity_of(project: Project) -> dict[str, Any]:
@@ -68,12 +69,3 @@ def fidelity_of(project: Project) -> dict[str, Any]:
         "relation": relation.to_json() if relation else None,
         "being_measured": waiting,
     }
-
-
-def words_of(relation: Relation) -> str:
-    shown = "foretells" if relation.is_shown else "is not shown to foretell"
-    return (
-        f"over {relation.techniques} techniques: rank correlation {relation.rank:.2f} "
-        f"({relation.rank_low:.2f} to {relation.rank_high:.2f}), slope {relation.slope:.2f} "
-        f"({relation.slope_low:.2f} to {relation.slope_high:.2f}); screening {shown} gains at the longer preset"
-    )

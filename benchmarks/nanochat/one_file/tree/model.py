@@ -27,7 +27,6 @@ def build():
         with torch.compiler.set_stance("force_eager"):
             run_script()
     except prepare.Rebuilt as found:
-        found.network._forward_pre_hooks.clear()
         return Scored(found.network, found.precision)
     finally:
         torch.set_default_device(device)

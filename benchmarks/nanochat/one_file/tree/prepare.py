@@ -102,14 +102,15 @@ def scored(model_class):
         build(self, *args, **options)
         run.model = self
         if not TRAINS:
-            self.register_forward_pre_hook(_rebuilt)
+            handle = self.register_forward_pre_hook(lambda network, inputs: found(network, inputs, handle))
 
     model_class.__init__ = known
     return model_class
 
 
-def _rebuilt(network, args):
-    kind = args[0].device.type if args else DEVICE
+def found(network, inputs, handle):
+    handle.remove()
+    kind = inputs[0].device.type if inputs else DEVICE
     raise Rebuilt(network, (kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)))
 
 
@@ -215,8 +216,6 @@ def get_token_bytes(device="cpu"):  # -> int32 [V], bytes of each token, at most
 
 def evaluate_bpb(model, tokenizer=None, batch_size=None, *_, **__):
     """Hands in the weights; the last ones before the deadline are scored, by the lab."""
-    if TRAINS:
-        if not run.started:
-            raise SystemExit("evaluate_bpb was called before any step was counted")
+    if TRAINS and run.started:
         run.submit(model)
     return float("nan")
