@@ -21,6 +21,7 @@ from typing import Any, Protocol, TypeGuard
 from benchmarks import edits
 
 FOLDER = Path(__file__).parent
+UNPROTECTED = ("starts/", "catalogue/", "kernels/", "exploits/", "redteam/", "one_file/", "explain.py")
 
 
 class ContractError(ValueError):
@@ -147,6 +148,17 @@ class Benchmark:
             return []
         return list(importlib.import_module(name).explain(preset, data))
 
+    def adapt(self, files: Mapping[str, bytes], preset: Preset) -> Adapted | None:
+        """Files of a program in a public format as those of a candidate; None where they are in none that is known.
+
+        Raises edits.DoesNotApply with one line that says what to change in them.
+        """
+        if not (self.folder / "one_file" / "adapt.py").is_file():
+            return None
+        format_ = importlib.import_module(f"{self.evaluator.rpartition('.')[0]}.one_file.adapt")
+        adapted: Adapted | None = format_.adapt(files, preset) if format_.is_one_file(files) else None
+        return adapted
+
     def catalogue_version(self, start: str, preset: str) -> str:
         """Changes whenever what `describe_techniques` says could."""
         return _catalogue_version(self.folder, self.preset(preset).lane, start)
@@ -158,11 +170,11 @@ class Benchmark:
         return described
 
     def evaluator_hash(self) -> str:
-        """sha256 over the protected program (every Python file but starts, catalogue, kernels, exploits, words)."""
+        """sha256 over the protected program (every Python file but those that no trial's score rests on)."""
         digest = hashlib.sha256()
         for path in sorted(self.folder.rglob("*.py")):
             inner = path.relative_to(self.folder).as_posix()
-            if not inner.startswith(("starts/", "catalogue/", "kernels/", "exploits/", "redteam/", "explain.py")):
+            if not inner.startswith(UNPROTECTED):
                 digest.update(inner.encode() + b"\0" + path.read_bytes() + b"\0")
         return digest.hexdigest()
 
@@ -227,6 +239,15 @@ class Observation:
     severity: str  # "info", "review" or "structural"
     message: str
     evidence: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """A program of a public format as a candidate, and what a reader should know of how it is measured."""
+
+    files: Mapping[str, bytes]
+    taken: tuple[str, ...]  # the program's own files that are in it, by the names they came with
+    observations: tuple[Observation, ...]
 
 
 @dataclass

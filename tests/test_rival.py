@@ -78,7 +78,6 @@ def test_a_weak_sandbox_takes_no_rival(thread: Thread, world: World, theirs: Pat
         ({}, r"it lacks train.py with train\(\)"),
         ({"train.py": "def main(:\n"}, "train.py is not valid Python"),
         ({"train.py": "ALPHA = 1.0\n"}, r"it lacks train\(\) in train.py"),
-        ({"train.py": "from prepare import evaluate_bpb\n"}, "is of the public one-file format"),
         ({"train.py": "#" * 300_000}, "is larger than 256 KiB"),
     ],
 )

@@ -1,7 +1,8 @@
 """A tree from elsewhere as an arm: brought in whole, looked at, and measured beside the champion under the same rule.
 
-It follows the contract of candidates: `train.py` with `main()` and `model.py` with `build()`, plain files. Nothing of
-it is trusted, and none of it can be merged: it has no thread and no idea, only an experiment with a verdict.
+It follows the contract of candidates, `train.py` with `main()` and `model.py` with `build()`, or is a program of a
+public format that the benchmark adapts to it. Nothing of it is trusted, and none of it can be merged: it has no thread
+and no idea, only an experiment with a verdict.
 """
 
 from __future__ import annotations
@@ -12,17 +13,19 @@ from pathlib import Path
 
 from django.db import transaction
 
+from benchmarks.contract import Adapted
+from benchmarks.edits import DoesNotApply
 from benchmarks.syntax import one_at_a_time, parse
 from research.models import Event, Experiment, Finding, NotMergeable, Project
 from research.models.experiment import MOST_SEEDS
 from research.repository import Repository
 from research.validation import integrity
 from research.validation.records import Finding as Observation
+from research.validation.records import Severity
 from research.validation.rules import Stage
 
 LARGEST_FILE, LARGEST_TREE, MOST_FILES = 256 << 10, 1 << 20, 60
 NEEDED = {"train.py": "main", "model.py": "build"}
-PUBLIC = ("val_bpb", "evaluate_bpb", "from prepare import", "import prepare", "TIME_BUDGET")  # of the one-file format
 
 
 @dataclass(frozen=True)
@@ -47,10 +50,19 @@ def read_tree(folder: Path, project: Project) -> Tree:
         files[name] = path.read_bytes()
     if len(files) > MOST_FILES or sum(map(len, files.values())) > LARGEST_TREE:
         raise NotMergeable(f"at most {MOST_FILES} files of {LARGEST_TREE >> 20} MiB together")
-    _refuse_others(files, project)
+    _refuse_unreadable(files)
+    adapted = _adapted(files, project)
+    taken = adapted.taken if adapted else tuple(files)
+    found = [
+        Observation(one.kind, Severity(one.severity), one.message, one.evidence)
+        for one in (adapted.observations if adapted else ())
+    ]
     with one_at_a_time:  # lint parses
-        found = [one for name, text in files.items() for one in integrity.lint(name, text.decode("utf-8", "replace"))]
-    return Tree(files, tuple(found))
+        for name in taken:
+            found += integrity.lint(name, files[name].decode("utf-8", "replace"))
+    tree = dict(adapted.files) if adapted else files
+    _refuse_others(tree, project)
+    return Tree(tree, tuple(found))
 
 
 def bring(project: Project, name: str, tree: Tree, pairs: int) -> Experiment:
@@ -87,28 +99,32 @@ def bring(project: Project, name: str, tree: Tree, pairs: int) -> Experiment:
     return experiment
 
 
+def _refuse_unreadable(files: dict[str, bytes]) -> None:
+    for name, text in files.items():
+        try:
+            parse(text, name)
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            raise NotMergeable(f"{name} is not valid Python: {error}"[:300]) from error
+
+
+def _adapted(files: dict[str, bytes], project: Project) -> Adapted | None:
+    """A program of a public format as a candidate; None for anything else."""
+    try:
+        return project.contract.adapt(files, project.sizes)
+    except DoesNotApply as error:
+        raise NotMergeable(str(error)[:400]) from error
+
+
 def _refuse_others(files: dict[str, bytes], project: Project) -> None:
     """One line with all that keeps it from being measured."""
     contract = project.contract
     if broken := integrity.check_paths(sorted(files), contract.editable, contract.protected):
         raise NotMergeable("; ".join(finding.message for finding in broken)[:400])
-    trees = {}
-    for name, text in files.items():
-        try:
-            trees[name] = parse(text, name)
-        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            raise NotMergeable(f"{name} is not valid Python: {error}"[:300]) from error
     lacks = [
         f"{function}() in {name}" if name in files else f"{name} with {function}()"
         for name, function in _needed(project).items()
-        if name not in files or not _defines(trees[name], function)
+        if name not in files or not _defines(parse(files[name], name), function)
     ]
-    train = files.get("train.py", b"").decode("utf-8", "replace")
-    if lacks and any(word in train for word in PUBLIC):
-        raise NotMergeable(
-            "train.py is of the public one-file format, which reads its data and scores itself; to be measured here it "
-            f"needs {' and '.join(lacks)}, training on harness.start_clock() and ending with harness.submit()"
-        )
     if lacks:
         raise NotMergeable(f"it lacks {' and '.join(lacks)}: see the start `{project.start}`")
 

@@ -19,11 +19,19 @@ from research.models import Experiment, NotMergeable, Project, Verdict
 
 
 class Command(BaseCommand):
-    help = "Bring a tree that follows the contract of candidates, and measure it against the champion. Never merged."
+    help = (
+        "Bring a tree that follows the contract of candidates, or a program of the public one-file format, and measure "
+        "it against the champion. Never merged."
+    )
 
     def add_arguments(self, parser: Any) -> None:
         parser.add_argument("project")
-        parser.add_argument("--files", type=Path, metavar="FOLDER", help="train.py, model.py and what they import")
+        parser.add_argument(
+            "--files",
+            type=Path,
+            metavar="FOLDER",
+            help="train.py, model.py and their files; or a train.py over prepare.py",
+        )
         parser.add_argument("--name", default="", help="what it is called here (default: the folder's name)")
         parser.add_argument("--pairs", type=int, default=6, help="against the champion (default 6)")
         parser.add_argument("--run", action="store_true", help="measure it now, on this machine; nothing else is begun")
