@@ -144,8 +144,7 @@ class Lab:
         kept = work.trial.finish(
             work.lease,
             observations=[*known.observations, vars(Observation("shared_baseline", "info", words))],
-            seconds=known.seconds,
-            device_seconds=0.0,
+            device_seconds=0.0,  # and no seconds of its phases: they are told once
             **{name: getattr(known, name) for name in SHARED},
         )
         self.ring(work.trial)

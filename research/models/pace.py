@@ -4,32 +4,55 @@ from __future__ import annotations
 
 from statistics import median
 
+from django.db.models import QuerySet
+
 from research.models.project import Project
 from research.models.trial import Result, Trial
 
-USUAL_OVERHEAD = 10.0  # seconds of a pair beyond its budgets, until one has been measured
+USUAL_OVERHEAD = 5.0  # seconds of a trial beyond its budget, until one has been measured
 NEWEST_RESULTS = 40  # that say how long a trial takes
+TOGETHER = 2  # commits at least that compile ahead at a time; each has told of its share
 
 
 def pair_seconds(project: Project, preset: str = "") -> float:
     """Seconds that a usual pair takes under the project's preset, or under another one."""
     sizes = project.contract.preset(preset) if preset else project.sizes
-    if sizes.side_by_side:
-        return 1.6 * sizes.budget_seconds + 2
-    own = Result.objects.filter(trial__project=project, score__isnull=False)
-    own = own.filter(trial__preset__in=("", preset) if preset == project.preset else (preset,))
-    seconds = list(own.order_by("-pk").values_list("device_seconds", flat=True)[:NEWEST_RESULTS])
-    return 2 * median(seconds) if seconds else 2 * sizes.budget_seconds + USUAL_OVERHEAD
+    return 1.6 * sizes.budget_seconds + 2 if sizes.side_by_side else 2 * _trial_seconds(project, preset)
 
 
 def expected_seconds(trial: Trial) -> float:
-    """Seconds that the pair of a waiting trial may take: the usual ones, and its warm-up where its commit is new."""
-    usual = pair_seconds(trial.project, trial.preset)
+    """Seconds that the pair of a waiting trial may take: the usual ones, and compiling where a commit is new.
+
+    A baseline that other screens have measured already is not measured again, or hardly ever.
+    """
+    project = trial.project
     if trial.sizes.side_by_side:
-        return usual
-    pair = Trial.objects.filter(experiment=trial.experiment_id, stage=trial.stage, pair=trial.pair)
-    commits = set(pair.values_list("commit", flat=True))
-    known = Result.objects.filter(trial__project=trial.project_id)
+        return pair_seconds(project, trial.preset)
+    arms = Trial.objects.filter(experiment=trial.experiment_id, stage=trial.stage, pair=trial.pair)
+    known = Result.objects.filter(trial__project=project)
+    commits = set(arms.values_list("commit", flat=True))
     new = commits - set(known.filter(trial__commit__in=commits).values_list("trial__commit", flat=True))
-    took = [row.get("warm_up", 0.0) for row in known.order_by("-pk").values_list("seconds", flat=True)[:NEWEST_RESULTS]]
-    return usual + (max(took, default=0.0) if new else 0.0)
+    shared = trial.experiment.shares_baseline(trial.stage) and known.filter(
+        trial__commit=trial.experiment.baseline_commit, trial__seed=trial.seed, trial__arm=Trial.Arm.BASELINE
+    )
+    measured = max(1, arms.count() - (1 if shared and shared.exists() else 0))
+    compiling = max((_compiling(row) for row in _newest(known)), default=0.0) if new else 0.0
+    return measured * _trial_seconds(project, trial.preset) + compiling
+
+
+def _trial_seconds(project: Project, preset: str) -> float:
+    sizes = project.contract.preset(preset) if preset else project.sizes
+    own = Result.objects.filter(trial__project=project, score__isnull=False)
+    own = own.filter(trial__preset__in=("", preset) if preset in ("", project.preset) else (preset,))
+    took = [
+        row["total_wall"] - row.get("compiled_ahead", 0.0) for row in _newest(own, "seconds") if "total_wall" in row
+    ]
+    return median(took) if took else sizes.budget_seconds + USUAL_OVERHEAD
+
+
+def _newest(results: QuerySet[Result]) -> list[dict[str, float]]:  # seconds of their phases
+    return list(results.order_by("-pk").values_list("seconds", flat=True)[:NEWEST_RESULTS])
+
+
+def _compiling(seconds: dict[str, float]) -> float:
+    return max(seconds.get("warm_up", 0.0), TOGETHER * seconds.get("compiled_ahead", 0.0))
