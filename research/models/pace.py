@@ -44,9 +44,7 @@ def _trial_seconds(project: Project, preset: str) -> float:
     sizes = project.contract.preset(preset) if preset else project.sizes
     own = Result.objects.filter(trial__project=project, score__isnull=False)
     own = own.filter(trial__preset__in=("", preset) if preset in ("", project.preset) else (preset,))
-    took = [
-        row["total_wall"] - row.get("compiled_ahead", 0.0) for row in _newest(own, "seconds") if "total_wall" in row
-    ]
+    took = [row["total_wall"] - row.get("compiled_ahead", 0.0) for row in _newest(own) if "total_wall" in row]
     return median(took) if took else sizes.budget_seconds + USUAL_OVERHEAD
 
 
