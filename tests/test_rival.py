@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
+from django.db.utils import OperationalError
 from django.test import Client
 
 from research.loop.advance import advance_project_until_idle
 from research.loop.rival import read_tree
 from research.loop.transfer import over_time
+from research.management.commands.transfer import _settled
 from research.models import Experiment, Machine, MergeRequest, NotMergeable, Project, Thread, Verdict
-from tests.cast import World
+from tests.cast import World, store_floor
 
 pytestmark = pytest.mark.django_db
 
@@ -64,6 +66,35 @@ def test_it_is_measured_beside_the_champion_and_judged_by_the_same_rule(
     assert [row.seconds for row in over_time(project)["theirs"]] == [1.0, 3.0]
     call_command("rival", "question")
     assert "theirs: improved +0.0" in capsys.readouterr().out
+
+
+def test_what_is_measured_but_waits_for_a_noise_floor_is_settled(
+    project: Project, quick: Machine, theirs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Machine.objects.update(isolation_level=3)
+    quick.refresh_from_db()
+    bring(theirs, capsys, pairs=6)
+    running = project.experiments.running().filter(purpose=Experiment.Purpose.RIVAL)
+    assert not _settled(project, running), "its pairs wait"
+    world = World(quick)
+    while running.get().trials.waiting().exists():
+        world.run(pairs=1)
+    assert _settled(project, running) and running.all().exists(), (
+        "no floor, so no verdict: nothing more is to be measured"
+    )
+    store_floor(project, quick)
+    assert not _settled(project, running)
+    advance_project_until_idle(project.pk)
+    assert _settled(project, running) and not running.all().exists()
+
+
+def test_a_folder_without_a_lab_is_told_in_one_line(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(**_: object) -> None:
+        raise OperationalError("no such table: research_project")
+
+    monkeypatch.setattr(Project.objects, "filter", gone)
+    with pytest.raises(CommandError, match=r"there is no lab in .* yet: `manage.py campaign` or"):
+        call_command("rival", "question")
 
 
 def test_a_weak_sandbox_takes_no_rival(thread: Thread, world: World, theirs: Path) -> None:

@@ -32,11 +32,12 @@ def hashes(task: Assignment) -> dict[str, str]:
 
 
 def surroundings(task: Assignment, box: Sandbox) -> dict[str, str]:
-    """Device, its clocks, what fences the candidate off, the clock that counts, and the seed."""
+    """Device, its clocks, torch, what fences the candidate off, the clock that counts, and the seed."""
     return {
         "processor": device.processor(),
         **device.clocks(),
         "sandbox": box.mechanism,
         "clock": task.preset.clock,
+        "torch": version("torch"),
         "seed": str(task.seed),
     }

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import signal
 import threading
+import time
 from statistics import fmean
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.db.models import QuerySet
 
 from benchmarks.contract import ContractError
 from research import tasks
+from research.loop import noise
 from research.loop.transfer import ask, parse_constants, rivals
 from research.management.commands.campaign import ENDING_SECONDS, Run, SittingOver, Stopped, process_began
 from research.management.embedded import choose_data, embedded_lab
@@ -86,18 +89,23 @@ class Command(BaseCommand):
 
 
 def measure_now(project: Project, sitting: float | None, began: float) -> None:
-    """Run the lab here until what was asked for is measured; the project is left as it was."""
+    """Run the lab here until what was asked for is measured; the project is left as it was.
+
+    A verdict needs a noise floor, which a campaign measures: what waits for it alone is left waiting, and said.
+    """
     was, stopping = project.state, threading.Event()
+    leave_by = None if sitting is None else began + sitting * 60 - ENDING_SECONDS
+    until = None if leave_by is None else time.time() + leave_by - time.monotonic()
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: stopping.set())
-    wanted = (Experiment.Purpose.TRANSFER, Experiment.Purpose.RIVAL)
-    with embedded_lab() as supervisor:
+    wanted = project.experiments.running().filter(purpose__in=(Experiment.Purpose.TRANSFER, Experiment.Purpose.RIVAL))
+    with embedded_lab(until=until) as supervisor:
         project.measure_only("only what was asked for is measured")
         tasks.advance_project(project.pk)
         run = Run(project, supervisor, stopping, Progress(project, (sitting or 60) * 60))
-        run.leave_by = None if sitting is None else began + sitting * 60 - ENDING_SECONDS
+        run.leave_by = leave_by
         try:
-            run.until(lambda: not project.experiments.running().filter(purpose__in=wanted).exists(), "measuring")
+            run.until(lambda: _settled(project, wanted), "measuring")
         except SittingOver:
             pass
         except Stopped:
@@ -105,3 +113,15 @@ def measure_now(project: Project, sitting: float | None, began: float) -> None:
         finally:
             project.back_to(was)
             run.progress.end()
+    if wanted.all().exists() and _settled(project, wanted):
+        done, all_of_them = noise.progress(project)
+        run.progress.say(
+            f"all pairs are measured; a verdict waits for the noise floor ({done} of {all_of_them} trials): "
+            "let the campaign go on until it is there"
+        )
+
+
+def _settled(project: Project, running: QuerySet[Experiment]) -> bool:
+    """Nothing is left to measure for these, unless a noise floor comes first."""
+    (done, wanted), left = noise.progress(project), list(running.all())
+    return not left or done < wanted and all(one.is_idle() for one in left)
