@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -158,6 +159,14 @@ def test_weights_beyond_the_cap_are_not_taken(run, monkeypatch):
     outcome = run(candidates.honest())
     assert outcome.failure is not None and outcome.failure.kind == "refused"
     assert "and 100,000 are allowed" in outcome.failure.message
+
+
+def test_a_candidate_that_ends_while_it_waits_for_its_clock_has_failed(box, evaluator, data):
+    body = "import os, threading\nthreading.Timer(0.1, os._exit, (3,)).start()\nharness.start_clock()"
+    tree = pack({name: text.encode() for name, text in candidates.main_of(body).items()})
+    task = Assignment("nanochat", TINY, "", tree, 1, "val_screen", data)
+    outcome = evaluator.run(task, box, lambda *_: None, gate=lambda: time.sleep(0.5))
+    assert outcome.score is None and outcome.failure.kind == "crash"
 
 
 def test_a_message_beyond_the_cap_is_ignored(run):

@@ -117,7 +117,11 @@ class TrainSession:
         preset = self.task.preset
         with (self.task.data / "train.bin").open("rb") as text:
             self.clock = BudgetClock(self.box, preset.clock, preset.budget_seconds, preset.wall_cap_seconds)
-            socket.send_fds(self.channel, [b"G"], [text.fileno()])
+            try:
+                socket.send_fds(self.channel, [b"G"], [text.fileno()])
+            except (BrokenPipeError, ConnectionResetError):  # it ended while it waited for its clock
+                self.over = self.done = True
+                return
         self.timed = True
 
     def _take_weights(self, descriptor: int) -> None:
