@@ -32,6 +32,7 @@ class Ahead:
         self._start = start
         self._boxes: dict[int, Sandbox] = {}
         self._owed: dict[str, float] = {}  # seconds that the warm-up of a commit took, until a trial tells of them
+        self._in_vain: set[tuple[str, str]] = set()  # commit and preset: what left no cache leaves none the next time
         self._closed = False
 
     def prepare(
@@ -44,14 +45,14 @@ class Ahead:
         Nothing where one alone is to be warmed up: it does so in its own trial. A failure is left to the trial to tell.
         """
         tasks = {task.commit: task for task in wanted}
-        cold = [task for task in tasks.values() if not evaluator.is_prepared(task, box)]
+        cold = [task for task in tasks.values() if self._is_cold(evaluator, task, box)]
         if not cold:
             return 0
         total = evaluator.device_memory(cold[0], box)
         each = SPARE * (held_bytes or USUAL_SHARE * total)
         most = min(MOST, int(ROOM * total / each)) if total else 1
         for task in later:
-            if len(cold) < most and task.commit not in tasks and not evaluator.is_prepared(task, box):
+            if len(cold) < most and task.commit not in tasks and self._is_cold(evaluator, task, box):
                 cold.append(task)
             tasks[task.commit] = task
         cold = cold[:most]
@@ -62,12 +63,16 @@ class Ahead:
             done = list(pool.map(lambda place: self._one(evaluator, place), enumerate(cold)))
         share = (time.monotonic() - began) / len(cold)
         self._owed |= {task.commit: share for task in cold}
+        self._in_vain |= {_kind(task) for task, left in zip(cold, done, strict=True) if not left}
         log.info("%d of %d commits compiled ahead in %.0f s", sum(done), len(cold), share * len(cold))
         return sum(done)
 
     def settle(self, commit: str) -> float:
         """Seconds of the device that a commit's warm-up took beside others and no trial has told of yet."""
         return self._owed.pop(commit, 0.0)
+
+    def _is_cold(self, evaluator: Evaluator, task: Assignment, box: Sandbox) -> bool:
+        return _kind(task) not in self._in_vain and not evaluator.is_prepared(task, box)
 
     def _one(self, evaluator: Evaluator, place: tuple[int, Assignment]) -> bool:
         number, task = place
@@ -87,3 +92,7 @@ class Ahead:
             for box in self._boxes.values():
                 stack.callback(box.close)
         self._boxes = {}
+
+
+def _kind(task: Assignment) -> tuple[str, str]:
+    return task.commit, task.preset.name

@@ -101,6 +101,8 @@ def test_a_commit_whose_warm_up_fails_is_left_to_its_trial(
     broken = replace(broken, tree=tasks(prepared_text, tmp_path / "caches", "raise SystemExit('no')")[0].tree)
     assert ahead.prepare(evaluator, box, [broken], [fine], 8 * GIB) == 1
     assert evaluator.is_prepared(fine, box) and not evaluator.is_prepared(broken, box)
+    third = tasks(prepared_text, tmp_path / "caches", WARM)[2]
+    assert ahead.prepare(evaluator, box, [broken], [third], 8 * GIB) == 0, "it is not tried again, and one is alone"
 
 
 @pytest.fixture
