@@ -272,7 +272,11 @@ Gate = Callable[[], None]  # called when a candidate is ready to start its clock
 class Evaluator(Protocol):
     """What the module named by `evaluator` offers: trials on one slot, one after another."""
 
-    def run(self, task: Assignment, box: Any, sink: PointSink, gate: Gate = ..., cpu: int | None = None) -> Outcome: ...
+    def run(
+        self, task: Assignment, box: Any, sink: PointSink, gate: Gate = ..., cpu: int | None = None,
+        *, trained: Gate = ..., beside: bool = False,
+    ) -> Outcome:  # fmt: skip
+        """`trained` is called when nothing but judging is left; `beside`: another is judged until `gate` returns."""
 
     def prepare(self, task: Assignment, box: Any) -> bool:
         """Do what a commit does before its clock, so that its trials find it done. Whether they will; any thread."""

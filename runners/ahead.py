@@ -25,6 +25,14 @@ USUAL_SHARE = 0.3  # of the memory, that a trial holds, until one has told
 StartBox = Callable[[int], Sandbox]
 
 
+def room(total: int, held_bytes: float) -> int:
+    """How many trials a device of `total` bytes has room for at a time, by what one held; 0 where none has told.
+
+    1 without a device.
+    """
+    return int(ROOM * total / (SPARE * (held_bytes or USUAL_SHARE * total))) if total else 1
+
+
 class Ahead:
     """Sandboxes beside that of a slot. `start`: makes the one with a number, counted from 0."""
 
@@ -37,20 +45,20 @@ class Ahead:
 
     def prepare(
         self, evaluator: Evaluator, box: Sandbox, wanted: Sequence[Assignment], later: Sequence[Assignment],
-        held_bytes: float,
+        held_bytes: float, await_idle: Callable[[], None] = lambda: None,
     ) -> int:  # fmt: skip
         """Warm up the commits of `wanted` that have no cache, and of `later` while there is room. How many were.
 
         `box`: the slot's own sandbox, idle now. `held_bytes`: of the device, by a trial like these; 0 where none ran.
         Nothing where one alone is to be warmed up: it does so in its own trial. A failure is left to the trial to tell.
+        `await_idle` is called where there is something to do: the device is to be empty when it returns.
         """
         tasks = {task.commit: task for task in wanted}
         cold = [task for task in tasks.values() if self._is_cold(evaluator, task, box)]
         if not cold:
             return 0
         total = evaluator.device_memory(cold[0], box)
-        each = SPARE * (held_bytes or USUAL_SHARE * total)
-        most = min(MOST, int(ROOM * total / each)) if total else 1
+        most = min(MOST, room(total, held_bytes))
         for task in later:
             if len(cold) < most and task.commit not in tasks and self._is_cold(evaluator, task, box):
                 cold.append(task)
@@ -58,6 +66,7 @@ class Ahead:
         cold = cold[:most]
         if len(cold) < 2 or self._closed:
             return 0
+        await_idle()
         began = time.monotonic()
         with ThreadPoolExecutor(len(cold), thread_name_prefix="ahead") as pool:
             done = list(pool.map(lambda place: self._one(evaluator, place), enumerate(cold)))

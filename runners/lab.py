@@ -78,9 +78,18 @@ class Lab:
         for trial in waiting.select_related("experiment", "project")[: 16 * most]:
             if len(tasks) < most and trial.commit not in tasks:
                 tasks[trial.commit] = self._assignment(trial)
+        return list(tasks.values()), self.held_bytes(work)
+
+    def held_bytes(self, work: Work) -> float:
+        """Most device memory that a trial of this project held of late; 0 where none has told."""
         newest = Result.objects.filter(trial__project=work.trial.project_id, score__isnull=False).order_by("-pk")
         held = [metrics.get("device_memory_bytes", 0.0) for metrics in newest.values_list("metrics", flat=True)[:16]]
-        return list(tasks.values()), max(held, default=0.0)
+        return max(held, default=0.0)
+
+    def has_run(self, work: Work) -> bool:
+        """Whether a trial of this commit has been scored, so that its memory is among what is known."""
+        mine = Result.objects.filter(trial__project=work.trial.project_id, trial__commit=work.trial.commit)
+        return mine.filter(score__isnull=False).exists()
 
     def beat(self, leases: Sequence[Lease]) -> list[Lease]:
         """Heartbeat of the machine and of its leases. Returns the lost ones."""
@@ -98,7 +107,11 @@ class Lab:
         connection.close()
 
     def finish(self, work: Work, outcome: Outcome) -> bool:
-        """Store the result and ring the loop. False where the lease was lost: nothing was written."""
+        """Store the result and ring the loop. False where the lease was lost: nothing was written.
+
+        `total_wall` is what the trial costs in device-seconds. Those that it shared with the trial before it on a GPU
+        (`overlapped`) are not among them: they are the earlier one's.
+        """
         log = outcome.log[-LOG_BYTES:].encode("utf-8", "replace")
         losses = work.task.keep_losses
         stored = Artifact.store(losses.read_bytes()) if losses and losses.is_file() else None
@@ -149,6 +162,11 @@ class Lab:
         )
         self.ring(work.trial)
         return kept
+
+    def start_over(self, work: Work, why: str) -> Work | None:
+        """The same trial under a new lease: a second attempt, whose points do not mix with those of the first."""
+        lease = work.trial.start_over(work.lease, why)
+        return replace(work, lease=lease) if lease else None
 
     def give_back(self, work: Work, why: str) -> None:
         work.trial.give_back(work.lease, why)

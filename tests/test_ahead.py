@@ -155,7 +155,7 @@ def test_a_pair_is_expected_to_take_what_the_newest_took_and_the_warm_up_of_what
     for lease, took in zip(leases, (70.0, 90.0), strict=True):
         lease.trial.finish(
             lease, machine=quick, score=1.0, isolation_level=3, machine_class="quick", device_seconds=took + 30,
-            seconds={"warm_up": 10.0, "total_wall": took + 30, "compiled_ahead": 30.0},
+            seconds={"warm_up": 10.0, "total_wall": took + 25, "compiled_ahead": 30.0, "overlapped": 5.0},
         )  # fmt: skip
     assert Result.objects.count() == 2 and pair_seconds(project) == 160
     trial = Trial.objects.waiting().select_related("project", "experiment").first()

@@ -8,7 +8,7 @@ from threading import Barrier
 import pytest
 
 from runners.sandbox import Sandbox
-from runners.worker import Slot
+from runners.slot import Slot
 from tests.sandbox_play import INSIDE, SMALL, need_full_sandbox
 
 

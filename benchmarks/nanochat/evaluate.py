@@ -73,9 +73,13 @@ class Evaluator:
 
     def run(
         self, task: Assignment, box: Sandbox, sink: PointSink, gate: Gate = lambda: None, cpu: int | None = None,
-        keep_weights: Path | None = None,
+        keep_weights: Path | None = None, *, trained: Gate = lambda: None, beside: bool = False,
     ) -> Outcome:  # fmt: skip
-        """The whole trial. A candidate's failure is part of the outcome; only a broken sandbox raises."""
+        """The whole trial. A candidate's failure is part of the outcome; only a broken sandbox raises.
+
+        `trained` is called once its weights are held and its TRAIN process is gone: what warms up next may begin.
+        `beside`: another trial is being judged on the device, so what is taken of its memory accuses nobody.
+        """
         if task.removed_guards:
             raise ValueError("a trial that counts keeps all its guards")
         if missing := self._missing(task):
@@ -87,10 +91,12 @@ class Evaluator:
             judge.pin(cpu)
         try:
             outcome.metrics["code_bytes"] = _checked_size(task.tree)
-            _checked_device(task, judge)
+            if not beside:
+                _checked_device(task, judge)
             compiled = CompileCache(task, outcome)
             training = self.train(task, box, sink, outcome, gate, compiled)
             with training.weights as weights:
+                trained()
                 if keep_weights:
                     weights.save(keep_weights)
                 with _described(weights, outcome):

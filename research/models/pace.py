@@ -44,12 +44,18 @@ def _trial_seconds(project: Project, preset: str) -> float:
     sizes = project.contract.preset(preset) if preset else project.sizes
     own = Result.objects.filter(trial__project=project, score__isnull=False)
     own = own.filter(trial__preset__in=("", preset) if preset in ("", project.preset) else (preset,))
-    took = [row["total_wall"] - row.get("compiled_ahead", 0.0) for row in _newest(own) if "total_wall" in row]
+    took = [_alone(row) for row in _newest(own) if "total_wall" in row]
     return median(took) if took else sizes.budget_seconds + USUAL_OVERHEAD
 
 
 def _newest(results: QuerySet[Result]) -> list[dict[str, float]]:  # seconds of their phases
     return list(results.order_by("-pk").values_list("seconds", flat=True)[:NEWEST_RESULTS])
+
+
+def _alone(seconds: dict[str, float]) -> float:
+    """What a trial would have taken with the device to itself, compiled already."""
+    more = seconds.get("compiled_ahead", 0.0) + seconds.get("tried_beside", 0.0)
+    return seconds["total_wall"] - more + seconds.get("overlapped", 0.0)
 
 
 def _compiling(seconds: dict[str, float]) -> float:

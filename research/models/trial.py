@@ -192,6 +192,11 @@ class Trial(models.Model):
             self._tell_of(Event.Kind.TRIAL_ENDED, f"{self.name}: {again.value}, {why}")
         return True
 
+    def start_over(self, lease: Lease, why: str) -> Lease | None:
+        """A new lease for the same worker, at once: what came so far belongs to the old one. None: it may not go on."""
+        with transaction.atomic():
+            return self.lease(lease.machine, lease.worker) if self.give_back(lease, why) else None
+
     def measured_before(self, worker: str, most_seconds: float) -> Result | None:
         """The result that this baseline arm may share: of this worker, so of this device, and not long ago.
 

@@ -29,7 +29,7 @@ from tests.bench.web import ROOT, in_a_folder
 if TYPE_CHECKING:
     from benchmarks.contract import Assignment
     from research.models import Project, Verdict
-    from runners.worker import Slot
+    from runners.slot import Slot
 
 ABOUT = {
     "nulls": "a campaign of 40 candidates that change nothing: how many are merged (10 minutes)",
@@ -113,7 +113,7 @@ def calibrate() -> Curve:
     from benchmarks.contract import Assignment, load
     from benchmarks.data import data_folder, data_id
     from benchmarks.nanochat.__main__ import pack
-    from runners.worker import Slot, cores
+    from runners.slot import Slot, cores
 
     contract, began = load(BENCHMARK), time.monotonic()
     preset, tree = contract.preset(PRESET), pack(contract.start_files(START, PRESET))

@@ -26,9 +26,9 @@ PRESET = "gpu-60s"
 
 
 def slot_of(gpu: device.Gpu) -> dict[str, Any]:
-    from runners.worker import gpu_slot  # needs Django's settings
+    from runners.slot import gpu_slots  # needs Django's settings
 
-    slot = gpu_slot(gpu.number)
+    slot = gpu_slots(gpu.number)[0]
     began = time.monotonic()
     with Sandbox.start(slot.index, inside=Path(__file__).parent / "inside", **slot.options) as box:
         isolation = box.isolation

@@ -177,7 +177,7 @@ class OpenEvaluator(evaluate.Evaluator):
 
     def run(
         self, task: Assignment, box: Sandbox, sink: PointSink, gate: Gate = lambda: None, cpu: int | None = None,
-        keep_weights: Path | None = None,
+        keep_weights: Path | None = None, **options: Any,
     ) -> Outcome:  # fmt: skip
         removed = task.removed_guards
         if "fresh_confirm_text" in removed:
@@ -192,7 +192,8 @@ class OpenEvaluator(evaluate.Evaluator):
 
         open_box: Any = OpenBox(box, task)
         open_box.cache = self.cache
-        outcome = super().run(replace(task, removed_guards=frozenset()), open_box, listen, gate, cpu, keep_weights)
+        plain = replace(task, removed_guards=frozenset())
+        outcome = super().run(plain, open_box, listen, gate, cpu, keep_weights, **options)
         self.cache = open_box.cache
         if "judge_scores" in removed:
             claims += [float(claim) for claim in CLAIM.findall(outcome.log)]

@@ -13,10 +13,12 @@ from django.core.management.base import BaseCommand, CommandError
 from benchmarks.contract import ContractError
 from research import tasks
 from runners.device import gpus, missing, processor
+from runners.gpu_worker import GpuWorker
 from runners.lab import Lab
 from runners.queues import consumer_options, machine_queue
 from runners.sandbox import SandboxBroken
-from runners.worker import Worker, cpu_slots, gpu_slot
+from runners.slot import cpu_slots, gpu_slots
+from runners.worker import Worker
 
 
 class Command(BaseCommand):
@@ -50,14 +52,15 @@ class Command(BaseCommand):
         if not re.fullmatch(r"[\w.-]{1,64}", options["name"]):
             raise CommandError(f"{options['name']!r} is no machine name: use letters, digits, . _ -", returncode=2)
         kind, number = self._device(options["devices"])
-        slots = cpu_slots() if kind == "cpu" else [gpu_slot(number)]
+        slots = cpu_slots() if kind == "cpu" else gpu_slots(number)
         model = processor()
         about = {"processor": model, "devices": [kind]}
         machine_class = f"cpu: {model}, {len(slots)} slots"
         if kind == "cuda":
             about["gpu"] = gpus()[number].name
             machine_class = f"cuda: {about['gpu']}"
-        worker = Worker(Lab(options["name"], machine_class, len(slots), about, options["until"]), slots)
+        make, at_once = (Worker, len(slots)) if kind == "cpu" else (GpuWorker, 1)
+        worker = make(Lab(options["name"], machine_class, at_once, about, options["until"]), slots)
         try:
             isolation = worker.measure_isolation()
             if options["warm"]:
