@@ -48,7 +48,8 @@ def rule(name: str, shape: tuple[int, ...] = (4, 8), description: str = "") -> i
         ("norm2_weight", (8,), "", 0), ("rmsnorm1_weight", (8,), "", 0), ("norm_weights", (8,), "", 9),
         ("norm_bias", (8,), "", 1), ("layernorm_bias", (8,), "", 1), ("bias", (8,), "", 9),
         ("attention_mask", (2, 8, 8), "", 2), ("mask", (8, 8), "Causal attention mask", 2),
-        ("attention_mask", (4, 8), "", 3), ("x_mask", (8,), "", 3), ("pad_mask", (8,), "Binary", 3), ("pad_mask", (8,), "", 9),
+        ("attention_mask", (4, 8), "", 3), ("x_mask", (8,), "", 3), ("pad_mask", (8,), "Binary", 3),
+        ("pad_mask", (8,), "", 9),
         ("cos", (8,), "", 4), ("sin_cached", (8,), "", 4), ("cosine", (8,), "", 9),
         ("rstd", (8,), "", 5), ("running_var", (8,), "", 5), ("std1", (8,), "", 5), ("x_variance", (8,), "", 5),
         ("A_log", (8,), "", 6), ("g", (8,), "", 6), ("a", (8,), "", 9),
@@ -69,7 +70,7 @@ def test_the_rules_draw_what_a_reference_can_work_with() -> None:
     assert mask[1, 0, 1] == torch.finfo(torch.float32).min and mask[1, 4, 0] == 0 and mask[0, 2, 2] == 0
     assert set(drawn("x_mask").unique().tolist()) == {0.0, 1.0}
     assert drawn("rstd").min() >= 0.1 and drawn("sin").abs().max() <= 1 and drawn("cos").min() >= -1
-    assert -5 <= drawn("A_log").min() and drawn("A_log").max() <= -1 and drawn("g").max() <= 0
+    assert drawn("A_log").min() >= -5 and drawn("A_log").max() <= -1 and drawn("g").max() <= 0
     assert bool((drawn("A_cumsum").diff() <= 0).all()) and drawn("A").max() < 0
     assert torch.allclose(drawn("attn_weights").sum(-1), torch.ones(64))
     assert float(drawn("q_proj").std()) == pytest.approx(1 / 8, rel=0.05)
