@@ -115,6 +115,23 @@ def test_scalars_come_from_the_workload_or_the_generator(tmp_path: Path) -> None
     assert sum(made.work.macs.values()) == 4
 
 
+def test_a_long_loop_is_followed_only_so_far(tmp_path: Path) -> None:
+    tensors = {"x": ("n,h", "float32"), "w": ("h,h", "float32"), "unused": ("n", "float32")}
+    body = "y = x[:1]\n    for i in range(len(x)): y = (y + x[i:i+1]) @ w\n    return y"
+    for steps, cut_off in ((100, False), (5000, True)):
+        found = of(tmp_path / str(steps), tensors, {"y": ("one,h", "float32")}, body, [{"n": steps, "h": 2, "one": 1}])
+        assert found.cut_off is cut_off
+        assert found.work.bytes == steps * 2 * 4 + 16 + 8
+        assert found.unread == ("unused",)
+        assert (sum(found.work.macs.values()) == 4 * steps) is not cut_off
+
+
+def test_outputs_may_be_given_by_name(tmp_path: Path) -> None:
+    outputs = {"a": ("n", "float32"), "b": ("n", "float32")}
+    found = of(tmp_path / "p", {"x": ("n", "float32")}, outputs, "return {'b': x, 'a': x.mul_(2)}")
+    assert found.work.bytes == 16 + 16 + 16
+
+
 @pytest.mark.parametrize("body", ["return x * x.sum().item()", "return x[x > 0]", "return missing"])
 def test_a_reference_that_cannot_run_without_data_says_so(tmp_path: Path, body: str) -> None:
     with pytest.raises(CostError, match="p: the reference does not run without data") as refused:

@@ -30,7 +30,7 @@ from benchmarks.kernels.formats.definition import BITS, Definition
 from benchmarks.kernels.formats.workload import Custom, Scalar, Workload
 
 aten = torch.ops.aten
-MOST_CALLS = 50_000  # of torch by one reference: a loop over a long sequence is noted at about 1 ms a call
+MOST_CALLS = 4_000  # of torch by one reference: in a loop over a long sequence each takes about 1 ms to note
 SIMT_RTOL = 1e-5  # a tolerance as tight as this cannot be met with TF32
 
 _TORCH_NAMES = {"float4_e2m1": "float4_e2m1fn_x2"}  # the dtypes of the format that torch calls otherwise
@@ -54,43 +54,58 @@ class CostError(ValueError):
     """A reference whose cost cannot be found without data, or that fails."""
 
 
+class _CutOff(Exception):
+    """The reference was stopped: it called torch more than `MOST_CALLS` times."""
+
+
 @dataclass(frozen=True)
 class Cost:
-    """`work` makes the bound; `declared_bytes`: all inputs and outputs in full; `unread`: inputs never read."""
+    """`work` makes the bound; `declared_bytes`: all inputs and outputs in full; `unread`: inputs never read.
+
+    `cut_off`: a reference too long to follow to its end. Then each input that was read so far counts in full, and the
+    operations are those so far.
+    """
 
     work: Work
     declared_bytes: int
     unread: tuple[str, ...]
+    cut_off: bool = False
 
 
 def cost(definition: Definition, workload: Workload) -> Cost:
     """Raises CostError, one line, where the reference decides by values (`.item()`, boolean masks) or cannot run."""
     shapes = definition.shapes(workload.axes)
+    sizes = {name: math.prod(shapes.get(name, ())) * BITS[spec.dtype] // 8 for name, spec in definition.outputs.items()}
     recorder = _Recorder()
+    cut_off = False
+    returned: dict[str, torch.Tensor] = {}
     with FakeTensorMode(), torch.random.fork_rng(devices=[]):
         try:
             inputs = _inputs(definition, workload, shapes)
             recorder.begin(inputs)
             run = _module(definition)["run"]
             with recorder:
-                given = run(*inputs.values())
+                returned = _returned(run(*inputs.values()), definition)
+        except _CutOff:
+            cut_off = True
         except CostError as error:
             raise CostError(f"{definition.name}: {error}") from error
         except Exception as error:  # the reference is a stranger's program: whatever it raises is its answer
             reason = f"{type(error).__name__}: {error}".splitlines()[0][:160]
             raise CostError(f"{definition.name}: the reference does not run without data ({reason})") from error
-        given = given.values() if isinstance(given, Mapping) else given
-        returned = [each for each in tree_iter(list(given) if not isinstance(given, torch.Tensor) else [given])
-                    if isinstance(each, torch.Tensor)]  # fmt: skip
-        read = recorder.bytes_read(returned)
-    written = 0
-    for number, (name, spec) in enumerate(definition.outputs.items()):
-        tensor = returned[number] if number < len(returned) else None
-        written += recorder.bytes_written(tensor, math.prod(shapes.get(name, ())) * BITS[spec.dtype] // 8)
-    declared = definition.declared_bytes(workload.axes)
+        read = recorder.bytes_read(list(returned.values()), in_full=cut_off)
+    written = sum(recorder.bytes_written(returned.get(name), size) for name, size in sizes.items())
     macs = {precision(definition, workload): recorder.macs} if recorder.macs else {}
     unread = tuple(name for name in recorder.inputs if not read.get(name))
-    return Cost(Work(sum(read.values()) + written, macs), declared, unread)
+    return Cost(Work(sum(read.values()) + written, macs), definition.declared_bytes(workload.axes), unread, cut_off)
+
+
+def _returned(given: Any, definition: Definition) -> dict[str, torch.Tensor]:
+    """What the reference gave, by name; it may be one tensor, several in order, or a mapping."""
+    if isinstance(given, torch.Tensor):
+        given = (given,)
+    named = given if isinstance(given, Mapping) else dict(zip(definition.outputs, given, strict=False))
+    return {name: each for name, each in named.items() if isinstance(each, torch.Tensor)}
 
 
 def precision(definition: Definition, workload: Workload) -> Precision:
@@ -154,7 +169,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         self.calls += 1
         if self.calls > MOST_CALLS:
-            raise CostError(f"the reference calls torch over {MOST_CALLS:,} times; its bound is to be found by hand")
+            raise _CutOff
         out = func(*args, **kwargs)
         packet = func.overloadpacket
         if packet is aten._scaled_dot_product_flash_attention_for_cpu:
@@ -204,13 +219,17 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if place in self.own:
             self.touched[place] = self.touched.get(place, 0) + size
 
-    def bytes_read(self, returned: list[torch.Tensor]) -> dict[str, int]:
+    def bytes_read(self, returned: list[torch.Tensor], in_full: bool) -> dict[str, int]:
         """By input. A copy that is returned was read; an input that is returned itself was not."""
         for tensor in returned:
             if _storage(tensor) not in self.own:
                 self._see(tensor)
-        return {name: min(sum(self.read.get(name, {}).values()), tensor.numel()) * tensor.element_size()
-                for name, tensor in self.inputs.items()}  # fmt: skip
+        found = {}
+        for name, tensor in self.inputs.items():
+            seen = sum(self.read.get(name, {}).values())
+            elements = tensor.numel() if seen and in_full else min(seen, tensor.numel())
+            found[name] = elements * tensor.element_size()
+        return found
 
     def bytes_written(self, output: torch.Tensor | None, declared: int) -> int:
         if output is None or _storage(output) not in self.touched:

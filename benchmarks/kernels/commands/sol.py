@@ -77,7 +77,10 @@ def of_problem(problem: Problem, peaks: Peaks) -> Iterator[Line]:
     why: dict[str, str] = {}
     for workload in problem.workloads:
         try:
-            works[workload.uuid] = cost(problem.definition, workload).work
+            found = cost(problem.definition, workload)
+            works[workload.uuid] = found.work
+            if found.cut_off:
+                why[workload.uuid] = "a long loop: what was read so far counts in full, operations so far"
         except CostError as error:
             why[workload.uuid] = str(error)
     published = anchors.published([problem])
