@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from benchmarks.kernels.bounds import BoundError, Peaks, Precision
-from benchmarks.kernels.commands import sol
+from benchmarks.kernels.commands import COMMANDS, sol
 from tests.kernel_play import double, problem
 from tests.test_kernel_anchors import with_figures
 
@@ -18,8 +20,10 @@ pytestmark = pytest.mark.torch
 
 def options(*words: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    sol.arguments(parser)
-    return parser.parse_args(words)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, command in COMMANDS.items():
+        command.arguments(commands.add_parser(name, help=command.HELP))
+    return parser.parse_args(["sol", *words])
 
 
 def test_every_workload_has_its_bound_or_the_reason_why_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -60,3 +64,8 @@ def test_this_machine_can_be_calibrated(capsys: pytest.CaptureFixture[str]) -> N
     assert 1e8 < peaks.macs_per_second[Precision.FP32] < 1e15
     with pytest.raises(BoundError, match="take cpu or cuda"):
         sol.run(options("--calibrate", "tpu"), [])
+
+
+def test_the_commands_load_without_torch() -> None:
+    code = "import sys, benchmarks.kernels.commands; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent.parent).returncode == 0

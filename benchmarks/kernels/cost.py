@@ -54,6 +54,11 @@ class CostError(ValueError):
     """A reference whose cost cannot be found without data, or that fails."""
 
 
+# What a reference raises without data (torch's own are RuntimeErrors), or because it is wrong.
+_FAILURES = (RuntimeError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, NameError,
+             AssertionError, ImportError, SyntaxError, OSError)  # fmt: skip
+
+
 class _CutOff(Exception):
     """The reference was stopped: it called torch more than `MOST_CALLS` times."""
 
@@ -90,7 +95,7 @@ def cost(definition: Definition, workload: Workload) -> Cost:
             cut_off = True
         except CostError as error:
             raise CostError(f"{definition.name}: {error}") from error
-        except Exception as error:  # the reference is a stranger's program: whatever it raises is its answer
+        except _FAILURES as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0][:160]
             raise CostError(f"{definition.name}: the reference does not run without data ({reason})") from error
         read = recorder.bytes_read(list(returned.values()), in_full=cut_off)
