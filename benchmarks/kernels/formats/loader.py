@@ -41,6 +41,8 @@ def load_problem(folder: Path, workloads: str = "workload.jsonl", honour_misspel
 
 def load_problems(path: Path, honour_misspelled_ratio: bool = False) -> tuple[Problem, ...]:
     """All problems below a folder, or of one parquet file, ids first, then by name."""
+    if not path.exists():
+        wrong(str(path), "is not there", "give the folder of the problems, or a parquet file")
     if path.is_dir():
         folders = sorted(file.parent for file in path.rglob("definition.json"))
         found = [load_problem(folder, honour_misspelled_ratio=honour_misspelled_ratio) for folder in folders]
@@ -87,6 +89,18 @@ def _row(row: Mapping[str, Any], where: str, collection: str, honour_misspelled_
     if not workloads:
         wrong(f"{where}: workloads", "is empty", "give at least one")
     return Problem(definition, workloads, None, collection, None)
+
+
+def find_blob(path: str, blobs: Path | None) -> Path | None:
+    """The file below `blobs`, which may itself begin further down the path; never outside of it."""
+    if blobs is None:
+        return None
+    root, parts = blobs.resolve(), Path(path).parts
+    for start in range(len(parts)):
+        file = root.joinpath(*parts[start:]).resolve()
+        if file.is_relative_to(root) and file.is_file():
+            return file
+    return None
 
 
 def _with_ids(problems: Iterable[Problem]) -> Iterator[Problem]:
