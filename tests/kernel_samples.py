@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-REFERENCE = '''
+REFERENCE = """
 import torch
 
 def make(axes_and_scalars, device):
@@ -18,7 +18,7 @@ def make(axes_and_scalars, device):
 def run(x, weight, eps):
     scale = torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps)
     return x * scale * weight, scale.squeeze(-1)
-'''
+"""
 
 DEFINITION: dict[str, Any] = {
     "name": "scaled_rows",

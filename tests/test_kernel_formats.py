@@ -17,15 +17,24 @@ from benchmarks.kernels.formats.fields import FormatError, inner_path, parse_jso
 from benchmarks.kernels.formats.loader import COLLECTIONS, load_parquet, load_problem, load_problems
 from benchmarks.kernels.formats.solution import load_solution, parse_solution
 from benchmarks.kernels.formats.trace import (
-    Correctness, Environment, Evaluation, Performance, Status, Trace, parse_trace,
+    Correctness,
+    Environment,
+    Evaluation,
+    Performance,
+    Status,
+    Trace,
+    parse_trace,
 )  # fmt: skip
 from benchmarks.kernels.formats.workload import Tolerance, parse_workload
 from tests.kernel_samples import DEFINITION, SOLUTION, WORKLOAD, changed, write_problem
 
 HOSTILE = st.sampled_from(
-    [None, True, -1, 0, 1.5, 10**400, 1e308, "", "a", "../x", "9**9**9", "__import__('os')", "\ud800", [], {}, [[]], {"a": {}}]
+    [None, True, -1, 0, 1.5, 10**400, 1e308, "", "a", "../x", "9**9**9", "__import__('os')", "\ud800", [], {}, [[]],
+     {"a": {}}]
 )  # fmt: skip
-JSON = st.recursive(HOSTILE, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3))  # fmt: skip  # noqa: E501
+JSON = st.recursive(
+    HOSTILE, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+)
 
 
 def places(value: Any, at: str = "") -> list[str]:
