@@ -118,9 +118,9 @@ def test_a_window_shows_a_query_itself_and_what_comes_just_before_it():
             weights = torch.einsum("hd,khd->hk", q[0, query], k[0, seen]) / 4
             expected = torch.einsum("hk,khd->hd", weights.softmax(-1), v[0, seen])
             assert torch.allclose(y[0, query], expected, atol=1e-5)
-        assert [tree.model.window_of(layer) for layer in range(2)] == [32, 64]
+        assert [tree.model.window_of(layer) for layer in range(2)] == [8, 64]
     with play.loaded("modern", DEPTH=8) as tree:
-        assert [tree.model.window_of(layer) for layer in range(8)] == [32, 32, 32, 64, 32, 32, 32, 64]
+        assert [tree.model.window_of(layer) for layer in range(8)] == [8, 8, 8, 64, 8, 8, 8, 64]
 
 
 def test_the_block_mask_of_a_window_skips_the_blocks_outside_it():
