@@ -28,12 +28,12 @@ from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 from benchmarks.kernels.bounds import Precision, Work
 from benchmarks.kernels.formats.definition import BITS, Definition
 from benchmarks.kernels.formats.workload import Custom, Scalar, Workload
+from benchmarks.kernels.reference import Reference, ReferenceFailed, torch_dtype
 
 aten = torch.ops.aten
 MOST_CALLS = 4_000  # of torch by one reference: in a loop over a long sequence each takes about 1 ms to note
 SIMT_RTOL = 1e-5  # a tolerance as tight as this cannot be met with TF32
 
-_TORCH_NAMES = {"float4_e2m1": "float4_e2m1fn_x2"}  # the dtypes of the format that torch calls otherwise
 _PRECISIONS = {
     "float4_e2m1": Precision.NVFP4, "float4_e2m1fn_x2": Precision.NVFP4, "float8_e4m3fn": Precision.FP8,
     "float8_e5m2": Precision.FP8, "bfloat16": Precision.BF16, "float16": Precision.BF16, "float32": Precision.FP32,
@@ -54,13 +54,8 @@ class CostError(ValueError):
     """A reference whose cost cannot be found without data, or that fails."""
 
 
-# What a reference raises without data (torch's own are RuntimeErrors), or because it is wrong.
-_FAILURES = (RuntimeError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, NameError,
-             AssertionError, ImportError, SyntaxError, OSError)  # fmt: skip
-
-
-class _CutOff(Exception):
-    """The reference was stopped: it called torch more than `MOST_CALLS` times."""
+class _CutOff(BaseException):
+    """The reference was stopped: it called torch more than `MOST_CALLS` times. No `except Exception` shall hold it."""
 
 
 @dataclass(frozen=True)
@@ -86,31 +81,20 @@ def cost(definition: Definition, workload: Workload) -> Cost:
     returned: dict[str, torch.Tensor] = {}
     with FakeTensorMode(), torch.random.fork_rng(devices=[]):
         try:
-            inputs = _inputs(definition, workload, shapes)
+            reference = Reference(definition, "cpu")
+            inputs = _inputs(reference, workload, shapes)
             recorder.begin(inputs)
-            run = _module(definition)["run"]
             with recorder:
-                returned = _returned(run(*inputs.values()), definition)
+                returned = reference.run(inputs)
         except _CutOff:
             cut_off = True
-        except CostError as error:
-            raise CostError(f"{definition.name}: {error}") from error
-        except _FAILURES as error:
-            reason = f"{type(error).__name__}: {error}".splitlines()[0][:160]
-            raise CostError(f"{definition.name}: the reference does not run without data ({reason})") from error
+        except ReferenceFailed as error:
+            raise CostError(f"its cost cannot be found without data: {error}"[:250]) from error
         read = recorder.bytes_read(list(returned.values()), in_full=cut_off)
     written = sum(recorder.bytes_written(returned.get(name), size) for name, size in sizes.items())
     macs = {precision(definition, workload): recorder.macs} if recorder.macs else {}
     unread = tuple(name for name in recorder.inputs if not read.get(name))
     return Cost(Work(sum(read.values()) + written, macs), definition.declared_bytes(workload.axes), unread, cut_off)
-
-
-def _returned(given: Any, definition: Definition) -> dict[str, torch.Tensor]:
-    """What the reference gave, by name; it may be one tensor, several in order, or a mapping."""
-    if isinstance(given, torch.Tensor):
-        given = (given,)
-    named = given if isinstance(given, Mapping) else dict(zip(definition.outputs, given, strict=False))
-    return {name: each for name, each in named.items() if isinstance(each, torch.Tensor)}
 
 
 def precision(definition: Definition, workload: Workload) -> Precision:
@@ -123,33 +107,16 @@ def precision(definition: Definition, workload: Workload) -> Precision:
     return narrowest
 
 
-def torch_dtype(name: str) -> torch.dtype:
-    """Raises CostError for a dtype that this torch lacks."""
-    found = getattr(torch, _TORCH_NAMES.get(name, name), None)
-    if not isinstance(found, torch.dtype):
-        raise CostError(f"dtype {name!r} is none of torch {torch.__version__}; use a newer one")
-    return found
-
-
-def _inputs(definition: Definition, workload: Workload, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+def _inputs(reference: Reference, workload: Workload, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     """In order: tensors of the declared form; scalars as the workload or the problem's generator gives them, else 1."""
-    scalars: dict[str, Any] = {
-        name: source.value for name, source in workload.inputs.items() if isinstance(source, Scalar)
-    }
-    custom = any(isinstance(source, Custom) for source in workload.inputs.values())
+    definition, sources = reference.definition, workload.inputs.items()
+    scalars: dict[str, Any] = {name: source.value for name, source in sources if isinstance(source, Scalar)}
+    custom = any(isinstance(source, Custom) for _, source in sources)
     if custom and any(spec.shape is None for spec in definition.inputs.values()):
-        generate = _module(definition)[definition.custom_inputs_entrypoint or "get_inputs"]
-        scalars |= generate({**definition.resolve(workload.axes), **scalars}, torch.device("cpu"))
+        scalars |= reference.generate({**definition.resolve(workload.axes), **scalars})
     return {name: scalars.get(name, 1) if spec.shape is None
             else torch.empty(shapes.get(name, ()), dtype=torch_dtype(spec.dtype))
             for name, spec in definition.inputs.items()}  # fmt: skip
-
-
-def _module(definition: Definition) -> dict[str, Any]:
-    """The reference is code of whoever made the problem: it runs here with all rights, so load problems you trust."""
-    module: dict[str, Any] = {"__name__": "reference"}
-    exec(compile(definition.reference, f"<reference of {definition.name}>", "exec"), module)
-    return module
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
