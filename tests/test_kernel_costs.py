@@ -30,12 +30,15 @@ def test_a_matmul_counts_half_its_flops_at_the_declared_precision(tmp_path: Path
     assert found.work == Work(2 * (6 + 15 + 10), {Precision.BF16: 30})
 
 
-@pytest.mark.parametrize(("rtol", "expected"), [(1e-5, Precision.FP32), (1e-2, Precision.TF32)])
-def test_float32_is_off_the_tensor_cores_where_the_tolerance_forbids_tf32(
-    tmp_path: Path, rtol: float, expected: Precision
+@pytest.mark.parametrize(
+    ("rtol", "atol", "expected"),
+    [(1e-5, 1e-5, Precision.FP32), (1e-2, 1e-5, Precision.TF32), (1e-5, 1e-3, Precision.TF32)],
+)
+def test_float32_keeps_its_digits_where_the_tolerance_forbids_tf32(
+    tmp_path: Path, rtol: float, atol: float, expected: Precision
 ) -> None:
     tensors = {"a": ("n,n", "float32"), "b": ("n,n", "float32")}
-    found = of(tmp_path / "p", tensors, {"c": ("n,n", "float32")}, "return a @ b", rtol=rtol)
+    found = of(tmp_path / "p", tensors, {"c": ("n,n", "float32")}, "return a @ b", rtol=rtol, atol=atol)
     assert found.work.macs == {expected: 64}
 
 

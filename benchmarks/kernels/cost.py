@@ -7,7 +7,7 @@ not a read, only what is then read of it.
 
 Operations: multiply-accumulates of matmuls, convolutions and attention alone, by the formulas of torch's flop counter;
 attention with `is_causal` half. They are priced at the narrowest floating dtype among the declared inputs of two
-dimensions or more, whatever the reference casts to; float32 at the TF32 rate, or off the tensor cores where the
+dimensions or more, whatever the reference casts to; float32 at the TF32 rate, or with all its digits where the
 tolerance forbids TF32. Work that an algorithm could leave out but the reference does (a mask over a full matmul) is
 counted: then the bound is too high, and a latency below it asks for a look.
 """
@@ -32,7 +32,7 @@ from benchmarks.kernels.reference import Reference, ReferenceFailed, torch_dtype
 
 aten = torch.ops.aten
 MOST_CALLS = 4_000  # of torch by one reference: in a loop over a long sequence each takes about 1 ms to note
-SIMT_RTOL = 1e-5  # a tolerance as tight as this cannot be met with TF32
+EXACT_RTOL, EXACT_ATOL = 1e-5, 1e-4  # a tolerance that is as tight in both cannot be met with TF32
 
 _PRECISIONS = {
     "float4_e2m1": Precision.NVFP4, "float4_e2m1fn_x2": Precision.NVFP4, "float8_e4m3fn": Precision.FP8,
@@ -102,9 +102,9 @@ def precision(definition: Definition, workload: Workload) -> Precision:
     found = {_PRECISIONS[spec.dtype] for spec in definition.inputs.values()
              if spec.shape is not None and len(spec.shape) > 1 and spec.dtype in _PRECISIONS}  # fmt: skip
     narrowest = next((each for each in _NARROW_FIRST if each in found), Precision.FP32)
-    if narrowest is Precision.FP32 and workload.tolerance.max_rtol > SIMT_RTOL:
-        return Precision.TF32
-    return narrowest
+    tolerance = workload.tolerance
+    exact = tolerance.max_rtol <= EXACT_RTOL and tolerance.max_atol <= EXACT_ATOL
+    return Precision.TF32 if narrowest is Precision.FP32 and not exact else narrowest
 
 
 def _inputs(reference: Reference, workload: Workload, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
