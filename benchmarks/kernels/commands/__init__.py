@@ -1,9 +1,20 @@
-"""What `python -m benchmarks.kernels` can do beside listing, one command a module.
+"""What `python -m benchmarks.kernels` can do, one command a module. None imports torch before it needs it."""
 
-Each has `HELP`, `arguments(parser)` and `run(options, problems)`, which gives the exit code. None imports torch before
-it needs it.
-"""
+import argparse
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
-from benchmarks.kernels.commands import anchors, sol
+from benchmarks.kernels.commands import anchors, listing, sol
+from benchmarks.kernels.formats.workload import Problem
 
-COMMANDS = {"anchors": anchors, "sol": sol}
+
+class Command(Protocol):
+    HELP: str
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None: ...
+
+    def run(self, options: argparse.Namespace, problems: Sequence[Problem]) -> int:
+        """The exit code."""
+
+
+COMMANDS: Mapping[str, Command] = {"list": listing, "sol": sol, "anchors": anchors}
