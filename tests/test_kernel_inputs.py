@@ -122,6 +122,20 @@ def test_a_custom_generator_gets_axes_and_its_inputs_are_checked() -> None:
             make_inputs(parse_definition(changed(DEFINITION, "reference", source), "d"), workload, 3)
 
 
+def test_a_reference_that_fails_says_so_in_one_line() -> None:
+    for old, new, message in (
+        ("import torch", "import torch, nothing", "reference: ModuleNotFoundError: No module named 'nothing'"),
+        ("import torch", "import torch\nreturn 1", "reference: SyntaxError: 'return' outside function"),
+        ("return x * scale * weight,", "return", "returned 1 outputs; return"),
+        ("return x * scale", "return x @ scale", "run: RuntimeError"),
+    ):
+        source = DEFINITION["reference"].replace(old, new)
+        definition = parse_definition(changed(DEFINITION, "reference", source), "d")
+        with pytest.raises(ReferenceFailed, match=message) as error:
+            Reference(definition, "cpu").run(make_inputs(DEFINED, PLAIN, 1))
+        assert "\n" not in str(error.value)
+
+
 def test_a_reference_that_names_cuda_runs_on_the_cpu() -> None:
     source = DEFINITION["reference"].replace("device=device", "device='cuda:0'")
     definition = parse_definition(changed(DEFINITION, "reference", source), "d")
