@@ -49,6 +49,12 @@ def test_fp8_that_is_dequantised_is_still_priced_as_fp8(tmp_path: Path) -> None:
     assert found.work == Work(16 + 16 + 16 + 32, {Precision.FP8: 64})
 
 
+def test_a_reference_that_quantises_itself_is_priced_as_fp8(tmp_path: Path) -> None:
+    tensors = {"a": ("n,n", "bfloat16"), "b": ("n,n", "bfloat16")}
+    body = "return (a.to(torch.float8_e4m3fn).float() @ b.to(torch.float8_e4m3fn).float()).bfloat16()"
+    assert of(tmp_path / "p", tensors, {"c": ("n,n", "bfloat16")}, body).work == Work(96, {Precision.FP8: 64})
+
+
 def test_causal_attention_is_half_of_full_attention(tmp_path: Path) -> None:
     tensors = {name: ("b,h,s,d", "float32") for name in "qkv"}
     sizes = [{"b": 1, "h": 2, "s": 16, "d": 8}]
