@@ -20,6 +20,7 @@ def problem(
     body: str,
     sizes: Sequence[Mapping[str, int]] = ({"n": 4},),
     rtol: float = 1e-2,
+    atol: float = 1e-2,
     sources: Mapping[str, Mapping[str, Any]] | None = None,
     before: str = "",
     **more: Any,
@@ -29,7 +30,7 @@ def problem(
     reference = f"import torch\nimport torch.nn.functional as F\n{before}\ndef run({', '.join(inputs)}):\n    {body}\n"
     definition = {"name": folder.name, "axes": {axis: {"type": "var"} for axis in sizes[0]}, "inputs": _specs(inputs),
                   "outputs": _specs(outputs), "reference": reference, **more}  # fmt: skip
-    rows = [{"uuid": f"w{number}", "axes": dict(axes), "tolerance": {"max_atol": 1e-2, "max_rtol": rtol},
+    rows = [{"uuid": f"w{number}", "axes": dict(axes), "tolerance": {"max_atol": atol, "max_rtol": rtol},
              "inputs": {name: dict((sources or {}).get(name, {"type": "random"})) for name in inputs}}
             for number, axes in enumerate(sizes)]  # fmt: skip
     lines = [json.dumps(row) + "\n" for row in rows]

@@ -30,12 +30,15 @@ def test_a_matmul_counts_half_its_flops_at_the_declared_precision(tmp_path: Path
     assert found.work == Work(2 * (6 + 15 + 10), {Precision.BF16: 30})
 
 
-@pytest.mark.parametrize(("rtol", "expected"), [(1e-5, Precision.FP32), (1e-2, Precision.TF32)])
-def test_float32_is_off_the_tensor_cores_where_the_tolerance_forbids_tf32(
-    tmp_path: Path, rtol: float, expected: Precision
+@pytest.mark.parametrize(
+    ("rtol", "atol", "expected"),
+    [(1e-5, 1e-5, Precision.FP32), (1e-2, 1e-5, Precision.TF32), (1e-5, 1e-3, Precision.TF32)],
+)
+def test_float32_keeps_its_digits_where_the_tolerance_forbids_tf32(
+    tmp_path: Path, rtol: float, atol: float, expected: Precision
 ) -> None:
     tensors = {"a": ("n,n", "float32"), "b": ("n,n", "float32")}
-    found = of(tmp_path / "p", tensors, {"c": ("n,n", "float32")}, "return a @ b", rtol=rtol)
+    found = of(tmp_path / "p", tensors, {"c": ("n,n", "float32")}, "return a @ b", rtol=rtol, atol=atol)
     assert found.work.macs == {expected: 64}
 
 
@@ -44,6 +47,12 @@ def test_fp8_that_is_dequantised_is_still_priced_as_fp8(tmp_path: Path) -> None:
     body = "return ((a.float() * s) @ b.float()).bfloat16()"
     found = of(tmp_path / "p", tensors, {"c": ("n,n", "bfloat16")}, body)
     assert found.work == Work(16 + 16 + 16 + 32, {Precision.FP8: 64})
+
+
+def test_a_reference_that_quantises_itself_is_priced_as_fp8(tmp_path: Path) -> None:
+    tensors = {"a": ("n,n", "bfloat16"), "b": ("n,n", "bfloat16")}
+    body = "return (a.to(torch.float8_e4m3fn).float() @ b.to(torch.float8_e4m3fn).float()).bfloat16()"
+    assert of(tmp_path / "p", tensors, {"c": ("n,n", "bfloat16")}, body).work == Work(96, {Precision.FP8: 64})
 
 
 def test_causal_attention_is_half_of_full_attention(tmp_path: Path) -> None:

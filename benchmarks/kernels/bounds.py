@@ -21,14 +21,14 @@ class BoundError(ValueError):
 
 
 class Precision(StrEnum):
-    """Whose rate prices a multiply-accumulate. `TF32` and `FP32` are both of float32: on tensor cores, and not."""
+    """Whose rate prices a multiply-accumulate. `TF32` and `FP32` are both of float32."""
 
     NVFP4 = "nvfp4"
     FP8 = "fp8"
     INT8 = "int8"
     BF16 = "bf16"  # and float16, whose rate is the same
     TF32 = "tf32"
-    FP32 = "fp32"
+    FP32 = "fp32"  # with all its digits: off the tensor cores or as three TF32 products, whichever is faster
     FP64 = "fp64"
 
 
@@ -80,14 +80,14 @@ def _hopper(device: str, bytes_per_second: float) -> Peaks:
     """The SXM parts differ in memory alone. 2,048 bf16 MAC a cycle and SM, 132 SMs, 1.83 GHz; dense."""
     return Peaks(device, bytes_per_second, {
         Precision.FP8: 0.9895e15, Precision.INT8: 0.9895e15, Precision.BF16: 0.4947e15, Precision.TF32: 0.2474e15,
-        Precision.FP32: 0.0335e15, Precision.FP64: 0.0335e15})  # fmt: skip
+        Precision.FP32: 0.0825e15, Precision.FP64: 0.0335e15})  # fmt: skip
 
 
 DATASHEET = {
     # What SOLAR (NVlabs/SOLAR, arch YAML) prices a B200 with: rates a cycle at the locked 1.5 GHz.
     "B200": Peaks("B200", 5111.6 * 1.5e9, {
         Precision.NVFP4: 2_415_000 * 1.5e9, Precision.FP8: 1_207_501 * 1.5e9, Precision.BF16: 603_751 * 1.5e9,
-        Precision.TF32: 301_875 * 1.5e9, Precision.FP32: 40_251 * 1.5e9}),
+        Precision.TF32: 301_875 * 1.5e9, Precision.FP32: 100_625 * 1.5e9}),
     "H200": _hopper("H200", 4.8e12),
     "H100": _hopper("H100", 3.35e12),
 }  # fmt: skip

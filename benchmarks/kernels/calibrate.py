@@ -43,6 +43,7 @@ def _macs_per_second(device: torch.device) -> dict[Precision, float]:
     if device.type == "cpu":
         return {**rates, Precision.TF32: rates[Precision.FP32]}  # there is no other float32 there
     rates[Precision.TF32] = side**3 / _best_seconds(_tf32(side, device), device)
+    rates[Precision.FP32] = max(rates[Precision.FP32], rates[Precision.TF32] / 3)
     if torch.cuda.get_device_capability(device) >= (8, 9):
         rates[Precision.FP8] = side**3 / _best_seconds(_fp8(side, device), device)
     return rates

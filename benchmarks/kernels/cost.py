@@ -7,9 +7,9 @@ not a read, only what is then read of it.
 
 Operations: multiply-accumulates of matmuls, convolutions and attention alone, by the formulas of torch's flop counter;
 attention with `is_causal` half. They are priced at the narrowest floating dtype among the declared inputs of two
-dimensions or more, whatever the reference casts to; float32 at the TF32 rate, or off the tensor cores where the
-tolerance forbids TF32. Work that an algorithm could leave out but the reference does (a mask over a full matmul) is
-counted: then the bound is too high, and a latency below it asks for a look.
+dimensions or more, whatever the reference casts to, or at fp8 where it quantises itself; float32 at the TF32 rate, or
+with all its digits where the tolerance forbids TF32. Work that an algorithm could leave out but the reference does (a
+mask over a full matmul) is counted: then the bound is too high, and a latency below it asks for a look.
 """
 
 from __future__ import annotations
@@ -32,13 +32,15 @@ from benchmarks.kernels.reference import Reference, ReferenceFailed, torch_dtype
 
 aten = torch.ops.aten
 MOST_CALLS = 4_000  # of torch by one reference: in a loop over a long sequence each takes about 1 ms to note
-SIMT_RTOL = 1e-5  # a tolerance as tight as this cannot be met with TF32
+EXACT_RTOL, EXACT_ATOL = 1e-5, 1e-4  # a tolerance that is as tight in both cannot be met with TF32
 
 _PRECISIONS = {
     "float4_e2m1": Precision.NVFP4, "float4_e2m1fn_x2": Precision.NVFP4, "float8_e4m3fn": Precision.FP8,
     "float8_e5m2": Precision.FP8, "bfloat16": Precision.BF16, "float16": Precision.BF16, "float32": Precision.FP32,
     "float64": Precision.FP64}  # fmt: skip
 _NARROW_FIRST = (Precision.NVFP4, Precision.FP8, Precision.BF16, Precision.FP32, Precision.FP64)
+
+_FP8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 
 # Ops that read of their first tensor only as much as they give out, and those that only ask for its form.
 _GATHERS = {aten.index_select, aten.index, aten.embedding, aten.gather, aten.take, aten._unsafe_index}
@@ -92,7 +94,8 @@ def cost(definition: Definition, workload: Workload) -> Cost:
             raise CostError(f"its cost cannot be found without data: {error}"[:250]) from error
         read = recorder.bytes_read(list(returned.values()), in_full=cut_off)
     written = sum(recorder.bytes_written(returned.get(name), size) for name, size in sizes.items())
-    macs = {precision(definition, workload): recorder.macs} if recorder.macs else {}
+    priced_at = Precision.FP8 if recorder.quantised else precision(definition, workload)
+    macs = {priced_at: recorder.macs} if recorder.macs else {}
     unread = tuple(name for name in recorder.inputs if not read.get(name))
     return Cost(Work(sum(read.values()) + written, macs), definition.declared_bytes(workload.axes), unread, cut_off)
 
@@ -102,9 +105,9 @@ def precision(definition: Definition, workload: Workload) -> Precision:
     found = {_PRECISIONS[spec.dtype] for spec in definition.inputs.values()
              if spec.shape is not None and len(spec.shape) > 1 and spec.dtype in _PRECISIONS}  # fmt: skip
     narrowest = next((each for each in _NARROW_FIRST if each in found), Precision.FP32)
-    if narrowest is Precision.FP32 and workload.tolerance.max_rtol > SIMT_RTOL:
-        return Precision.TF32
-    return narrowest
+    tolerance = workload.tolerance
+    exact = tolerance.max_rtol <= EXACT_RTOL and tolerance.max_atol <= EXACT_ATOL
+    return Precision.TF32 if narrowest is Precision.FP32 and not exact else narrowest
 
 
 def _inputs(reference: Reference, workload: Workload, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
@@ -125,6 +128,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.macs = self.calls = 0
+        self.quantised = False  # whether the reference itself makes fp8
         self.inputs: dict[str, torch.Tensor] = {}
         self.origin: dict[int, str] = {}  # storage -> the input that it is, or is a copy of
         self.own: dict[int, str] = {}  # storages of the inputs themselves
@@ -144,6 +148,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             raise _CutOff
         out = func(*args, **kwargs)
         packet = func.overloadpacket
+        self.quantised |= isinstance(out, torch.Tensor) and out.dtype in _FP8
         if packet is aten._scaled_dot_product_flash_attention_for_cpu:
             causal = args[4] if len(args) > 4 else kwargs.get("is_causal", False)
             flops = sdpa_flop_count(*(each.shape for each in args[:3]))  # type: ignore[no-untyped-call]
