@@ -1,23 +1,34 @@
 """Compares the Triton solution in a folder with its reference, in the interpreter. One line a workload."""
 
+from __future__ import annotations
+
 import importlib.util
 import sys
 from pathlib import Path
 
+import torch
+
 from benchmarks.kernels.compare import compare
 from benchmarks.kernels.formats.loader import load_problem
 from benchmarks.kernels.inputs import make_inputs
+from benchmarks.kernels.reference import Reference, normalized
 
-folder = Path(sys.argv[1])
-problem = load_problem(folder, "workload.cpu.jsonl")
-spec = importlib.util.spec_from_file_location("triton_kernel", folder / "triton_kernel.py")
-module = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(module)
-reference: dict = {}
-exec(problem.definition.reference, reference)
-name = next(iter(problem.definition.outputs))
-for workload in problem.workloads:
-    inputs = make_inputs(problem.definition, workload, seed=7).values()
-    got, want = {name: module.run(*inputs)}, {name: reference["run"](*inputs)}
-    found = compare(got, want, workload.tolerance)
-    print(found.status.value, workload.uuid, found.reason if hasattr(found, "reason") else found)
+
+def main(folder: Path) -> None:
+    problem, cpu = load_problem(folder, "workload.cpu.jsonl"), torch.device("cpu")
+    spec = importlib.util.spec_from_file_location("triton_kernel", folder / "triton_kernel.py")
+    assert spec is not None and spec.loader is not None
+    solution = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(solution)
+    for workload in problem.workloads:
+        inputs = make_inputs(problem.definition, workload, 7, cpu)
+        kept = {name: value.clone() for name, value in inputs.items() if isinstance(value, torch.Tensor)}
+        wanted = Reference(problem.definition, cpu).run(inputs)
+        given = normalized(solution.run(*inputs.values()), problem.definition, cpu)
+        found = compare(given, wanted, workload.tolerance)
+        changed = [name for name, value in kept.items() if not torch.equal(value, torch.as_tensor(inputs[name]))]
+        print(found.status.value, workload.uuid, found, f"changed {changed}" if changed else "")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
