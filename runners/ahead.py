@@ -7,6 +7,7 @@ hardly longer than one. They are never beside a timed trial: a warm-up also trai
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -42,6 +43,7 @@ class Ahead:
         self._owed: dict[str, float] = {}  # seconds that the warm-up of a commit took, until a trial tells of them
         self._in_vain: set[tuple[str, str]] = set()  # commit and preset: what left no cache leaves none the next time
         self._closed = False
+        self._closing = threading.RLock()  # re-entrant: a second signal may interrupt the handler of the first
 
     def prepare(
         self, evaluator: Evaluator, box: Sandbox, wanted: Sequence[Assignment], later: Sequence[Assignment],
@@ -96,11 +98,13 @@ class Ahead:
             return False
 
     def close(self) -> None:
-        self._closed = True
+        """From any thread, and from several at once: each sandbox is closed once."""
+        with self._closing:
+            self._closed = True
+            boxes, self._boxes = self._boxes, {}
         with ExitStack() as stack:
-            for box in self._boxes.values():
+            for box in boxes.values():
                 stack.callback(box.close)
-        self._boxes = {}
 
 
 def _kind(task: Assignment) -> tuple[str, str]:
