@@ -34,7 +34,7 @@ from runners.slot import Slot
 from tests import token_play as play
 from tests.sandbox_play import need_full_sandbox
 
-pytestmark = [pytest.mark.torch, pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.slow, pytest.mark.torch, pytest.mark.django_db(transaction=True)]
 
 GIB = 1 << 30
 WARM, TIMED, FORWARD = 1.0, 0.5, 0.02
