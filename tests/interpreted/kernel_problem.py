@@ -11,10 +11,12 @@ import torch
 from benchmarks.kernels.compare import compare
 from benchmarks.kernels.formats.loader import load_problem
 from benchmarks.kernels.inputs import make_inputs
+from benchmarks.kernels.interpreted import mend
 from benchmarks.kernels.reference import Reference, normalized
 
 
 def main(folder: Path) -> None:
+    mend()
     problem, cpu = load_problem(folder, "workload.cpu.jsonl"), torch.device("cpu")
     spec = importlib.util.spec_from_file_location("triton_kernel", folder / "triton_kernel.py")
     assert spec is not None and spec.loader is not None
