@@ -1,12 +1,17 @@
 """Matmuls, attention, routing, convolution, scatter and scan of our own: their references say what they are said to.
 
 Each is held against the plain definition in float64. That the Triton solutions agree with the references is in
-test_kernel_problems.py.
+test_kernel_problems.py; here is that all of them fit a Hopper GPU.
 """
 
 from __future__ import annotations
 
+import json
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -21,6 +26,11 @@ from benchmarks.kernels.inputs import make_inputs
 from benchmarks.kernels.interpreted import mend
 from benchmarks.kernels.reference import Reference
 
+ROOT = Path(__file__).resolve().parent.parent
+TENSOR_CORES = {"fp8_block_gemm", "gemm_bias_gelu", "gqa_prefill", "swiglu_gate_up"}
+NAMES = sorted(path.parent.name for path in OWN.glob("*/definition.json"))
+SHARED_BYTES, STACK_BYTES = 232_448, 16  # that a program may take on a multiprocessor; that are no spills
+
 pytestmark = pytest.mark.torch
 
 
@@ -33,6 +43,22 @@ def played(name: str, workload: int = 1) -> tuple[dict[str, Any], dict[str, torc
 
 def near(given: torch.Tensor, wanted: torch.Tensor, tolerance: float = 2e-2) -> None:
     torch.testing.assert_close(given.double(), wanted.double(), atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_the_triton_solution_compiles_for_hopper_without_spilling(name: str) -> None:
+    command = [sys.executable, str(ROOT / "tests/interpreted/hopper_problem.py"), str(OWN / name)]
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    done = subprocess.run(command, env=environment | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    builds = [json.loads(line) for line in done.stdout.splitlines()]
+    assert builds
+    for build in builds:
+        assert build["shared"] <= SHARED_BYTES, build
+        assert build["local"] == 0 and build["stack"] <= STACK_BYTES, build
+        if name in TENSOR_CORES:
+            assert build["wgmma"] and build["tma"], build
 
 
 def test_the_interpreter_multiplies_bfloat16_by_value() -> None:
