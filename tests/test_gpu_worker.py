@@ -34,7 +34,7 @@ from runners.slot import Slot
 from tests import token_play as play
 from tests.sandbox_play import need_full_sandbox
 
-pytestmark = [pytest.mark.slow, pytest.mark.torch, pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.torch, pytest.mark.django_db(transaction=True)]
 
 GIB = 1 << 30
 WARM, TIMED, FORWARD = 1.0, 0.5, 0.02
@@ -245,6 +245,7 @@ def test_one_trial_is_judged_while_the_next_warms_up_and_every_second_is_told_on
     assert not leases.open().exists() and max([gap.seconds for gap in leases.idle_gaps()], default=0) < 0.1
 
 
+@pytest.mark.slow
 def test_what_nobody_has_seen_run_and_what_would_not_fit_twice_warm_up_alone(
     tiny: Project, running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -262,6 +263,7 @@ def test_what_nobody_has_seen_run_and_what_would_not_fit_twice_warm_up_alone(
     assert [row.beside for row in Watched.seen] == [False] * 4, "two of six are shared"
 
 
+@pytest.mark.slow
 def test_what_runs_out_of_memory_beside_another_runs_again_alone(
     tiny: Project, running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -296,6 +298,7 @@ def judged_beside_warming(project: Project, running: Running) -> tuple[Trial, Tr
     return baseline, candidate
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", [0, 1])
 def test_a_lost_lease_stops_its_own_trial_alone(
     tiny: Project, running: Running, monkeypatch: pytest.MonkeyPatch, which: int
@@ -312,6 +315,7 @@ def test_a_lost_lease_stops_its_own_trial_alone(
     assert not running.worker._held
 
 
+@pytest.mark.slow
 def test_a_broken_sandbox_leaves_the_other_slot_alone(tiny: Project, running: Running) -> None:
     judged, warming = judged_beside_warming(tiny, running)
     os.kill(Watched.seen[1].box.zygote_pid, signal.SIGKILL)
@@ -330,6 +334,7 @@ def test_stop_ends_both_slots_and_gives_everything_back(tiny: Project, running: 
     assert all(row.box._closed for row in Watched.seen)
 
 
+@pytest.mark.slow
 def test_what_nobody_foresaw_gives_all_back_and_the_worker_goes_on(
     tiny: Project, running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:

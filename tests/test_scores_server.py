@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import select
 import socket
 import threading
 from pathlib import Path
@@ -11,6 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+
+from benchmarks.nanochat.exchange import GROUP, HELLO, QUESTION, READY, Exchange
+from benchmarks.nanochat.judge import FIRST, NEXT, WHOLE
 
 pytestmark = pytest.mark.torch
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,8 +33,6 @@ def run_scores(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 @pytest.mark.parametrize("device", [False, True])
 def test_answers_come_in_order_and_a_device_is_kept_busy(run_scores: ModuleType, device: bool) -> None:
     """Of a device all but its time is played: work that is begun ends when somebody waits for it."""
-    import torch
-
     told: list[str] = []
 
     class Event:
@@ -44,7 +48,7 @@ def test_answers_come_in_order_and_a_device_is_kept_busy(run_scores: ModuleType,
         def whole(self, turn: int, tokens: Any) -> int:
             self.begun += 1
             told.append(f"began {self.begun}")
-            return super().whole(turn, tokens)
+            return int(super().whole(turn, tokens))
 
         def end(self) -> Event | None:
             return Event(self.begun) if device else super().end()
@@ -80,3 +84,31 @@ def test_answers_come_in_order_and_a_device_is_kept_busy(run_scores: ModuleType,
     theirs.close()
     assert not thread.is_alive()
     assert told[:3] == (["began 1", "began 2", "ended 1"] if device else ["began 1", "began 2", "began 3"])
+
+
+@pytest.mark.parametrize("what", [WHOLE, FIRST, NEXT])
+def test_a_token_that_is_fed_is_sent_once_the_one_before_it_is_answered(what: int) -> None:
+    """The next token is what this answer is about: it must not lie in the socket, where a candidate could read it."""
+    ours, theirs = socket.socketpair()
+    theirs.settimeout(20)
+    exchange = Exchange(ours.detach(), 20.0, LENGTH, VOCABULARY, torch.device("cpu"))
+    ahead: list[bool] = []
+
+    def answer() -> None:
+        _, descriptors, _, _ = socket.recv_fds(theirs, HELLO.size, 1)
+        os.close(descriptors[0])
+        theirs.sendall(READY)
+        for _ in range(4):
+            question = theirs.recv(QUESTION.size + 2 * GROUP, socket.MSG_WAITALL)
+            assert question[0] == what
+            ahead.append(bool(select.select([theirs], [], [], 0.2)[0]))
+            theirs.sendall(bytes([1]))
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    exchange.greet()
+    assert len(list(exchange.answers(np.zeros((4, GROUP, 1), dtype=np.uint16), what))) == 4
+    thread.join(20)
+    exchange.close()
+    theirs.close()
+    assert ahead == ([True, True, True, False] if what == WHOLE else [False] * 4)

@@ -100,7 +100,9 @@ class Exchange:
         """batches of tokens [GROUP, n] -> scores [GROUP, n, V] of each, in order; float32 or bfloat16.
 
         `at`, int64 [batches, GROUP] on the device: scores [GROUP, V] at one position a row, and no more is copied. The
-        other end is not told. An answer is overwritten by the next one. Raises Refusal where one does not come whole.
+        other end is not told. An answer is overwritten by the next one. Whole rows are sent one question ahead; a token
+        that is fed never is: nobody over there may know it before the one in front of it is answered. Raises Refusal
+        where an answer does not come whole.
         """
         self._wait_until_ready()
         began, source, waiting = time.monotonic(), iter(batches), deque[tuple[int, int]]()
@@ -111,7 +113,7 @@ class Exchange:
                 self._send(what, turn, tokens)
                 waiting.append((turn, tokens.shape[1]))
 
-        for turn in range(BUFFERS):
+        for turn in range(BUFFERS if what == WHOLE else 1):
             ask(turn)
         while waiting:
             turn, length = waiting.popleft()
