@@ -43,7 +43,7 @@ class Ahead:
         self._owed: dict[str, float] = {}  # seconds that the warm-up of a commit took, until a trial tells of them
         self._in_vain: set[tuple[str, str]] = set()  # commit and preset: what left no cache leaves none the next time
         self._closed = False
-        self._closing = threading.RLock()  # re-entrant: a second signal may interrupt the handler of the first
+        self._changing = threading.RLock()  # re-entrant: a second signal may interrupt the handler of the first
 
     def prepare(
         self, evaluator: Evaluator, box: Sandbox, wanted: Sequence[Assignment], later: Sequence[Assignment],
@@ -88,22 +88,34 @@ class Ahead:
     def _one(self, evaluator: Evaluator, place: tuple[int, Assignment]) -> bool:
         number, task = place
         try:
-            if number not in self._boxes:
-                self._boxes[number] = self._start(number)
-            return evaluator.prepare(task, self._boxes[number])
+            return evaluator.prepare(task, self._box(number))
         except SandboxBroken as broken:
             log.warning("compiling ahead: %s", broken)
-            if box := self._boxes.pop(number, None):
+            with self._changing:
+                box = self._boxes.pop(number, None)
+            if box is not None:
                 box.close()
             return False
 
+    def _box(self, number: int) -> Sandbox:
+        """Raises SandboxBroken where it was closed meanwhile: what is started then ends, too."""
+        if (held := self._boxes.get(number)) is not None:
+            return held
+        box = self._start(number)
+        with self._changing:
+            if not self._closed:
+                self._boxes[number] = box
+                return box
+        box.close()
+        raise SandboxBroken("compiling ahead was ended")
+
     def close(self) -> None:
-        """From any thread, and from several at once: each sandbox is closed once."""
-        with self._closing:
+        """From any thread."""
+        with self._changing:
             self._closed = True
-            boxes, self._boxes = self._boxes, {}
+            boxes, self._boxes = list(self._boxes.values()), {}
         with ExitStack() as stack:
-            for box in boxes.values():
+            for box in boxes:
                 stack.callback(box.close)
 
 

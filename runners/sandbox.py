@@ -92,6 +92,7 @@ class Sandbox:
         self._ids = itertools.count()
         self._answers: dict[tuple[str, int], dict[str, Any]] = {}
         self._sending, self._receiving = threading.Lock(), threading.Lock()
+        self._closing = threading.RLock()  # re-entrant: a second signal may interrupt the handler of the first
         self._swept = 0
         self._last = _Last(0.0, False, None)
         self._closed = False
@@ -317,11 +318,14 @@ class Sandbox:
         return isolation.measure(self)
 
     def close(self) -> None:
-        """Kill everything and remove every trace. Safe to call again; does nothing in a fork of the lab."""
-        if self._closed or os.getpid() != self._lab:
+        """Kill everything and remove every trace. Safe to call again, from any thread; nothing in a fork of the lab."""
+        if os.getpid() != self._lab:
             return
-        self._last = _Last(self.cpu_seconds(), self.oom_killed(), self.memory_peak())
-        self._closed = True
+        with self._closing:
+            if self._closed:
+                return
+            self._last = _Last(self.cpu_seconds(), self.oom_killed(), self.memory_peak())
+            self._closed = True
         atexit.unregister(self.close)
         if self._watchdog is not None:
             self._watchdog.stop()

@@ -61,8 +61,9 @@ def test_nothing_is_written_where_nobody_asked(run: Callable[..., Outcome]) -> N
     "trick", ["__import__('time').sleep(60)", "raise SystemExit", "scores = scores + float('nan')"]
 )
 def test_a_model_that_cannot_write_keeps_its_score(run: Callable[..., Outcome], trick: str) -> None:
-    """It behaves until it is asked for a single row, which only writing does here."""
-    lines = f"if tokens.shape[0] == 1 and tokens.shape[1] == 16:\n    {trick}"
+    """It behaves until it is asked to go on from the prompt."""
+    begins = f"bytes(tokens[0, : {len(judge.PROMPT)}].tolist()) == {judge.PROMPT!r}"
+    lines = f"if len(tokens) == 1 and {begins}:\n    {trick}"
     files = candidates.honest()
     model = candidates.before(files["model.py"], "return scores", lines, "Transformer.forward")
     outcome = run(files | {"model.py": model})

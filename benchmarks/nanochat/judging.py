@@ -7,6 +7,8 @@ import os
 import socket
 import subprocess
 import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ class JudgeProcess:
         self.socket = ours
         self.data, self.program, self.gpu = data, program, gpu
         self._info: dict[str, str] | None = None
+        self._hearing = threading.RLock()
 
     def ready(self) -> dict[str, str]:
         """Wait until it can judge; what it says of its device. Raises SandboxBroken where it cannot."""
@@ -73,9 +76,10 @@ class JudgeProcess:
 
     def _hear(self, seconds: float) -> dict[str, Any] | None:
         """Its next message; None where it died or does not answer."""
-        self.socket.settimeout(seconds)
         try:
-            message = self.socket.recv(_MOST)
+            with self._hearing:
+                self.socket.settimeout(seconds)
+                message = self.socket.recv(_MOST)
         except (TimeoutError, ConnectionResetError):
             return None
         return json.loads(message) if message else None
@@ -88,9 +92,17 @@ class JudgeProcess:
         return self.process.poll() is None
 
     def close(self) -> None:
-        self.socket.close()
+        """From any thread: who waits for an answer hears at once that there is none.
+
+        Its descriptor is closed when nobody waits on it any more: its number is given to the next file that is opened,
+        and the wait would go on there.
+        """
         self.process.kill()
+        with suppress(OSError):  # it has been closed already
+            self.socket.shutdown(socket.SHUT_RDWR)
         self.process.wait()
+        with self._hearing:
+            self.socket.close()
 
 
 def _environment(gpu: int | None) -> dict[str, str]:
