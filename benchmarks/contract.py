@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import Any, Protocol, TypeGuard
 
 from benchmarks import edits
+from benchmarks.catalogue import Catalogue
 
 FOLDER = Path(__file__).parent
 UNPROTECTED = ("starts/", "catalogue/", "kernels/", "exploits/", "redteam/", "one_file/", "explain.py")
@@ -42,8 +43,8 @@ class Lane:
     name: str
     starts: tuple[str, ...]  # folders in `starts/LANE/`
     catalogue: str  # a module
-    vocabulary: int  # ids of its tokens; 256: bytes
     device: str  # "cpu" or "cuda"
+    vocabulary: int = 0  # ids of its tokens; 256: bytes; 0: it has none
     data: str = ""  # which of the benchmark's prepared data, see benchmarks/data.py
     check: str = ""  # the preset of a short check of a change; none without
 
@@ -62,15 +63,15 @@ class Preset:
     budget_seconds: float
     clock: str
     wall_cap_seconds: float
-    sequence_length: int
-    score_rows: int  # validation rows of `sequence_length` tokens that are scored
-    audit_random: int  # random positions whose suffix is cut off and scored again
-    audit_targeted: int  # the same, where the candidate beats its reference most
-    audit_confirm_random: int  # both again, for trials that confirm
-    audit_confirm_targeted: int
     side_by_side: bool  # both arms of a pair at the same time, one core each
     noise_pairs: int  # A/A pairs that make a noise floor
-    confirm_data: str  # the validation split that confirms
+    confirm_data: str = ""  # the validation split that confirms; empty: inputs are drawn anew, there is no split
+    sequence_length: int = 0
+    score_rows: int = 0  # validation rows of `sequence_length` tokens that are scored
+    audit_random: int = 0  # random positions whose suffix is cut off and scored again
+    audit_targeted: int = 0  # the same, where the candidate beats its reference most
+    audit_confirm_random: int = 0  # both again, for trials that confirm
+    audit_confirm_targeted: int = 0
     data: str = ""
     check: str = ""
     screen_preset: str = ""  # the preset whose trials screen; empty: this one
@@ -106,20 +107,39 @@ class Benchmark:
             raise ContractError(f"benchmark {self.name} has no preset for checks of {preset}; name one as `check`")
         return self.preset(check)
 
-    def start_files(self, start: str, preset: str) -> dict[str, bytes]:
-        """The files of a start, sized for the preset, and the contract itself, as they enter a project's repository."""
+    def start_files(self, start: str, preset: str, data: Path | None = None) -> dict[str, bytes]:
+        """The files of a start, sized for the preset, and the contract itself, as they enter a project's repository.
+
+        `data`: the prepared data of a benchmark of many problems, whose starts are made from them.
+        """
         lane = self.lane_of(preset)
         if start not in lane.starts:
             raise ContractError(
                 f"benchmark {self.name} has no start {start!r} for {preset}; choose one of {', '.join(lane.starts)}"
             )
+        contract = {"benchmark.toml": (self.folder / "benchmark.toml").read_bytes()}
+        if (trees := self._trees()) is not None:
+            if data is None:
+                raise ContractError(f"the starts of benchmark {self.name} are made from its data; name their folder")
+            return dict(trees.start_files(start, data)) | contract
         root = self.folder / "starts" / lane.name / start
         tree = {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*.py"))}
         if not tree:
             raise ContractError(f"start {start} of benchmark {self.name} has no files in {root}; restore them")
         for path, values in self.preset(preset).constants.items():
             tree[path] = self._sized(tree.get(path, b"").decode(), path, values, start, preset).encode()
-        return tree | {"benchmark.toml": (self.folder / "benchmark.toml").read_bytes()}
+        return tree | contract
+
+    def problems(self, data: Path) -> tuple[str, ...]:
+        """The problems of a benchmark of many, each a folder of the tree, by name; empty where the tree is one."""
+        trees = self._trees()
+        return tuple(trees.problems(data)) if trees is not None else ()
+
+    def _trees(self) -> ModuleType | None:
+        """The module of a benchmark of many problems that knows them: `problems(data)`, `start_files(start, data)`."""
+        if not (self.folder / "trees.py").is_file():
+            return None
+        return importlib.import_module(f"{self.evaluator.rpartition('.')[0]}.trees")
 
     def _sized(self, text: str, path: str, values: Mapping[str, object], start: str, preset: str) -> str:
         for name, value in values.items():
@@ -131,15 +151,22 @@ class Benchmark:
                 ) from error
         return text
 
-    def start_sources(self, start: str, preset: str) -> dict[str, str]:
+    def start_sources(self, start: str, preset: str, data: Path | None = None) -> dict[str, str]:
         """The Python files of a start as text."""
-        return {path: text.decode() for path, text in self.start_files(start, preset).items() if path.endswith(".py")}
+        files = self.start_files(start, preset, data)
+        return {path: text.decode() for path, text in files.items() if path.endswith(".py")}
 
     def load_evaluator(self) -> ModuleType:
         return importlib.import_module(self.evaluator)
 
     def load_catalogue(self, preset: str) -> ModuleType:
         return importlib.import_module(self.lane_of(preset).catalogue)
+
+    def catalogue(self, preset: str, data: Path) -> Catalogue:
+        """The techniques of a preset's lane; in a benchmark of many problems, those for the problems of its data."""
+        module = self.load_catalogue(preset)
+        found: Catalogue = module.for_data(data) if hasattr(module, "for_data") else module.CATALOGUE
+        return found
 
     def explain(self, preset: Preset, data: Path) -> list[str]:
         """What whoever writes a change must know of its sandbox, a line each; nothing where `explain.py` is missing."""
@@ -163,11 +190,9 @@ class Benchmark:
         """Changes whenever what `describe_techniques` says could."""
         return _catalogue_version(self.folder, self.preset(preset).lane, start)
 
-    def describe_techniques(self, start: str, preset: str) -> dict[str, dict[str, Any]]:
+    def describe_techniques(self, start: str, preset: str, data: Path) -> dict[str, dict[str, Any]]:
         """Of every technique its title, family and the files of a start that it changes. Half a second: tries each."""
-        catalogue = self.load_catalogue(preset).CATALOGUE
-        described: dict[str, dict[str, Any]] = catalogue.describe(self.start_sources(start, preset))
-        return described
+        return self.catalogue(preset, data).describe(self.start_sources(start, preset, data))
 
     def evaluator_hash(self) -> str:
         """sha256 over the protected program (every Python file but those that no trial's score rests on)."""
@@ -200,6 +225,7 @@ class Assignment:
     seed: int
     split: str  # the validation split that scores it
     data: Path
+    problems: tuple[str, ...] = ()  # what of the tree is measured, in a benchmark of many problems
     confirming: bool = False  # audited more, and streamed where the model can
     reference: Path | None = None  # stored per-token losses of an earlier trial, for targeted audits
     keep_losses: Path | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from django.contrib.auth.models import User
@@ -80,7 +81,7 @@ def test_the_choices_are_families_files_and_techniques(thread: Thread) -> None:
 
 
 def test_files_of_real_techniques_are_found_by_applying_them() -> None:
-    described = load("nanochat").describe_techniques("vanilla", "cpu")
+    described = load("nanochat").describe_techniques("vanilla", "cpu", Path())
     assert {path for about in described.values() for path in about["files"]} == {"model.py", "optim.py", "train.py"}
     assert all(about["files"] and about["title"] for about in described.values())
 

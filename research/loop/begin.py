@@ -10,7 +10,7 @@ from django.db import transaction
 from django.db.models import Max
 
 from benchmarks.contract import Benchmark, ContractError, load
-from benchmarks.data import data_id
+from benchmarks.data import data_folder, data_id
 from research.models import AuditEntry, Event, Membership, Project, Role, Thread
 from research.repository import Repository
 from research.researchers import RESEARCHERS
@@ -68,7 +68,8 @@ def begin_project(
     Membership.require(started_by, None, Role.MEMBER, "start a project")
     contract = load(benchmark)
     frozen = rule_for(contract, preset, rule, target)
-    files = contract.start_files(start, preset)
+    identity = data_id(benchmark, contract.preset(preset))
+    files = contract.start_files(start, preset, data_folder(benchmark) / identity[:16])
     screening = contract.preset(preset).screen_preset if screen_preset is None else contract.preset(screen_preset).name
     if contract.preset(screening or preset).lane != contract.preset(preset).lane:
         raise ContractError(f"{screening} cannot screen for {preset}: it is of another lane")
@@ -76,7 +77,7 @@ def begin_project(
         name=name,
         defaults={
             "benchmark": benchmark, "preset": preset, "start": start, "rule": frozen.to_json(),
-            "data_id": data_id(benchmark, contract.preset(preset)), "auto_approve": auto_approve,
+            "data_id": identity, "auto_approve": auto_approve,
             "max_trials": budget.trials, "max_device_seconds": budget.device_seconds,
             "max_wall_seconds": budget.wall_seconds,
             "screen_preset": screening if frozen.screen_pairs and screening != preset else "",

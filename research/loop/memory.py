@@ -61,7 +61,7 @@ def labels_of(project: Project, names: Iterable[str]) -> list[frozenset[str]]:
 
 def catalogue_of(project: Project) -> Catalogue:
     """What ships with the lab, and what was found in it and approved."""
-    shipped: Catalogue = load(project.benchmark).load_catalogue(project.preset).CATALOGUE
+    shipped = load(project.benchmark).catalogue(project.preset, project.data_path)
     rows = FoundTechnique.objects.in_catalogue(project).select_related("experiment__candidate__idea")
     return with_found(shipped, [row.technique for row in rows])
 

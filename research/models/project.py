@@ -150,7 +150,7 @@ class Project(models.Model):
                 row.name: {"title": row.title, "family": row.family, "files": files_of(row.patch)}
                 for row in self.found_techniques.model.objects.in_catalogue(self)
             }
-            by_name = {**found, **self.contract.describe_techniques(self.start, self.preset)}
+            by_name = {**found, **self.contract.describe_techniques(self.start, self.preset, self.data_path)}
             self.techniques = {"version": version, "by_name": by_name}
             self.save(update_fields=["techniques"])
 

@@ -52,7 +52,8 @@ def propose(request: HttpRequest, id: str) -> HttpResponse:
     sent = {name: request.POST.get(name, "") for name in ("name", "title", "family", "hypothesis")}
     try:
         knobs = _knobs(request)
-        taken = set(experiment.project.contract.load_catalogue(experiment.project.preset).CATALOGUE)
+        project = experiment.project
+        taken = set(project.contract.catalogue(project.preset, project.data_path))
         row = FoundTechnique.propose(request.user, experiment, taken, sent, knobs)  # type: ignore[arg-type]
     except (NotMergeable, ValueError) as refusal:
         response = render_page(request, "technique/new", {**_asked(experiment), "sent": sent, "refused": str(refusal)})

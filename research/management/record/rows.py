@@ -113,7 +113,7 @@ def champion(project: Project, merges: list[MergeRequest]) -> dict[str, Any]:
     """The commit, its recipe with what each step is, and all of its difference from the start."""
     names = list(dict.fromkeys(step["technique"] for step in merges[-1].candidate.recipe)) if merges else []
     known, own = catalogue_of(project), changes(project, names)
-    shipped = project.contract.load_catalogue(project.preset).CATALOGUE
+    shipped = project.contract.catalogue(project.preset, project.data_path)
     steps = []
     for name in names:
         title = own[name].name if name in own else known[name].title if name in known else name
