@@ -1,4 +1,4 @@
-"""The kernels benchmark without the lab: `python -m benchmarks.kernels list | prepare | sol | anchors`."""
+"""The kernels benchmark without the lab: prepare its problems, measure solutions, bounds and anchors."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import sys
 from collections.abc import Sequence
 
 from benchmarks.contract import ContractError
+from benchmarks.data import DataError
 from benchmarks.kernels.anchors import AnchorError
 from benchmarks.kernels.bounds import BoundError
 from benchmarks.kernels.commands import COMMANDS
 from benchmarks.kernels.formats.fields import FormatError
 from benchmarks.kernels.formats.loader import OWN, load_problems
+from runners.sandbox import SandboxBroken
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -24,7 +26,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     try:
         return COMMANDS[options.command].run(options, load_problems(options.problems or OWN))
-    except (FormatError, AnchorError, BoundError, ContractError) as error:
+    except (FormatError, AnchorError, BoundError, ContractError, DataError, SandboxBroken) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # `| head`
