@@ -13,7 +13,7 @@ from benchmarks.edits import DoesNotApply
 from benchmarks.kernels.catalogue import general, rewrites
 from benchmarks.kernels.catalogue.cpu import TEMPLATES, cpp, for_data
 from benchmarks.kernels.catalogue.template import technique_name
-from benchmarks.kernels.families import family_of
+from benchmarks.kernels.families import Family, family_of
 from tests.kernel_play import problem
 from tests.kernel_technique_play import NAMES, faults, own, prepared, solution, starts
 
@@ -173,5 +173,5 @@ def test_templates_that_bring_a_whole_file_exclude_each_other_on_a_problem() -> 
     one, *_ = cpp.TEMPLATES
     other = cpp.Template("other", "Other", "Other.", "own", one.fits, one.rewrite, whole=True)
     about = next(own(name) for name in NAMES if one.fits(own(name)))
-    assert one.of(about, [one, other, *TEMPLATES[-1:]]).excludes == (technique_name(other, about),)
-    assert TEMPLATES[-1].of(about, [one, other]).excludes == ()
+    assert one.of(about, Family.OTHER, [one, other, *TEMPLATES[-1:]]).excludes == (technique_name(other, about),)
+    assert TEMPLATES[-1].of(about, Family.OTHER, [one, other]).excludes == ()

@@ -9,21 +9,36 @@ from benchmarks import edits
 from benchmarks.catalogue import Tunable, Tunables
 from benchmarks.edits import DoesNotApply
 from benchmarks.kernels.catalogue.template import Template
-from benchmarks.kernels.families import calls_of
+from benchmarks.kernels.families import calls_of, nodes_of
+from benchmarks.kernels.formats.axes import Const
 from benchmarks.kernels.formats.workload import Problem
-from benchmarks.syntax import parse
 
 OWN_CODE = ("compile_cpp", "triton", "torch.compile", "load_inline")  # what torch.compile cannot look into
 DYNAMIC = {"one for each size": "False", "one for all sizes": "True"}
+LONGEST_LOOP = 16  # steps
 UNTRACED = {"item", "tolist", "numpy", "nonzero", "unique", "make_tensor"}
 DOUBLE = re.compile(r"torch\.(float64|double)\b|\.double\(\)")
 
 
 def can_compile(problem: Problem) -> bool:
-    """No loop in Python, which would be unrolled step by step, and no values that Python itself must see."""
-    tree = parse(problem.definition.reference)
-    loops = any(isinstance(node, ast.For | ast.While) for node in ast.walk(tree))
-    return not loops and not calls_of(problem.definition.reference) & UNTRACED
+    """No loop in Python that is long or of unknown length, as each is unrolled, and no values that Python must see."""
+    nodes = nodes_of(problem.definition.reference)
+    loops = [node for node in nodes if isinstance(node, ast.For | ast.While)]
+    return all(_is_short(node, problem) for node in loops) and not calls_of(problem.definition.reference) & UNTRACED
+
+
+def _is_short(loop: ast.For | ast.While, problem: Problem) -> bool:
+    """Over a literal, or over a range whose length is written there or is a fixed axis."""
+    if isinstance(loop, ast.While):
+        return False
+    if isinstance(loop.iter, ast.Tuple | ast.List):
+        return True
+    if not (isinstance(loop.iter, ast.Call) and ast.unparse(loop.iter.func) == "range" and len(loop.iter.args) == 1):
+        return False
+    (length,) = loop.iter.args
+    axis = problem.definition.axes.get(length.id) if isinstance(length, ast.Name) else None
+    steps = axis.value if isinstance(axis, Const) else getattr(length, "value", None)
+    return isinstance(steps, int) and steps <= LONGEST_LOOP
 
 
 def compiled(source: str, problem: Problem, tunables: Tunables) -> str:
@@ -41,8 +56,14 @@ def without_float64(source: str, problem: Problem, tunables: Tunables) -> str:
 
 
 def wants_no_float64(problem: Problem) -> bool:
-    specs = (*problem.definition.inputs.values(), *problem.definition.outputs.values())
-    return bool(DOUBLE.search(problem.definition.reference)) and all(spec.dtype != "float64" for spec in specs)
+    """Whether something between inputs and outputs that are no float64 is; what makes the inputs does not count."""
+    definition = problem.definition
+    module = nodes_of(definition.reference)[0]
+    entry = definition.custom_inputs_entrypoint
+    computed = [node for node in ast.iter_child_nodes(module) if getattr(node, "name", "") != (entry or " ")]
+    specs = (*definition.inputs.values(), *definition.outputs.values())
+    found = any(DOUBLE.search(ast.unparse(node)) for node in computed)
+    return found and all(spec.dtype != "float64" for spec in specs)
 
 
 def compile_template(modes: tuple[str, ...], prior_gain: float) -> Template:

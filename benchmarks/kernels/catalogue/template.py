@@ -10,13 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 
 from benchmarks.catalogue import Catalogue, Sources, Technique, Tunable, Tunables
 from benchmarks.edits import DoesNotApply
 from benchmarks.kernels.families import Family, family_of
-from benchmarks.kernels.formats.loader import load_problems
 from benchmarks.kernels.formats.workload import Problem
 
 
@@ -33,7 +30,7 @@ class Template:
     prior_sd: float = 0.15
     whole: bool = False  # brings a whole file, whatever stood there
 
-    def of(self, problem: Problem, beside: Sequence[Template]) -> Technique:
+    def of(self, problem: Problem, family: Family, beside: Sequence[Template]) -> Technique:
         """For one problem, with those of the templates `beside` that it excludes there."""
 
         def apply(sources: Sources, tunables: Tunables) -> Sources:
@@ -49,7 +46,7 @@ class Template:
         return Technique(
             technique_name(self, problem),
             f"{self.title} ({problem.name})",
-            str(family_of(problem.definition)),
+            str(family),
             self.hypothesis,
             self.source,
             apply,
@@ -68,19 +65,10 @@ def techniques(templates: Sequence[Template], problems: Iterable[Problem]) -> Ca
     """Every template for every problem that it fits."""
     found = []
     for problem in problems:
+        family = family_of(problem.definition)
         fitting = [template for template in templates if template.fits(problem)]
-        found += [template.of(problem, fitting) for template in fitting]
+        found += [template.of(problem, family, fitting) for template in fitting]
     return Catalogue(found)
-
-
-@lru_cache(maxsize=4)
-def problems_of(data: Path) -> tuple[Problem, ...]:
-    """The problems of prepared data, whose folder is named by its content and therefore read once."""
-    return load_problems(data / "problems")
-
-
-def in_family(*families: Family) -> Callable[[Problem], bool]:
-    return lambda problem: family_of(problem.definition) in families
 
 
 def named(name: str) -> Callable[[Problem], bool]:

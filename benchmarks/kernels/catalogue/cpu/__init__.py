@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
 from benchmarks.catalogue import Catalogue
 from benchmarks.kernels.catalogue import general, rewrites
 from benchmarks.kernels.catalogue.cpu import cpp
-from benchmarks.kernels.catalogue.template import problems_of, techniques
+from benchmarks.kernels.catalogue.template import techniques
+from benchmarks.kernels.formats.loader import load_problems
 
 MODES = ("default", "max-autotune-no-cudagraphs")
 TEMPLATES = (
@@ -19,6 +21,7 @@ TEMPLATES = (
 )
 
 
+@lru_cache(maxsize=4)
 def for_data(data: Path) -> Catalogue:
-    """The techniques for the problems of prepared data."""
-    return techniques(TEMPLATES, problems_of(data))
+    """The techniques for the problems of prepared data, whose folder is named by its content and read once."""
+    return techniques(TEMPLATES, load_problems(data / "problems"))
