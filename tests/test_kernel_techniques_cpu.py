@@ -23,6 +23,7 @@ REWRITES = [(each, name) for each in (*rewrites.BOTH, *rewrites.CPU) for name in
 FURTHER = {  # sizes around the edges of vectors, tiles and blocks
     "add_rms_norm": [{"rows": 3, "width": width} for width in (1, 7, 17, 255)],
     "causal_conv1d": [{"batch": 2, "length": length, "channels": 9} for length in (1, 2, 3, 5)],
+    "cross_entropy": [{"tokens": 3, "vocabulary": vocabulary} for vocabulary in (1, 7, 17)],
     "embedding_gradient": [{"tokens": 1, "vocabulary": 1, "width": 1}, {"tokens": 50, "vocabulary": 900, "width": 17}],
     "fp8_block_gemm": [{"rows": 5, "inner": 128, "columns": 384}],
     "geglu_tanh": [{"rows": 3, "width": width} for width in (1, 7, 17)],
@@ -31,6 +32,8 @@ FURTHER = {  # sizes around the edges of vectors, tiles and blocks
     "gqa_prefill": [{"batch": 1, "length": length, "kv_heads": 2, "group": 1, "width": 24} for length in (3, 15, 17)],
     "moe_gating": [{"tokens": 3, "group_size": size} for size in (2, 3, 13)],
     "rms_norm": [{"rows": 3, "width": width} for width in (1, 7, 17, 255)],
+    "rms_norm_backward": [{"rows": 3, "width": width} for width in (1, 7, 17, 255)],
+    "rope": [{"batch": 2, "length": 3, "heads": 3, "kv_heads": 1, "half": half} for half in (1, 5, 17)],
     "silu_backward": [{"rows": 3, "columns": columns} for columns in (5, 17)],
     "skinny_gemm": [{"rows": 2, "inner": 7, "columns": 5}, {"rows": 1, "inner": 9, "columns": 1}],
     "softcapped_softmax": [{"rows": 3, "width": width} for width in (1, 7, 17)],
@@ -117,6 +120,8 @@ def test_an_id_beyond_the_table_is_an_error_and_no_write_outside_of_it() -> None
     for ids in ([5], [-1]):
         with pytest.raises(IndexError):
             run(torch.ones(1, 8).bfloat16(), torch.tensor(ids), 5)
+        with pytest.raises(IndexError):
+            solution(cpp.solution("cross_entropy")).run(torch.ones(1, 5).bfloat16(), torch.tensor(ids))
 
 
 def test_strided_inputs_are_read_as_what_they_are() -> None:

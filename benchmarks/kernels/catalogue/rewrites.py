@@ -12,19 +12,21 @@ from benchmarks.catalogue import Tunables
 from benchmarks.kernels.catalogue.template import Template, named
 from benchmarks.kernels.formats.workload import Problem
 
-Lines = tuple[tuple[str, str], ...]  # (line of `run`, what stands there instead; empty: nothing)
+Lines = tuple[tuple[str, str], ...]  # (line of the function, what stands there instead; empty: nothing)
 
 
 def rewrite(
-    name: str, problem: str, title: str, hypothesis: str, lines: Lines, prior_gain: float, source: str = "elementary"
-) -> Template:
-    return Template(name, title, hypothesis, source, named(problem), _by(lines), prior_gain=prior_gain, prior_sd=0.15)
+    name: str, problem: str, title: str, hypothesis: str, lines: Lines, prior_gain: float, source: str = "elementary",
+    inside: str = "run",
+) -> Template:  # fmt: skip
+    apply = _by(lines, inside)
+    return Template(name, title, hypothesis, source, named(problem), apply, prior_gain=prior_gain, prior_sd=0.15)
 
 
-def _by(lines: Lines) -> Callable[[str, Problem, Tunables], str]:
+def _by(lines: Lines, inside: str) -> Callable[[str, Problem, Tunables], str]:
     def apply(source: str, problem: Problem, tunables: Tunables) -> str:
         for old, new in lines:
-            source = edits.replace(source, old, new, inside="run")
+            source = edits.replace(source, old, new, inside=inside)
         return source
 
     return apply
@@ -63,6 +65,20 @@ BOTH = (
         ("scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + 1e-6)",
          "size = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)\n"
          "scale = torch.rsqrt(size.square_().div_(wide.shape[-1]).add_(1e-6))"),), 0.1),
+    rewrite("in_place", "rms_norm_backward", "Both gradients, in place", IN_PLACE, (
+        ("grad_x = (inner - normal * (inner * normal).mean(-1, keepdim=True)) * scale",
+         "grad_x = inner.addcmul_(normal, (inner * normal).mean(-1, keepdim=True), value=-1).mul_(scale)"),
+        ("return grad_x.to(torch.bfloat16), (grad * normal).sum(0)",
+         "return grad_x.to(torch.bfloat16), grad.mul_(normal).sum(0)")), 0.3),
+    rewrite("in_place", "cross_entropy", "Logarithms become exponentials in place", IN_PLACE, (
+        ("grad = torch.exp(logs)", "grad = logs.exp_()"),), 0.1),
+    rewrite("halves_in_place", "rope", "Halves written where they belong",
+        "Halves that are computed into the output need neither their concatenation nor a copy in float32.", (
+        ("return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(torch.bfloat16)",
+         "found, half = torch.empty_like(x), first.shape[-1]\n"
+         "found[..., :half] = first * cos - second * sin\n"
+         "found[..., half:] = second * cos + first * sin\n"
+         "return found"),), 0.1, inside="turned"),
     rewrite("shared_exponentials", "gqa_decode", "Scaled queries, exponentials in place",
         "A query has a length-th of the elements of its scores; their exponentials need no memory of their own.", (
         ("grouped = q.float().view(batch, k.shape[2], -1, width)",

@@ -55,6 +55,10 @@ EMULATED = "Without bfloat16 instructions the library emulates them; weights wid
 TEMPLATES = (
     kernel("rms_norm", "RMS norm in one C++ pass", f"{ONE_PASS} three times as fast.", 0.75),
     kernel("add_rms_norm", "Addition and RMS norm in one C++ pass", f"{ONE_PASS} three times as fast.", 0.75),
+    kernel("rms_norm_backward", "Gradients of RMS norm in one C++ pass", f"{ONE_PASS} six times as fast.", 0.85),
+    kernel("cross_entropy", "Cross-entropy and gradient in C++",
+           "The reference keeps two float32 tensors of the size of the logits; a row at a time needs no such.", 0.7),
+    kernel("rope", "Rotary embedding in one C++ pass", f"{ONE_PASS} five times as fast.", 0.8),
     kernel("geglu_tanh", "GEGLU in one C++ pass", f"{ONE_PASS} three times as fast.", 0.75),
     kernel("silu_backward", "SiLU's gradient in one C++ pass", f"{ONE_PASS} three times as fast.", 0.7),
     kernel("softcapped_softmax", "Capped softmax without a maximum, in C++",

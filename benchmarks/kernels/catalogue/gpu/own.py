@@ -20,6 +20,7 @@ GROUP = choice("group", 8, 4, 16)
 TUNABLES: dict[str, tuple[Tunable, ...]] = {  # constants of the files, lower case
     "add_rms_norm": (IN_FLIGHT,),
     "causal_conv1d": (choice("channels", 512, 256, 128), choice("times", 16, 8, 32), choice("warps", 4, 2, 8)),
+    "cross_entropy": (choice("block", 4096, 1024, 2048, 8192), choice("warps", 8, 4, 16)),
     "embedding_gradient": (choice("columns", 256, 128, 512),),
     "fp8_block_gemm": (GROUP,),
     "geglu_tanh": (BLOCK,),
@@ -27,6 +28,8 @@ TUNABLES: dict[str, tuple[Tunable, ...]] = {  # constants of the files, lower ca
     "gqa_decode": (choice("keys", 64, 32, 128), choice("programs", 528, 264, 1056), choice("least", 256, 128, 512)),
     "moe_gating": (choice("tokens", 4, 1, 2, 8),),
     "rms_norm": (IN_FLIGHT,),
+    "rms_norm_backward": (choice("programs", 528, 132, 264, 1056),),
+    "rope": (choice("in_flight", 1024, 512, 2048),),
     "silu_backward": (BLOCK,),
     "skinny_gemm": (choice("programs", 528, 264, 1056), choice("least", 512, 256, 1024)),
     "softcapped_softmax": (IN_FLIGHT,),
