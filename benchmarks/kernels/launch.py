@@ -36,9 +36,10 @@ ROUNDS = 6  # timed batches of a workload
 MOST_SETS = 32  # calls of a batch
 MOST_BYTES = 64 << 20  # of the inputs and outputs of a batch
 QUIET = 2e-3  # seconds after an answer: the kernel counts a process's time when it goes to sleep
-COLD = 1.5  # times as long as the second fetching of outputs may the first one take: they were not in the caches
-PUT_OFF = 2e-4  # CPU seconds, and
-LATE_SHARE = 0.25  # share of the timed ones, that may come late before a reader is asked to look
+HANDLING = 2.0  # times as long as the judge may a candidate take to map inputs and to copy outputs, which are cold
+A_SET = 2e-5  # CPU seconds to lay out the tensors of a set, in Python
+PUT_OFF = 3e-4  # CPU seconds, and
+LATE_SHARE = 0.25  # share of the timed ones, that may lie beside the calls before a reader is asked to look
 POISON = b"\xff" * (1 << 20)  # NaN in every floating dtype
 
 
@@ -49,6 +50,7 @@ class Cell:
     problem: str
     uuid: str
     bound_ms: float | None
+    floor_ms: float | None
     solution_first: float = math.inf  # of the warm-up
     reference_first: float = math.inf
     bytes: int = 0  # of the inputs and outputs of one call
@@ -81,7 +83,7 @@ class Launch:
             known = self._judge({"op": "open", "problem": problem})
             self._candidate({"op": "load", "problem": problem}, [], WARM_UP_WALL, problem)
             for each in known["workloads"]:
-                cell = Cell(problem, each["uuid"], each["bound_ms"])
+                cell = Cell(problem, each["uuid"], each["bound_ms"], each["floor_ms"])
                 self._batch(cell, 1, WARM_UP_WALL, timed=False)
                 self._batch(cell, 1, WARM_UP_WALL, timed=False)  # what the first compiled is not in the second
                 self.cells.append(cell)
@@ -105,7 +107,8 @@ class Launch:
         with memory_file() as inputs:
             drawn = self._judge({"op": "draw", "problem": cell.problem, **seed}, [inputs])
             laid = {"places": drawn["places"], "scalars": drawn["scalars"], "stride": drawn["stride"]}
-            self._candidate({"op": "inputs", **laid}, [inputs], FETCH_WALL, cell.name)
+            early = self._spent({"op": "inputs", **laid}, [inputs], FETCH_WALL, cell)
+            early -= HANDLING * float(drawn["mapping"]) + sets * A_SET + PUT_OFF
             reference_first = bool(cell.batches % 2)
             referred = self._judge({"op": "refer"}) if reference_first else {}
             began = self.box.cpu_seconds()
@@ -113,15 +116,15 @@ class Launch:
             referred = referred or self._judge({"op": "refer"})
             late = self.box.cpu_seconds() - began - spent
         cell.batches += 1
-        late = max(late, 0.0) + max(self._check(cell, sets, referred), 0.0)
+        beside = sum(max(each, 0.0) for each in (early, late, self._check(cell, sets, referred)))
         cell.bytes = drawn["stride"] + referred["stride"]
-        solution = max(spent + late - self.overhead, 1e-9) / sets
+        solution = max(spent + beside - self.overhead, 1e-9) / sets
         reference = referred["seconds"] / sets
         if not timed:
             cell.solution_first, cell.reference_first = solution, reference
             return
-        if late > LATE_SHARE * spent + PUT_OFF:
-            self._observe(f"{cell.name}: {1e3 * late:.2f} ms beside {1e3 * spent:.2f} before it answered")
+        if beside > LATE_SHARE * spent + PUT_OFF:
+            self._observe(f"{cell.name}: {1e3 * beside:.2f} ms beside {1e3 * spent:.2f} in the calls")
         cell.solution.append(solution)
         cell.reference.append(reference)
 
@@ -133,18 +136,17 @@ class Launch:
         return self.box.cpu_seconds() - began
 
     def _check(self, cell: Cell, sets: int, referred: dict[str, Any]) -> float:
-        """Fetch and compare. Returns by how many CPU seconds the first fetch took longer than it should have."""
+        """Fetch and compare. Returns by how many CPU seconds fetching took longer than copying does."""
         size = max(referred["stride"] * sets, 1)
         laid = {"op": "fetch", "places": referred["places"], "stride": referred["stride"]}
-        with memory_file(size) as outputs, memory_file(size) as again:
-            first = self._spent(laid, [outputs], FETCH_WALL, cell)
-            second = self._spent(laid, [again], FETCH_WALL, cell)
+        with memory_file(size) as outputs:
+            took = self._spent(laid, [outputs], FETCH_WALL, cell)
             found = self._judge({"op": "check"}, [outputs])
         if found["mutated"]:
             raise TrialFailed("bad_output", f"{cell.name}: it writes to its inputs; return new tensors")
         if found["reason"]:
             raise TrialFailed("bad_output", f"{cell.name}: {found['reason']}")
-        return first - COLD * second - PUT_OFF
+        return took - HANDLING * float(referred["copying"]) - sets * A_SET - PUT_OFF
 
     def _overhead(self) -> float:
         """Seconds of a message and its answer, without a call."""
@@ -156,10 +158,10 @@ class Launch:
         return median(self._spent(call, [], FETCH_WALL, cell) for _ in range(5))
 
     def _observe(self, words: str) -> None:
-        """Once a launch. What comes late is on the bill, so it gains nothing; an honest solution has no use for it."""
-        if all(seen.kind != "late_work" for seen in self.outcome.observations):
-            meaning = "much of its work is done after it has answered"
-            self.outcome.observations.append(Observation("late_work", "review", meaning, (words,)))
+        """Once a launch. It is on the bill, so it gains nothing; an honest solution has no use for it."""
+        if all(seen.kind != "work_beside" for seen in self.outcome.observations):
+            meaning = "much of its work is done beside the calls"
+            self.outcome.observations.append(Observation("work_beside", "review", meaning, (words,)))
 
     def _judge(self, request: dict[str, Any], descriptors: Sequence[int] = ()) -> dict[str, Any]:
         late = "the judge took too long over a reference"

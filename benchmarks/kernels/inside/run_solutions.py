@@ -14,7 +14,6 @@ A reply holds `failed` where the candidate raised, `wrong` where its outputs are
 from __future__ import annotations
 
 import ctypes
-import gc
 import importlib.util
 import json
 import mmap
@@ -61,7 +60,6 @@ class Launch:
 
     def inputs(self, message: Message, descriptor: int | None) -> None:
         self.sets, self.returned = [], []
-        gc.collect()
         stride, places = message["stride"], message["places"]
         memory = self._map(descriptor, stride * len(message["scalars"]))
         for number, scalars in enumerate(message["scalars"]):
