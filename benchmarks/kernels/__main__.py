@@ -6,8 +6,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from benchmarks.contract import ContractError
+from benchmarks.contract import ContractError, load
 from benchmarks.data import DataError
+from benchmarks.kernels import prepare
 from benchmarks.kernels.anchors import AnchorError
 from benchmarks.kernels.bounds import BoundError
 from benchmarks.kernels.commands import COMMANDS
@@ -32,6 +33,15 @@ def main(arguments: Sequence[str]) -> int:
     except BrokenPipeError:  # `| head`
         sys.stderr.close()
         return 0
+
+
+def install(preset: str) -> None:
+    """Prepare our own problems for a preset of the CPU, with progress on stderr. For a lab that has none yet."""
+    prepare.prepare(prepare.own_problems(), load("kernels").preset(preset).data, say)
+
+
+def say(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
