@@ -69,7 +69,8 @@ def begin_project(
     contract = load(benchmark)
     frozen = rule_for(contract, preset, rule, target)
     identity = data_id(benchmark, contract.preset(preset))
-    files = contract.start_files(start, preset, data_folder(benchmark) / identity[:16])
+    data = data_folder(benchmark) / identity[:16]
+    files = contract.start_files(start, preset, data)
     screening = contract.preset(preset).screen_preset if screen_preset is None else contract.preset(screen_preset).name
     if contract.preset(screening or preset).lane != contract.preset(preset).lane:
         raise ContractError(f"{screening} cannot screen for {preset}: it is of another lane")
@@ -77,7 +78,7 @@ def begin_project(
         name=name,
         defaults={
             "benchmark": benchmark, "preset": preset, "start": start, "rule": frozen.to_json(),
-            "data_id": identity, "auto_approve": auto_approve,
+            "data_id": identity, "auto_approve": auto_approve, "problems": list(contract.problems(data)),
             "max_trials": budget.trials, "max_device_seconds": budget.device_seconds,
             "max_wall_seconds": budget.wall_seconds,
             "screen_preset": screening if frozen.screen_pairs and screening != preset else "",

@@ -5,9 +5,12 @@ Parts of a combination, a new champion against itself and against the start, the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from django.db import transaction
 from django.db.models import QuerySet
 
+from research.loop.problems import differing
 from research.models import Candidate, Experiment, MergeRequest, Project, Trial
 from research.validation.combine import Calibration, Interaction, interaction, measured
 from research.validation.rules import Rule, Stage
@@ -16,17 +19,21 @@ BROKEN_SHARE = 0.5  # of the pairs that may be lost to machines and made up for
 
 
 def begin(
-    project: Project, key: str, purpose: str, label: str, baseline: str, candidate: str, split: str = ""
-) -> Experiment:
+    project: Project, key: str, purpose: str, label: str, baseline: str, candidate: str, split: str = "",
+    problems: Sequence[str] = (),
+) -> Experiment:  # fmt: skip
     """The experiment of this key; made where it is not there. Its trials are planned by `bring_to`.
 
-    `split`: the part of the validation text that scores it, where it is not the next one's turn.
+    `split`: the part of the validation text that scores it, where it is not the next one's turn. `problems`: what it
+    measures of many, where that is not what the two commits differ in.
     """
+    measured = list(problems) or differing(project, baseline, candidate)
     with transaction.atomic():
         found = Experiment.objects.filter(key=key).first()
         return found or Experiment.objects.create(
             key=key, project=project, purpose=purpose, label=label[:160], number=project.next_experiment_number(),
             baseline_commit=baseline, candidate_commit=candidate, rule=project.rule, confirm_split=split,
+            problems=measured,
         )  # fmt: skip
 
 

@@ -99,7 +99,10 @@ def parents(project: Project) -> bool:
             part = Experiment.objects.filter(key=key).first()
             if part is None and project.is_running:
                 split = candidate.experiment.confirm_split  # gains on other text may differ
-                part = begin(project, key, purpose, branch.label, candidate.parent, branch.commit, split)
+                part = begin(
+                    project, key, purpose, branch.label, candidate.parent, branch.commit, split,
+                    candidate.experiment.problems,  # or its gain is no sum of theirs
+                )  # fmt: skip
             changed |= part is not None and bring_to(part, str(Stage.CONFIRM), PARENT_PAIRS)
     return changed
 

@@ -26,6 +26,7 @@ from benchmarks.data import DataError
 from research import tasks
 from research.loop.asking import models
 from research.loop.begin import Budget, begin_project, rule_for
+from research.loop.problems import differing
 from research.management.embedded import choose_data, embedded_lab, ensure_data, ensure_device
 from research.management.progress import Progress
 from research.management.summary import closing_scores, summary
@@ -218,6 +219,7 @@ class Run:
             key=f"closing-{self.project.public_id}", project=self.project, purpose=Experiment.Purpose.CLOSING,
             number=self.project.next_experiment_number(), rule=self.project.rule,
             baseline_commit=self.project.start_commit, candidate_commit=self.project.champion,
+            problems=differing(self.project, self.project.start_commit, self.project.champion),
         )  # fmt: skip
         planned, wanted = 0, self.project.sizes.seeds
         while (missing := wanted - len(closing_scores(self.project)[2])) > 0 and planned < 2 * wanted:
