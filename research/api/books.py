@@ -125,7 +125,14 @@ def _median(values: Sequence[float]) -> float | None:
 
 
 def standing_of(project: Project, commit: str) -> Standing:
-    """The mean score of a commit, over whatever it was measured for: where it stands, and no evidence of anything."""
+    """The mean score of a commit, over whatever it was measured for: where it stands, and no evidence of anything.
+
+    Of many problems, none: its trials measured different ones, and their scores have no mean.
+    """
+    if project.problems:
+        return Standing(
+            commit=commit, score=None, trials=project.trials.filter(commit=commit, result__score__isnull=False).count()
+        )
     scored = Result.objects.filter(trial__project=project, trial__commit=commit, score__isnull=False)
     found = scored.exclude(trial__stage__in=SCREENING).aggregate(mean=Avg("score"), count=Count("pk"))
     return Standing(commit=commit, score=found["mean"], trials=found["count"])

@@ -104,6 +104,22 @@ def begin_project(
     return project
 
 
+def spread(project: Project) -> None:
+    """On many problems, let each thread that nobody has steered begin with families of its own, in turn.
+
+    So that two catalogues do not race on one problem. Where there are more threads than families, some share one.
+    """
+    threads = list(project.threads.filter(researcher="catalogue", directives={}).order_by("number"))
+    if not project.problems or len(threads) < 2:
+        return
+    project.list_techniques()
+    families = list(dict.fromkeys(str(about["family"]) for about in project.described.values()))
+    for place, thread in enumerate(threads):
+        mine = families[place :: len(threads)] or [families[place % len(families)]]
+        Thread.objects.filter(pk=thread.pk, directives={}).update(directives={"focus": sorted(mine), "forbid": []})
+        Event.record(Event.Kind.STEERED, f"thread {thread.number} begins with {', '.join(mine)}", thread=thread)
+
+
 def add_thread(project: Project, researcher: str, by: User) -> Thread:
     """One more line of inquiry, from where `main` stands. Raises ValueError where there is no such researcher."""
     Membership.require(by, project, Role.MEMBER, "add a thread")

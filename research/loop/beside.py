@@ -11,7 +11,7 @@ from django.db import transaction
 from django.db.models import QuerySet
 
 from research.loop.problems import differing
-from research.models import Candidate, Experiment, MergeRequest, Project, Trial
+from research.models import Candidate, Experiment, MergeRequest, Project, Trial, Verdict
 from research.validation.combine import Calibration, Interaction, interaction, measured
 from research.validation.rules import Rule, Stage
 
@@ -76,9 +76,22 @@ def combinations(project: Project) -> QuerySet[Candidate]:
 def calibration_of(audit: Experiment) -> Calibration:
     """What the merges up to the audited champion promised, and what it gained over the start."""
     line = MergeRequest.objects.line(audit.project, audit.candidate_commit)
+    rule, pairs = Rule.from_json(audit.rule), audit.complete_pairs()
     promised = sum(request.verdict.shrunk or 0.0 for request in line)
-    rule = Rule.from_json(audit.rule)
-    return Calibration(len(line), promised, measured(audit.label, audit.complete_pairs(), rule))
+    if audit.problems:  # each gained a share of what the audit measures together
+        level = rule.mean_score([pair.baseline for pair in pairs]) if pairs else 1.0
+        shares = (_share_promised(request.verdict, rule, audit) for request in line)
+        promised = rule.in_units(sum(shares), level)
+    return Calibration(len(line), promised, measured(audit.label, pairs, rule))
+
+
+def _share_promised(verdict: Verdict, rule: Rule, audit: Experiment) -> float:
+    """The shrunk gain of a verdict on the rule's scale, over all problems of an audit: nothing where it has none."""
+    problems, baselines = verdict.experiment.problems, [pair["baseline"] for pair in verdict.evidence["pairs"]]
+    if verdict.shrunk is None or not baselines:
+        return 0.0
+    part = len(set(problems) & set(audit.problems)) / len(audit.problems)
+    return part * rule.from_units(verdict.shrunk, rule.mean_score(baselines))
 
 
 def calibrations(project: Project) -> list[Calibration]:

@@ -73,9 +73,18 @@ def said_of_noise(experiment: Experiment) -> str:
     if floor is None:
         return words
     before = floor.sigma_pair
+    if experiment.problems:  # pairs of different problems have no common level: each counts at the floor's
+        pairs = [_at_level(pair, floor.level or 1.0) for pair in pairs]
     floor.refresh(pairs, Rule.from_json(experiment.project.rule).scale)
     drift = f"drift {floor.drift:+.1f} sigma" + (", more than noise makes" if floor.record().drifts else "")
     return f"{words} (the floor: {before:.2g}, now {floor.sigma_pair:.2g}); {drift}"
+
+
+def _at_level(pair: tuple[float, float], level: float) -> tuple[float, float]:
+    """Two scores above 0 with the same ratio, around a level."""
+    one, other = pair
+    middle = (one * other) ** 0.5
+    return level * one / middle, level * other / middle
 
 
 def begin_audit(project: Project) -> bool:

@@ -230,7 +230,7 @@ def _no_file_is_a_folder(files: Mapping[str, bytes]) -> None:
 def _is_new(draft: Idea, repository: Repository, commit: str, change: Change) -> None:
     """No repetition of what was measured, is being measured, or waits for its turn."""
     thread, tree = draft.thread, repository.tree_of(commit)
-    if refusal := refusal_of(draft) or refusal_of_code(draft, thread.head, tree, change.patch):
+    if refusal := refusal_of(draft) or refusal_of_code(draft, thread.head, tree, change):
         raise NotNow(refusal.why, "read what came of it, and try something else", refusal.pointer)
     waiting = Submission.objects.filter(idea__thread=thread, idea__state=Idea.State.PROPOSED)
     if any(repository.tree_of(other.commit) == tree for other in waiting):

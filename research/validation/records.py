@@ -200,6 +200,14 @@ class Rule(Record):
         sign = -1 if self.direction is Direction.LOWER else 1
         return sign * level * math.expm1(min(sign * gain, LARGEST_LOG))
 
+    def from_units(self, gain: float, level: float) -> float:
+        """The inverse of `in_units`. A gain of the whole level or more is the largest log there is."""
+        if self.scale is Scale.LINEAR:
+            return gain
+        sign = -1 if self.direction is Direction.LOWER else 1
+        share = sign * gain / level
+        return sign * math.log1p(share) if share > -1 else sign * -LARGEST_LOG
+
     def words(self, gain: float) -> str:
         """A gain on the rule's scale for a sentence: a number, or a share of the baseline."""
         return f"{gain:.4g}" if self.scale is Scale.LINEAR else f"{100 * self.in_units(gain, 1.0):.3g} %"

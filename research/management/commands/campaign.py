@@ -25,7 +25,7 @@ from benchmarks.contract import ContractError, load
 from benchmarks.data import DataError
 from research import tasks
 from research.loop.asking import models
-from research.loop.begin import Budget, begin_project, rule_for
+from research.loop.begin import Budget, begin_project, rule_for, spread
 from research.loop.problems import differing
 from research.management.embedded import choose_data, embedded_lab, ensure_data, ensure_device
 from research.management.progress import Progress
@@ -174,6 +174,8 @@ class Command(BaseCommand):
         project.memory = not options["no_memory"]
         kept = ["auto_approve", "max_wall_seconds", "audit_every", "max_money", "max_tokens", "memory"]
         project.save(update_fields=kept)
+        if not unfinished:
+            spread(project)
         project.resume()
         return project
 
