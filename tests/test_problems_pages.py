@@ -118,25 +118,3 @@ def test_threads_of_a_campaign_begin_with_families_of_their_own(many: Project) -
         for project in (two, three, many)
     }
     assert focus_of == {"two": [["gemm"], ["norm"]], "three": [["gemm"], ["norm"], ["gemm"]], "kernels": [None]}
-
-
-def test_two_threads_take_a_project_from_proposals_to_merges(quick: object, many: Project, bench: Bench) -> None:
-    project = begin_problems("two", threads=2, auto_approve=True)
-    spread(project)
-    bench.rounds(project, 40)
-    project.refresh_from_db()
-    headline = headline_of(project)
-    assert headline is not None and near(headline.ratios["big_gemm"], 0.4), headline.ratios
-    assert near(headline.ratios["layer_norm"], 0.7)
-    touched = {
-        thread.number: {name for row in thread.experiments.all() for name in row.problems}
-        for thread in project.threads.all()
-    }
-    assert touched[1] <= {"big_gemm", "small_gemm"} and touched[2] <= {"layer_norm", "rms_norm"}
-    assert not project.threads.filter(state=Thread.State.HALTED).exists()
-    asked = [
-        (tuple(row.problems), row.candidate.diff.patch)
-        for row in project.experiments.filter(candidate__isnull=False).select_related("candidate__diff")
-        if row.candidate
-    ]
-    assert len(asked) == len(set(asked)), "no question was measured twice"

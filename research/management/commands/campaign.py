@@ -189,12 +189,11 @@ class Run:
 
     def whole(self, seconds: float, ablate: bool = False) -> None:
         """Search, then drain and close within the time that is kept back for it. An ablation comes on top."""
-        kept = self.closing_seconds()
         drain = min(0.15 * seconds, 10 * self.pair_seconds())
         if not self.closing():
-            self.until(lambda: self.over(seconds - kept - drain), "search")
+            self.until(lambda: self.over(seconds - self.closing_seconds() - drain), "search")
             self.project.exhaust("the campaign's time is over")
-            self.until(lambda: self.project.wall_seconds > seconds - kept or self.drained(), "drain")
+            self.until(lambda: self.project.wall_seconds > seconds - self.closing_seconds() or self.drained(), "drain")
         self.close()
         if ablate:
             self.ablate()
@@ -288,4 +287,6 @@ class Run:
         return pair_seconds(self.project)
 
     def closing_seconds(self) -> float:
-        return self.project.sizes.seeds * self.pair_seconds()
+        project = self.project
+        problems = len(differing(project, project.start_commit, project.champion)) or 1
+        return project.sizes.seeds * pair_seconds(project, problems=problems)

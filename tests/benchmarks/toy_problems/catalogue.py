@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks import edits
-from benchmarks.catalogue import Catalogue, Sources, Technique, Tunable, Tunables
+from benchmarks.catalogue import Catalogue, Sources, Technique, Tunables
 from tests.benchmarks.toy_problems import trees
 
 
@@ -16,8 +16,8 @@ def for_data(data: Path) -> Catalogue:
 def _set(problem: str, constant: str) -> Technique:
     path = f"{problem}/solution.py"
 
-    def apply(sources: Sources, tunables: Tunables) -> Sources:
-        return sources | {path: edits.constant(sources[path], constant, tunables["value"])}
+    def apply(sources: Sources, _: Tunables) -> Sources:
+        return sources | {path: edits.constant(sources[path], constant, 2.0)}
 
     return Technique(
         name=f"{problem}_{constant.lower()}",
@@ -26,7 +26,6 @@ def _set(problem: str, constant: str) -> Technique:
         hypothesis=f"Another {constant} makes {problem} faster.",
         source="the toy's own manual",
         apply=apply,
-        tunables=(Tunable("value", 2.0, 1.5, 9.0),),
         prior_gain=0.05,
         prior_sd=0.1,
     )
