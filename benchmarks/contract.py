@@ -22,6 +22,7 @@ from benchmarks import edits
 from benchmarks.catalogue import Catalogue
 
 FOLDER = Path(__file__).parent
+SHARED = ("compiled.py", "judging.py")  # of this folder: what every evaluator of the lab stands on
 UNPROTECTED = ("starts/", "catalogue/", "kernels/", "exploits/", "redteam/", "one_file/", "explain.py")
 
 
@@ -201,6 +202,8 @@ class Benchmark:
             inner = path.relative_to(self.folder).as_posix()
             if not inner.startswith(UNPROTECTED):
                 digest.update(inner.encode() + b"\0" + path.read_bytes() + b"\0")
+        for shared in SHARED:
+            digest.update(shared.encode() + b"\0" + (Path(__file__).parent / shared).read_bytes() + b"\0")
         return digest.hexdigest()
 
 
@@ -225,13 +228,13 @@ class Assignment:
     seed: int
     split: str  # the validation split that scores it
     data: Path
-    problems: tuple[str, ...] = ()  # what of the tree is measured, in a benchmark of many problems
     confirming: bool = False  # audited more, and streamed where the model can
     reference: Path | None = None  # stored per-token losses of an earlier trial, for targeted audits
     keep_losses: Path | None = None
     caches: Path | None = None  # where compile caches of commits are kept; None keeps none
     wants_sample: bool = False  # let the trained model show something, where the benchmark knows how
     removed_guards: frozenset[str] = frozenset()  # of a test of the guards; an evaluator of the lab refuses any
+    problems: tuple[str, ...] = ()  # what of the tree is measured, in a benchmark of many problems
 
 
 @dataclass(frozen=True)
@@ -240,6 +243,15 @@ class Failure:
 
     kind: str
     message: str
+
+
+class TrialFailed(Exception):
+    """A trial ends without a score. `metrics` are what is known of its failure."""
+
+    def __init__(self, kind: str, message: str, metrics: dict[str, float] | None = None) -> None:
+        super().__init__(message)
+        self.failure = Failure(kind, message)
+        self.metrics = metrics or {}
 
 
 FAILURE_KINDS = (

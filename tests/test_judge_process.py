@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.nanochat.judging import JudgeProcess
+from benchmarks.judging import JudgeProcess
 from runners.sandbox import SandboxBroken
 
 

@@ -43,6 +43,19 @@ def test_a_problem_has_workloads_for_a_gpu_of_an_odd_size_too(name: str) -> None
     assert any(value % 2 and value > 100 for workload in workloads for value in workload.axes.values())
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_problem_has_sizes_to_time_on_a_cpu_of_its_own(name: str) -> None:
+    problem = load_problem(OWN / name, "workload.cpu_timed.jsonl")
+    assert 3 <= len(problem.workloads) <= 4
+    assert any(value % 2 and value > 10 for workload in problem.workloads for value in workload.axes.values())
+    small, large = load_problem(OWN / name, "workload.cpu.jsonl"), load_problem(OWN / name)
+    for workload in problem.workloads:
+        assert workload.tolerance == large.workloads[0].tolerance
+        size = problem.definition.declared_bytes(workload.axes)
+        assert size > min(problem.definition.declared_bytes(each.axes) for each in small.workloads)
+        assert size < max(problem.definition.declared_bytes(each.axes) for each in large.workloads)
+
+
 def test_the_gradient_of_silu_is_that_of_autograd() -> None:
     x = torch.linspace(-9, 9, 131, dtype=torch.float64, requires_grad=True)
     grad = torch.linspace(1, 2, 131, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""The kernels benchmark without the lab: `python -m benchmarks.kernels list | sol | anchors`."""
+"""The kernels benchmark without the lab: `python -m benchmarks.kernels list | prepare | sol | anchors`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from benchmarks.contract import ContractError
 from benchmarks.kernels.anchors import AnchorError
 from benchmarks.kernels.bounds import BoundError
 from benchmarks.kernels.commands import COMMANDS
@@ -23,7 +24,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     try:
         return COMMANDS[options.command].run(options, load_problems(options.problems or OWN))
-    except (FormatError, AnchorError, BoundError) as error:
+    except (FormatError, AnchorError, BoundError, ContractError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # `| head`

@@ -10,12 +10,11 @@ import tarfile
 import time
 from pathlib import Path
 
-from benchmarks.contract import Assignment, Benchmark, ContractError, Outcome, Preset, load
+from benchmarks.contract import Assignment, Benchmark, ContractError, Outcome, Preset, TrialFailed, load
 from benchmarks.data import DataError, data_folder, data_id, use
 from benchmarks.nanochat import evaluate, prepare
 from benchmarks.nanochat.tokens import climbmix
 from benchmarks.nanochat.tokens import prepare as tokens
-from benchmarks.nanochat.training import TrialFailed
 from benchmarks.nanochat.weights import Weights
 from runners import device
 from runners.sandbox import Sandbox, SandboxBroken

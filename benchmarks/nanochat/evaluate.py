@@ -20,12 +20,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contract import Assignment, Failure, Gate, Observation, Outcome, PointSink
+from benchmarks.compiled import CompileCache
+from benchmarks.contract import Assignment, Failure, Gate, Observation, Outcome, PointSink, TrialFailed
+from benchmarks.judging import JudgeProcess
 from benchmarks.nanochat import audits, bounds, identity, sizes
-from benchmarks.nanochat.compiled import CompileCache
-from benchmarks.nanochat.judging import JudgeProcess
 from benchmarks.nanochat.tokens.tokenizer import spellings
-from benchmarks.nanochat.training import Training, TrainSession, TrialFailed, WarmUpSession, device_failure, last_line
+from benchmarks.nanochat.training import Training, TrainSession, WarmUpSession, device_failure, last_line
 from benchmarks.nanochat.weights import Weights
 from runners import cuda
 from runners.logs import LogPump
@@ -235,8 +235,9 @@ class Evaluator:
                     step, tree=task.tree, args={"device": task.preset.device}, cache=cache,
                     fds={"channel": theirs.fileno(), "weights": weights.descriptor}, log=writer,
                 )  # fmt: skip
-            limits = bounds.of(task.preset)
-            reply = self.judge(task, box).ask(request | {"seconds": limits.forward_wall}, ours)
+            seconds = bounds.of(task.preset).forward_wall
+            judge, late = self.judge(task, box), "the model did not score the validation data in time"
+            reply = judge.ask(request | {"seconds": seconds}, [ours.fileno()], late)
         except TrialFailed as failed:
             box.reset()
             log.join(LOG_WALL)

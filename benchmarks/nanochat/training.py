@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from benchmarks.contract import Assignment, Failure, Gate, PointSink
+from benchmarks.contract import Assignment, Gate, PointSink, TrialFailed
 from benchmarks.nanochat import bounds
 from benchmarks.nanochat.weights import Weights
 from runners.clock import BudgetClock
@@ -29,15 +29,6 @@ _ON_DEVICE = (
     ),
     ("no_device", re.compile(r"no CUDA-capable device is detected|No CUDA GPUs are available|no NVIDIA driver on")),
 )
-
-
-class TrialFailed(Exception):
-    """A trial ends without a score. `metrics` are what is known of its failure."""
-
-    def __init__(self, kind: str, message: str, metrics: dict[str, float] | None = None) -> None:
-        super().__init__(message)
-        self.failure = Failure(kind, message)
-        self.metrics = metrics or {}
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The worker's end of a judge: a process of its own that holds the validation data and scores what a model answers."""
+"""The worker's end of a judge: a process of its own that holds what no candidate may see, and says what is right."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from benchmarks.nanochat.training import TrialFailed
+from benchmarks.contract import TrialFailed
 from runners import cuda
 from runners.sandbox import SandboxBroken
 
@@ -48,18 +49,21 @@ class JudgeProcess:
             self._info = reply
         return self._info
 
-    def ask(self, request: dict[str, Any], stream: socket.socket) -> dict[str, Any]:
-        """Let the judge talk with the FORWARD process at the far end of `stream`. Raises TrialFailed on a refusal."""
+    def ask(self, request: dict[str, Any], descriptors: Sequence[int], late: str) -> dict[str, Any]:
+        """Send a request, with descriptors of what it is about; the caller keeps and closes its own copies of them.
+
+        Raises TrialFailed: what the judge refuses with, that it died, or `late` where it takes longer than
+        `request["seconds"]`.
+        """
         self.ready()
-        with stream:
-            socket.send_fds(self.socket, [json.dumps(request).encode()], [stream.fileno()])
+        socket.send_fds(self.socket, [json.dumps(request).encode()], descriptors)
         reply = self._hear(request["seconds"] + REPLY_SECONDS)
         if reply is None:
             died = not self.lives
             self.close()  # the next trial starts another one
             if died:
                 raise TrialFailed("crash", "the judge died")
-            raise TrialFailed("timeout", "the model did not score the validation data in time")
+            raise TrialFailed("timeout", late)
         if kind := reply.get("refusal"):
             raise TrialFailed(kind, reply["message"])
         return reply
