@@ -137,7 +137,7 @@ def test_a_check_runs_what_its_change_touches(many: Project) -> None:
     assert (trial.problems, trial.split) == (["rms_norm"], "")
 
 
-def test_a_change_that_touches_no_problem_is_refused_before_any_device_time(thread: Thread, bench: Bench) -> None:
+def test_a_change_outside_of_all_problems_is_refused_before_any_device_time(thread: Thread, bench: Bench) -> None:
     from research.loop.commit import adopt_commit
 
     project = thread.project
@@ -149,8 +149,8 @@ def test_a_change_that_touches_no_problem_is_refused_before_any_device_time(thre
         steps=[], fingerprint="f" * 64,
     )  # fmt: skip
     assert adopt_commit(idea, project.start_commit, commit, ()) is None
-    assert idea.refusal == "it touches the folder of no problem, so no trial would measure it"
-    with pytest.raises(check.CheckRefused, match="no problem"):
+    assert idea.refusal == "notes/solution.py: in the folder of no problem, so no trial would measure it"
+    with pytest.raises(check.CheckRefused, match="folder of no problem"):
         check.begin_check(project, "none", commit)
     assert not Experiment.every.exists()
 

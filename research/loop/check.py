@@ -15,7 +15,7 @@ from datetime import datetime
 from django.db import transaction
 
 from benchmarks.syntax import parse
-from research.loop.problems import UNTOUCHED
+from research.loop.problems import astray
 from research.models import Experiment, Project, Series, Trial
 from research.models.trial import CHECK
 from research.repository import Repository
@@ -114,10 +114,10 @@ def _refuse(project: Project, commit: str) -> list[str]:
         raise CheckRefused("; ".join(finding.message for finding in broken)[:MESSAGE])
     files = repository.files(commit)
     refuse_unparsed({path: files[path] for path in changed if path in files})
-    touched = project.touched(repository.diff(f"{commit}^", commit).paths) if project.problems else []
-    if project.problems and not touched:
-        raise CheckRefused(UNTOUCHED)
-    return touched
+    paths = repository.diff(f"{commit}^", commit).paths if project.problems else []
+    if why := astray(project, paths):
+        raise CheckRefused(why)
+    return project.touched(paths)
 
 
 def _curve(trial: Trial) -> tuple[tuple[int, float], ...]:

@@ -9,7 +9,7 @@ from django.db import transaction
 from benchmarks.catalogue import Sources, Step, allows
 from benchmarks.syntax import parse
 from research.loop.memory import steps_of
-from research.loop.problems import UNTOUCHED
+from research.loop.problems import astray
 from research.loop.repeats import refusal_of_code
 from research.models import Branch, Candidate, Diff, Experiment, FoundTechnique, Idea
 from research.repository import Change, Repository
@@ -92,8 +92,8 @@ def _refusal(idea: Idea, parent: str, commit: str, tree: str, change: Change) ->
     broken = integrity.check_paths(change.paths, contract.editable, contract.protected)
     if broken:
         return "; ".join(finding.message for finding in broken), None
-    if idea.project.problems and not idea.project.touched(change.paths):
-        return UNTOUCHED, None
+    if why := astray(idea.project, change.paths):
+        return why, None
     if why := _steered_away(idea, change.paths):
         return why, None
     if why := _broken(idea, commit, change.paths):

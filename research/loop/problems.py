@@ -14,7 +14,14 @@ from pathlib import Path
 from research.models import Project
 from research.repository import Repository
 
-UNTOUCHED = "it touches the folder of no problem, so no trial would measure it"
+
+def astray(project: Project, paths: Iterable[str]) -> str:
+    """Why these paths cannot be changed together with a verdict; empty where they can.
+
+    What lies in no problem's folder may bear on any of them, and a trial measures those that are touched.
+    """
+    others = [path for path in paths if not project.touched([path])] if project.problems else []
+    return f"{', '.join(others[:5])}: in the folder of no problem, so no trial would measure it" if others else ""
 
 
 def differing(project: Project, one: str, other: str) -> list[str]:

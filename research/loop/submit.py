@@ -16,7 +16,7 @@ from benchmarks.catalogue import CHANGE
 from benchmarks.syntax import parse
 from research.loop.commit import adopt_commit, message_of
 from research.loop.memory import recipe_of, steps_of
-from research.loop.problems import UNTOUCHED
+from research.loop.problems import astray
 from research.loop.repeats import refusal_of, refusal_of_code
 from research.models import ApiToken, AuditEntry, Candidate, Experiment, Idea, Project, Submission, Thread
 from research.repository import Change, Conflict, Repository
@@ -131,8 +131,8 @@ def check_change(project: Project, handed: Handed) -> None:
     if broken := integrity.check_paths(list(handed.files), contract.editable, contract.protected):
         where = f"editable: {', '.join(contract.editable)}; protected: {', '.join(contract.protected)}"
         raise Invalid("; ".join(finding.message for finding in broken), where)
-    if project.problems and not project.touched(handed.files):
-        raise Invalid(UNTOUCHED, f"change a file of one of {', '.join(project.problems)}"[:300])
+    if why := astray(project, handed.files):
+        raise Invalid(why, f"change files of {', '.join(project.problems)}"[:300])
     for path, text in handed.files.items():
         _check_text(path, text)
 

@@ -18,7 +18,7 @@ def pair_seconds(project: Project, preset: str = "", problems: int = 1) -> float
     """Seconds that a usual pair takes under the project's preset, or under another one; on so many of its problems."""
     sizes = project.contract.preset(preset) if preset else project.sizes
     if project.problems:
-        return (1 if sizes.side_by_side else 2) * problems * _trial_seconds(project, preset)
+        return (1 if sizes.side_by_side else 2) * _trial_seconds(project, preset, problems)
     return 1.6 * sizes.budget_seconds + 2 if sizes.side_by_side else 2 * _trial_seconds(project, preset)
 
 
@@ -40,17 +40,20 @@ def expected_seconds(trial: Trial) -> float:
     )
     measured = max(1, arms.count() - (1 if shared and shared.exists() else 0))
     compiling = max((_compiling(row) for row in _newest(known)), default=0.0) if new else 0.0
-    return measured * problems * _trial_seconds(project, trial.preset) + compiling
+    return measured * _trial_seconds(project, trial.preset, problems) + compiling
 
 
-def _trial_seconds(project: Project, preset: str) -> float:
-    """Of many problems, of one of them."""
+def _trial_seconds(project: Project, preset: str, problems: int = 1) -> float:
+    """A trial of several problems shares its budget among them; what comes on top, each has for itself."""
     sizes = project.contract.preset(preset) if preset else project.sizes
     own = Result.objects.filter(trial__project=project, score__isnull=False)
     own = own.filter(trial__preset__in=("", preset) if preset in ("", project.preset) else (preset,))
     newest = own.order_by("-pk").values_list("seconds", "trial__problems")[:NEWEST_RESULTS]
-    took = [_alone(row) / (len(problems) or 1) for row, problems in newest if "total_wall" in row]
-    return median(took) if took else sizes.budget_seconds + USUAL_OVERHEAD
+    took = [(_alone(row), len(measured) or 1) for row, measured in newest if "total_wall" in row]
+    if not project.problems:
+        return median(seconds for seconds, _ in took) if took else sizes.budget_seconds + USUAL_OVERHEAD
+    over = [max(0.0, seconds - sizes.budget_seconds) / count for seconds, count in took] or [USUAL_OVERHEAD]
+    return sizes.budget_seconds + problems * median(over)
 
 
 def _newest(results: QuerySet[Result]) -> list[dict[str, float]]:  # seconds of their phases

@@ -34,8 +34,9 @@ class Evaluator:
             if math.isnan(factor):
                 return Outcome(failure=Failure("bad_output", f"{name} is wrong"))
             logs.append(math.log(factor) + box.gauss(0, SIGMA / math.sqrt(2)))
+        seconds = task.preset.budget_seconds + 0.5 * len(task.problems)
         metrics = {f"latency {name}": math.exp(log) for name, log in zip(task.problems, logs, strict=True)}
-        return Outcome(score=math.exp(fmean(logs)), metrics=metrics, seconds={"total_wall": 1.0, "train_wall": 1.0})
+        return Outcome(score=math.exp(fmean(logs)), metrics=metrics, seconds={"total_wall": seconds, "train_wall": 1.0})
 
     def prepare(self, task: Assignment, box: Any) -> bool:
         return True
