@@ -26,8 +26,8 @@ Times = Mapping[str, CellTimes]  # by uuid
 
 
 def prepare(names: tuple[str, ...] = FEW, identity: str = "few") -> Path:
-    """Prepared data of the benchmark `many`: these problems of the lab's own."""
-    folder = data_folder("many") / identity
+    """Prepared data of the benchmark `toy_kernels`: these problems of the lab's own."""
+    folder = data_folder("toy_kernels") / identity
     for name in names:
         target = folder / "problems" / name
         target.mkdir(parents=True, exist_ok=True)
@@ -39,7 +39,7 @@ def prepare(names: tuple[str, ...] = FEW, identity: str = "few") -> Path:
 
 def prepare_many(count: int, workloads: int, identity: str = "lots") -> Path:
     """`count` problems of `workloads` each, named as the official ones are."""
-    folder = data_folder("many") / identity
+    folder = data_folder("toy_kernels") / identity
     definition = json.loads((OWN / "rms_norm" / "definition.json").read_text())
     line = json.loads((OWN / "rms_norm" / "workload.cpu.jsonl").read_text().splitlines()[0])
     kinds = ("rms_norm_of_residual_stream", "softmax_with_soft_cap", "rope_embedding_forward", "swiglu_gated_forward")
@@ -64,7 +64,7 @@ def _use(folder: Path, identity: str) -> None:
 
 def begin(name: str = "kernels", threads: int = 2) -> Project:
     return begin_project(
-        name, "many", "quick", "reference", ["external"] * threads, Budget(), auto_approve=False,
+        name, "toy_kernels", "quick", "reference", ["external"] * threads, Budget(), auto_approve=False,
         question="How close to the speed of light do plain kernels come?",
     )  # fmt: skip
 
