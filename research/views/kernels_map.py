@@ -6,6 +6,7 @@ Whatever comes from files or rows is escaped. Colours are classes (static/css/ke
 from __future__ import annotations
 
 import hashlib
+from collections import OrderedDict
 from functools import lru_cache
 from html import escape
 
@@ -30,16 +31,27 @@ from research.views.kernels_values import (
 
 NONE = '<span class="muted">–</span>'
 WORDS = {"running": "◐", "review": "●", "failed": "×"}
+MAPS = 64
+_sent: OrderedDict[str, dict[str, int]] = OrderedDict()  # by key what each row of the last maps said, as a hash
 TONES = {"running": "live", "review": "warn", "failed": "bad"}
 
 
 class HeatMap:
-    """The table's bodies, and a key that changes when what they say does (but for how long ago it was)."""
+    """The table's bodies, and a key that changes when what they say does (but for how long ago it was).
 
-    def __init__(self, board: KernelBoard) -> None:
+    `have` is the key of the map that is to be brought up to date: its rows that still say the same are left out but for
+    their id, and the browser leaves them as they are (static/live.js).
+    """
+
+    def __init__(self, board: KernelBoard, have: str = "") -> None:
         self.board, self.digest = board, hashlib.sha1(usedforsecurity=False)
+        self._before, self._rows = _sent.get(have, {}), dict[str, int]()
         self.bodies = mark_safe("".join(self._group(group) for group in board.groups))  # noqa: S308  it escapes
         self.digest.update(f"{board.show} {board.sort} {board.headline.score} {board.headline.speedup}".encode())
+        _sent[self.key] = self._rows
+        _sent.move_to_end(self.key)
+        while len(_sent) > MAPS:
+            _sent.popitem(last=False)
 
     @property
     def key(self) -> str:
@@ -70,7 +82,11 @@ class HeatMap:
             f'<td class="num gain" data-label="gain since the start">{gain_text(row.now, row.start, show)}</td>'
             f'<td class="best{"" if row.best else " none"}" data-label="best thread">{_best(row, show)}</td>'
         )
-        self.digest.update(f"{fixed}{row.improved}".encode())
+        says = f"{fixed}{row.improved}"
+        self.digest.update(says.encode())
+        self._rows[row.name] = hash(says)
+        if self._before.get(row.name) == self._rows[row.name]:
+            return f'<tr id="row-{name}" data-same></tr>'
         chosen = ' aria-current="true"' if row.name == self.board.chosen else ""
         improved = f'<span class="sr">improved </span>{ago(row.improved)}' if row.improved else NONE
         kind = " class=chosen" if chosen else ""
