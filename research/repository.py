@@ -89,6 +89,12 @@ class Repository:
     def tree_of(self, commit: str) -> str:
         return self.git("rev-parse", "--verify", f"{commit}^{{tree}}").strip()
 
+    def entries(self, commit: str) -> dict[str, str]:
+        """What lies at the top of a commit's tree: name -> git's hash of the file or of all in the folder."""
+        listing = self.git("ls-tree", "-z", commit)
+        rows = [line.split("\t", 1) for line in listing.split("\0") if line]
+        return {name: about.split()[2] for about, name in rows}
+
     def files(self, commit: str) -> dict[str, bytes]:
         """All files of a commit: path -> content."""
         listing = self.git("ls-tree", "-r", "-z", commit)  # with --format git 2.39 quotes paths even under -z

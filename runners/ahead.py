@@ -23,6 +23,7 @@ ROOM = 0.95  # of a device's memory, for all of them
 SPARE = 1.25  # what a candidate may hold more than the trials before it
 USUAL_SHARE = 0.3  # of the memory, that a trial holds, until one has told
 
+Kind = tuple[str, str, tuple[str, ...]]  # commit, preset, problems
 StartBox = Callable[[int], Sandbox]
 
 
@@ -41,7 +42,7 @@ class Ahead:
         self._start = start
         self._boxes: dict[int, Sandbox] = {}
         self._owed: dict[str, float] = {}  # seconds that the warm-up of a commit took, until a trial tells of them
-        self._in_vain: set[tuple[str, str]] = set()  # commit and preset: what left no cache leaves none the next time
+        self._in_vain: set[Kind] = set()  # what left no cache leaves none the next time
         self._closed = False
         self._changing = threading.RLock()  # re-entrant: a second signal may interrupt the handler of the first
 
@@ -55,16 +56,16 @@ class Ahead:
         Nothing where one alone is to be warmed up: it does so in its own trial. A failure is left to the trial to tell.
         `await_idle` is called where there is something to do: the device is to be empty when it returns.
         """
-        tasks = {task.commit: task for task in wanted}
+        tasks = {_kind(task): task for task in wanted}
         cold = [task for task in tasks.values() if self._is_cold(evaluator, task, box)]
         if not cold:
             return 0
         total = evaluator.device_memory(cold[0], box)
         most = min(MOST, room(total, held_bytes))
         for task in later:
-            if len(cold) < most and task.commit not in tasks and self._is_cold(evaluator, task, box):
+            if len(cold) < most and _kind(task) not in tasks and self._is_cold(evaluator, task, box):
                 cold.append(task)
-            tasks[task.commit] = task
+            tasks[_kind(task)] = task
         cold = cold[:most]
         if len(cold) < 2 or self._closed:
             return 0
@@ -73,7 +74,8 @@ class Ahead:
         with ThreadPoolExecutor(len(cold), thread_name_prefix="ahead") as pool:
             done = list(pool.map(lambda place: self._one(evaluator, place), enumerate(cold)))
         share = (time.monotonic() - began) / len(cold)
-        self._owed |= {task.commit: share for task in cold}
+        for task in cold:
+            self._owed[task.commit] = self._owed.get(task.commit, 0.0) + share
         self._in_vain |= {_kind(task) for task, left in zip(cold, done, strict=True) if not left}
         log.info("%d of %d commits compiled ahead in %.0f s", sum(done), len(cold), share * len(cold))
         return sum(done)
@@ -119,5 +121,5 @@ class Ahead:
                 stack.callback(box.close)
 
 
-def _kind(task: Assignment) -> tuple[str, str]:
-    return task.commit, task.preset.name
+def _kind(task: Assignment) -> Kind:
+    return task.commit, task.preset.name, task.problems

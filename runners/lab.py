@@ -72,12 +72,15 @@ class Lab:
         return self.until is None or PATIENCE * expected_seconds(trial) <= self.until - time.time()
 
     def upcoming(self, work: Work, most: int) -> tuple[list[Assignment], float]:
-        """What this machine is given next, one trial a commit, and the device memory that a trial like `work` held."""
+        """What this machine is given next, one trial a commit (and what of it is measured); the device memory held.
+
+        The memory is what a trial like `work` held.
+        """
         waiting = Trial.objects.next_for(self.machine).comparing().filter(project=work.trial.project_id)
-        tasks: dict[str, Assignment] = {}
+        tasks: dict[tuple[str, ...], Assignment] = {}
         for trial in waiting.select_related("experiment", "project")[: 16 * most]:
-            if len(tasks) < most and trial.commit not in tasks:
-                tasks[trial.commit] = self._assignment(trial)
+            if len(tasks) < most and (what := (trial.commit, *trial.problems)) not in tasks:
+                tasks[what] = self._assignment(trial)
         return list(tasks.values()), self.held_bytes(work)
 
     def held_bytes(self, work: Work) -> float:
@@ -206,6 +209,7 @@ class Lab:
             tree=_archive(project.repository_path, trial.commit),
             seed=trial.seed,
             split=trial.split,
+            problems=tuple(trial.problems),
             confirming=trial.stage not in SCREENING,
             data=project.data_path,
             # A check leaves none: the trials of its commit would begin warmer than those of its parent.

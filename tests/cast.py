@@ -44,11 +44,12 @@ ROUNDS = 60
 
 
 def begin(
-    name: str = "question", threads: int = 1, budget: Budget | None = None, preset: str = "quick", **options: Any
-) -> Project:
+    name: str = "question", threads: int = 1, budget: Budget | None = None, preset: str = "quick",
+    benchmark: str = "toy", start: str = "plain", **options: Any,
+) -> Project:  # fmt: skip
     """A project on the toy; options: auto_approve, started_by, single_person. `long` screens at `quick`."""
     project = begin_project(
-        name, "toy", preset, "plain", ["catalogue"] * threads, budget or Budget(),
+        name, benchmark, preset, start, ["catalogue"] * threads, budget or Budget(),
         **{"auto_approve": False, **options},
     )  # fmt: skip
     Project.objects.filter(pk=project.pk).update(seed_key=hashlib.sha256(name.encode()).hexdigest())  # the same luck

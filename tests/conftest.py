@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from research.models import Machine, Project, Thread
     from tests.cast import World
+    from tests.problem_play import Bench
 
 
 @pytest.fixture(scope="session")
@@ -48,6 +49,27 @@ def quick(db: None) -> Machine:
     from research.models import Machine
 
     return Machine.objects.create(name="quick", machine_class="quick cpu, 2 slots", slots=2)
+
+
+@pytest.fixture
+def many(db: None) -> Iterator[Project]:
+    """A project on the toy of many problems, with one thread."""
+    from tests.cast import toy_benchmarks
+    from tests.problem_play import begin_problems, prepare_problems
+
+    prepare_problems()
+    with toy_benchmarks():
+        yield begin_problems()
+
+
+@pytest.fixture
+def bench(quick: Machine, many: Project, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """The quick machine, that runs the evaluator of the toy of many problems; its noise floor is stored."""
+    from tests.problem_play import Bench, quiet_floor
+
+    monkeypatch.setattr("runners.lab.close_old_connections", lambda: None)  # it would end the test's transaction
+    quiet_floor(many, quick)
+    return Bench(quick)
 
 
 @pytest.fixture

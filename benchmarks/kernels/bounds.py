@@ -119,6 +119,17 @@ class Work:
     def compute_seconds(self, peaks: Peaks) -> float:
         return sum(peaks.seconds_of(macs, precision) for precision, macs in self.macs.items())
 
+    def to_json(self) -> dict[str, Any]:
+        return {"bytes": self.bytes, "macs": {str(precision): count for precision, count in self.macs.items()}}
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Work:
+        """Raises BoundError for anything but what `to_json` wrote."""
+        try:
+            return cls(int(row["bytes"]), {Precision(key): int(count) for key, count in row["macs"].items()})
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise BoundError(f"no work of a workload ({error!r}); prepare the problems again") from error
+
     def roof(self, peaks: Peaks) -> Roof:
         return Roof.MEMORY if self.memory_seconds(peaks) >= self.compute_seconds(peaks) else Roof.COMPUTE
 

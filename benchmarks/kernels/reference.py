@@ -65,6 +65,7 @@ class Reference:
         self.definition = definition
         self.device = torch.device(device)
         self.module = ModuleType("reference")
+        self._names_cuda = self.device.type == "cpu" and "cuda" in definition.reference  # the mode slows every call
         with self._complaining("reference"):
             code = compile(definition.reference, f"<reference of {definition.name}>", "exec")
             exec(code, self.module.__dict__)
@@ -89,7 +90,7 @@ class Reference:
     @contextmanager
     def _complaining(self, what: str) -> Iterator[None]:
         try:
-            if self.device.type == "cpu":
+            if self._names_cuda:
                 with CudaMeansCpu():
                     yield
             else:

@@ -45,7 +45,8 @@ def facts_of(found: Project) -> ProjectFacts:
     contract, sizes, rule = found.contract, found.sizes, Rule.from_json(found.rule)
     commits = dict.fromkeys((found.start_commit, found.champion))
     return ProjectFacts(
-        **project_line(found), start=found.start, start_commit=found.start_commit, editable=list(contract.editable),
+        **project_line(found), start=found.start, start_commit=found.start_commit, problems=found.problems,
+        editable=list(contract.editable),
         protected=list(contract.protected), budget_seconds=sizes.budget_seconds, clock=sizes.clock,
         noise=relative_sigma(found) if found.trials.filter(result__isnull=False).exists() else None,
         rule=str(found.rule.get("name", "funnel")), rule_says=rule_words(rule), state_reason=found.state_reason,
@@ -125,10 +126,13 @@ def _median(values: Sequence[float]) -> float | None:
 
 
 def standing_of(project: Project, commit: str) -> Standing:
-    """The mean score of a commit, over whatever it was measured for: where it stands, and no evidence of anything."""
+    """The mean score of a commit, over whatever it was measured for: where it stands, and no evidence of anything.
+
+    Of many problems, none: its trials measured different ones, and their scores have no mean.
+    """
     scored = Result.objects.filter(trial__project=project, trial__commit=commit, score__isnull=False)
     found = scored.exclude(trial__stage__in=SCREENING).aggregate(mean=Avg("score"), count=Count("pk"))
-    return Standing(commit=commit, score=found["mean"], trials=found["count"])
+    return Standing(commit=commit, score=None if project.problems else found["mean"], trials=found["count"])
 
 
 def merges(token: ApiToken, name: str, limit: int = 30) -> list[MergeLine]:

@@ -38,10 +38,21 @@ def _question(facts: ProjectFacts) -> str:
 
 - Metric: **{facts.metric}** ({facts.unit}), {facts.better} is better, computed on data that no candidate sees.
 - Benchmark `{facts.benchmark}`, preset `{facts.preset}`: a run has {facts.budget_seconds:g} s ({facts.clock} clock).
-- {noise} A gain must stand out from that over fresh seeds.
+{_problems(facts)}- {noise} A gain must stand out from that over fresh seeds.
 - {_standing(facts)}
 - {_budget(facts)}
 - {_costs(facts)}"""
+
+
+def _problems(facts: ProjectFacts) -> str:
+    """A line of its own where the tree holds many."""
+    if not facts.problems:
+        return ""
+    names = ", ".join(facts.problems)
+    return (
+        f"- The tree holds {len(facts.problems)} problems, a folder each: {names}. A change is measured on those it "
+        "touches, so change one at a time; a gain there stands whatever becomes of the others.\n"
+    )
 
 
 def _standing(facts: ProjectFacts) -> str:

@@ -55,6 +55,7 @@ def experiment_facts(row: Experiment) -> ExperimentFacts:
     invalid = verdict is not None and verdict.kind == str(VerdictKind.INVALID)
     return ExperimentFacts(
         **_line(row, pairs), baseline=row.baseline_commit, candidate=row.candidate_commit,
+        problems=row.problems,
         baseline_score=_mean([pair.baseline for pair in pairs]),
         candidate_score=None if invalid else _mean([pair.candidate for pair in pairs]),
         measured=[_pair(pair, Rule.from_json(row.rule), invalid) for pair in pairs],

@@ -65,6 +65,7 @@ class Standing(Schema):
 class ProjectFacts(ProjectLine):
     start: str
     start_commit: str
+    problems: list[str] = Field(description="of a benchmark of many: each a folder of the tree; empty in one of one")
     editable: list[str] = Field(description="paths that a change may touch")
     protected: list[str]
     budget_seconds: float = Field(description="of one training run, by the preset's clock")
@@ -207,6 +208,7 @@ class PairLine(Schema):
 class ExperimentFacts(ExperimentLine):
     baseline: str
     candidate: str
+    problems: list[str] = Field(description="of a benchmark of many: those that it measures; empty in one of one")
     baseline_score: float | None = Field(description="mean over all complete pairs, in units of the metric")
     candidate_score: float | None
     measured: list[PairLine] = Field(description="the complete pairs, also while it runs")

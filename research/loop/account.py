@@ -65,7 +65,7 @@ def _tried(pk: int, public_id: str, tau: float, key: tuple[object, ...]) -> tupl
         idea: (float(money or 0), tokens or 0)
         for idea, money, tokens in calls.values_list("session__idea").annotate(money=_MONEY, tokens=_TOKENS)
     }
-    ideas = Idea.objects.filter(thread__project=pk).order_by("pk").values_list(*FIELDS)
+    ideas = Idea.objects.filter(thread__project=pk, candidate__carried_from=None).order_by("pk").values_list(*FIELDS)
     found = [_one(row, seconds.get(row[0], 0.0), spent.get(row[0], (0.0, 0)), tau) for row in ideas]
     return (*_fruitless(pk), *found)
 

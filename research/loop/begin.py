@@ -69,7 +69,8 @@ def begin_project(
     contract = load(benchmark)
     frozen = rule_for(contract, preset, rule, target)
     identity = data_id(benchmark, contract.preset(preset))
-    files = contract.start_files(start, preset, data_folder(benchmark) / identity[:16])
+    data = data_folder(benchmark) / identity[:16]
+    files = contract.start_files(start, preset, data)
     screening = contract.preset(preset).screen_preset if screen_preset is None else contract.preset(screen_preset).name
     if contract.preset(screening or preset).lane != contract.preset(preset).lane:
         raise ContractError(f"{screening} cannot screen for {preset}: it is of another lane")
@@ -77,7 +78,7 @@ def begin_project(
         name=name,
         defaults={
             "benchmark": benchmark, "preset": preset, "start": start, "rule": frozen.to_json(),
-            "data_id": identity, "auto_approve": auto_approve,
+            "data_id": identity, "auto_approve": auto_approve, "problems": list(contract.problems(data)),
             "max_trials": budget.trials, "max_device_seconds": budget.device_seconds,
             "max_wall_seconds": budget.wall_seconds,
             "screen_preset": screening if frozen.screen_pairs and screening != preset else "",
@@ -101,6 +102,22 @@ def begin_project(
                 _begin_thread(project, number, researcher, root, project.started_by)
     project.refresh_from_db()
     return project
+
+
+def spread(project: Project) -> None:
+    """On many problems, let each thread that nobody has steered begin with families of its own, in turn.
+
+    So that two catalogues do not race on one problem. Where there are more threads than families, some share one.
+    """
+    threads = list(project.threads.filter(researcher="catalogue", directives={}).order_by("number"))
+    if not project.problems or len(threads) < 2:
+        return
+    project.list_techniques()
+    families = list(dict.fromkeys(str(about["family"]) for about in project.described.values()))
+    for place, thread in enumerate(threads):
+        mine = families[place :: len(threads)] or [families[place % len(families)]]
+        Thread.objects.filter(pk=thread.pk, directives={}).update(directives={"focus": sorted(mine), "forbid": []})
+        Event.record(Event.Kind.STEERED, f"thread {thread.number} begins with {', '.join(mine)}", thread=thread)
 
 
 def add_thread(project: Project, researcher: str, by: User) -> Thread:

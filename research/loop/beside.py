@@ -5,10 +5,13 @@ Parts of a combination, a new champion against itself and against the start, the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from django.db import transaction
 from django.db.models import QuerySet
 
-from research.models import Candidate, Experiment, MergeRequest, Project, Trial
+from research.loop.problems import differing
+from research.models import Candidate, Experiment, MergeRequest, Project, Trial, Verdict
 from research.validation.combine import Calibration, Interaction, interaction, measured
 from research.validation.rules import Rule, Stage
 
@@ -16,17 +19,21 @@ BROKEN_SHARE = 0.5  # of the pairs that may be lost to machines and made up for
 
 
 def begin(
-    project: Project, key: str, purpose: str, label: str, baseline: str, candidate: str, split: str = ""
-) -> Experiment:
+    project: Project, key: str, purpose: str, label: str, baseline: str, candidate: str, split: str = "",
+    problems: Sequence[str] = (),
+) -> Experiment:  # fmt: skip
     """The experiment of this key; made where it is not there. Its trials are planned by `bring_to`.
 
-    `split`: the part of the validation text that scores it, where it is not the next one's turn.
+    `split`: the part of the validation text that scores it, where it is not the next one's turn. `problems`: what it
+    measures of many, where that is not what the two commits differ in.
     """
+    measured = list(problems) or differing(project, baseline, candidate)
     with transaction.atomic():
         found = Experiment.objects.filter(key=key).first()
         return found or Experiment.objects.create(
             key=key, project=project, purpose=purpose, label=label[:160], number=project.next_experiment_number(),
             baseline_commit=baseline, candidate_commit=candidate, rule=project.rule, confirm_split=split,
+            problems=measured,
         )  # fmt: skip
 
 
@@ -69,9 +76,22 @@ def combinations(project: Project) -> QuerySet[Candidate]:
 def calibration_of(audit: Experiment) -> Calibration:
     """What the merges up to the audited champion promised, and what it gained over the start."""
     line = MergeRequest.objects.line(audit.project, audit.candidate_commit)
+    rule, pairs = Rule.from_json(audit.rule), audit.complete_pairs()
     promised = sum(request.verdict.shrunk or 0.0 for request in line)
-    rule = Rule.from_json(audit.rule)
-    return Calibration(len(line), promised, measured(audit.label, audit.complete_pairs(), rule))
+    if audit.problems:  # each gained a share of what the audit measures together
+        level = rule.mean_score([pair.baseline for pair in pairs]) if pairs else 1.0
+        shares = (_share_promised(request.verdict, rule, audit) for request in line)
+        promised = rule.in_units(sum(shares), level)
+    return Calibration(len(line), promised, measured(audit.label, pairs, rule))
+
+
+def _share_promised(verdict: Verdict, rule: Rule, audit: Experiment) -> float:
+    """The shrunk gain of a verdict on the rule's scale, over all problems of an audit: nothing where it has none."""
+    problems, baselines = verdict.experiment.problems, [pair["baseline"] for pair in verdict.evidence["pairs"]]
+    if verdict.shrunk is None or not baselines:
+        return 0.0
+    part = len(set(problems) & set(audit.problems)) / len(audit.problems)
+    return part * rule.from_units(verdict.shrunk, rule.mean_score(baselines))
 
 
 def calibrations(project: Project) -> list[Calibration]:

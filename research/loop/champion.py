@@ -12,6 +12,7 @@ from django.db import transaction
 
 from research.loop.beside import begin, bring_to, calibration_of
 from research.loop.memory import noise_floor
+from research.loop.problems import differing
 from research.models import Event, Experiment, MergeRequest, Project
 from research.validation.rules import Rule, Stage
 
@@ -36,7 +37,9 @@ def begin_baseline(project: Project) -> bool:
     for old in project.experiments.running().filter(purpose=Experiment.Purpose.BASELINE):
         old.cancel()
     label, main = "the new champion against itself", project.champion
-    return bring_to(begin(project, key, Experiment.Purpose.BASELINE, label, main, main), "noise", BASELINE_PAIRS)
+    problems = differing(project, project.start_commit, main)  # one after another, as a floor spans them
+    fresh = begin(project, key, Experiment.Purpose.BASELINE, label, main, main, problems=problems)
+    return bring_to(fresh, "noise", BASELINE_PAIRS)
 
 
 def end_baselines(project: Project) -> bool:
@@ -70,9 +73,18 @@ def said_of_noise(experiment: Experiment) -> str:
     if floor is None:
         return words
     before = floor.sigma_pair
+    if experiment.problems:  # pairs of different problems have no common level: each counts at the floor's
+        pairs = [_at_level(pair, floor.level or 1.0) for pair in pairs]
     floor.refresh(pairs, Rule.from_json(experiment.project.rule).scale)
     drift = f"drift {floor.drift:+.1f} sigma" + (", more than noise makes" if floor.record().drifts else "")
     return f"{words} (the floor: {before:.2g}, now {floor.sigma_pair:.2g}); {drift}"
+
+
+def _at_level(pair: tuple[float, float], level: float) -> tuple[float, float]:
+    """Two scores above 0 with the same ratio, around a level."""
+    one, other = pair
+    middle = (one * other) ** 0.5
+    return level * one / middle, level * other / middle
 
 
 def begin_audit(project: Project) -> bool:

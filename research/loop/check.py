@@ -15,6 +15,7 @@ from datetime import datetime
 from django.db import transaction
 
 from benchmarks.syntax import parse
+from research.loop.problems import astray
 from research.models import Experiment, Project, Series, Trial
 from research.models.trial import CHECK
 from research.repository import Repository
@@ -61,14 +62,14 @@ def begin_check(project: Project, key: str, commit: str) -> Experiment:
     found = Experiment.every.filter(key=f"check-{key}").first()
     if found is not None:
         return found
-    _refuse(project, commit)
+    problems = _refuse(project, commit)
     with transaction.atomic():
         experiment, _ = Experiment.every.get_or_create(
             key=f"check-{key}",
             defaults={
                 "project": project, "purpose": Experiment.Purpose.CHECK, "label": "whether a change runs", "number": 0,
                 "baseline_commit": commit, "candidate_commit": commit, "rule": project.rule,
-                "preset": project.contract.check_preset(project.preset).name,
+                "preset": project.contract.check_preset(project.preset).name, "problems": problems,
             },
         )  # fmt: skip
         Trial.objects.plan_check(experiment)
@@ -103,7 +104,8 @@ def refuse_unparsed(sources: Mapping[str, str | bytes]) -> None:
                 raise CheckRefused(f"{path} cannot be parsed: {error}"[:MESSAGE]) from error
 
 
-def _refuse(project: Project, commit: str) -> None:
+def _refuse(project: Project, commit: str) -> list[str]:
+    """Raises CheckRefused. Of many problems, those that the change touches: what its check runs."""
     repository, contract = Repository(project.repository_path), project.contract
     if not project.sizes.check:
         raise CheckRefused(f"benchmark {contract.name} has no preset for checks")
@@ -112,6 +114,10 @@ def _refuse(project: Project, commit: str) -> None:
         raise CheckRefused("; ".join(finding.message for finding in broken)[:MESSAGE])
     files = repository.files(commit)
     refuse_unparsed({path: files[path] for path in changed if path in files})
+    paths = repository.diff(f"{commit}^", commit).paths if project.problems else []
+    if why := astray(project, paths):
+        raise CheckRefused(why)
+    return project.touched(paths)
 
 
 def _curve(trial: Trial) -> tuple[tuple[int, float], ...]:

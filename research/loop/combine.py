@@ -35,6 +35,7 @@ class Part:
     commit: str
     steps: tuple[Step, ...]  # that `main` lacks
     promise: float  # relative gain
+    problems: frozenset[str] = frozenset()  # of many, those that it changes
 
     @property
     def label(self) -> str:
@@ -99,7 +100,10 @@ def parents(project: Project) -> bool:
             part = Experiment.objects.filter(key=key).first()
             if part is None and project.is_running:
                 split = candidate.experiment.confirm_split  # gains on other text may differ
-                part = begin(project, key, purpose, branch.label, candidate.parent, branch.commit, split)
+                part = begin(
+                    project, key, purpose, branch.label, candidate.parent, branch.commit, split,
+                    candidate.experiment.problems,  # or its gain is no sum of theirs
+                )  # fmt: skip
             changed |= part is not None and bring_to(part, str(Stage.CONFIRM), PARENT_PAIRS)
     return changed
 
@@ -119,7 +123,8 @@ def _open_gain(thread: Thread) -> Part | None:
     if stack[0].base != project.champion or any(part.needs_a_look for part in stack):
         return None
     promise = sum(part.verdict.relative or 0.0 for part in stack)
-    return Part(thread, request.commit, _new_steps(project, request.commit), promise)
+    problems = frozenset(name for part in stack for name in part.verdict.experiment.problems)
+    return Part(thread, request.commit, _new_steps(project, request.commit), promise, problems)
 
 
 def _near_misses(thread: Thread, threads: list[Thread], repository: Repository) -> Iterator[tuple[Part, Part]]:
@@ -136,7 +141,9 @@ def _near_misses(thread: Thread, threads: list[Thread], repository: Repository) 
     for verdict in rows.order_by("-relative")[:LOOKED_AT]:
         candidate = verdict.experiment.candidate
         assert candidate is not None  # by the filter
-        part = Part(candidate.thread, candidate.commit, steps_of(candidate.idea.steps), verdict.relative or 0.0)
+        problems = frozenset(verdict.experiment.problems)
+        steps = steps_of(candidate.idea.steps)
+        part = Part(candidate.thread, candidate.commit, steps, verdict.relative or 0.0, problems)
         if not there & {step.technique for step in part.steps}:
             parts.append((candidate.parent, part))
     both = [
@@ -162,6 +169,9 @@ def _both_new(repository: Repository, one: Part, other: Part) -> bool:
 
 
 def _distinct(one: Part, other: Part) -> bool:
+    """Different techniques, and of many problems a common one: those apart have nothing to do with each other."""
+    if (one.problems or other.problems) and not one.problems & other.problems:
+        return False
     ours, theirs = ({step.technique for step in part.steps} for part in (one, other))
     return not (ours and theirs) or bool(ours - theirs and theirs - ours)
 

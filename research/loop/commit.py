@@ -9,6 +9,7 @@ from django.db import transaction
 from benchmarks.catalogue import Sources, Step, allows
 from benchmarks.syntax import parse
 from research.loop.memory import steps_of
+from research.loop.problems import astray
 from research.loop.repeats import refusal_of_code
 from research.models import Branch, Candidate, Diff, Experiment, FoundTechnique, Idea
 from research.repository import Change, Repository
@@ -37,13 +38,24 @@ def adopt_commit(
     if refusal := _refusal(idea, parent, commit, tree, change):
         idea.refuse(*refusal)
         return None
+    return keep_candidate(idea, parent, commit, recipe, branches)
+
+
+def keep_candidate(
+    idea: Idea, parent: str, commit: str, recipe: Sequence[Step], branches: Sequence[Branch] = (),
+    carried_from: Candidate | None = None,
+) -> Candidate | None:  # fmt: skip
+    """The candidate of a commit that was looked at. None where the idea was refused in the meantime."""
+    project = idea.project
+    repository = Repository(project.repository_path)
+    change, tree = repository.diff(parent, commit), repository.tree_of(commit)
     with transaction.atomic():
         candidate, _ = Candidate.objects.get_or_create(
             idea=idea,
             defaults={
                 "project": project, "thread": idea.thread, "parent": parent, "commit": commit, "tree": tree,
                 "recipe": [step.to_json() for step in recipe], "branches": [list(branch) for branch in branches],
-                "trusted": _ships_with_the_lab(idea, repository, commit, recipe),
+                "trusted": _ships_with_the_lab(idea, repository, commit, recipe), "carried_from": carried_from,
             },
         )  # fmt: skip
         Diff.objects.get_or_create(
@@ -80,18 +92,20 @@ def _refusal(idea: Idea, parent: str, commit: str, tree: str, change: Change) ->
     broken = integrity.check_paths(change.paths, contract.editable, contract.protected)
     if broken:
         return "; ".join(finding.message for finding in broken), None
+    if why := astray(idea.project, change.paths):
+        return why, None
     if why := _steered_away(idea, change.paths):
         return why, None
     if why := _broken(idea, commit, change.paths):
         return why, None
-    return refusal_of_code(idea, parent, tree, change.patch)
+    return refusal_of_code(idea, parent, tree, change)
 
 
 def _steered_away(idea: Idea, paths: Sequence[str]) -> str:
     """What a person forbade is refused, not only asked for; of a catalogue's techniques that was looked at before."""
     thread = idea.thread
     focus, forbid = (set(thread.directives.get(name, ())) for name in ("focus", "forbid"))
-    labels = {*paths, *idea.tags}
+    labels = {*paths, *idea.project.touched(paths), *idea.tags}
     if idea.kind != Idea.Kind.CHANGE or allows(labels, focus, forbid):
         return ""
     by = f" by {thread.steered_by}" if thread.steered_by else ""

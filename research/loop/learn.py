@@ -109,7 +109,7 @@ def assumption_of(verdict: Verdict, kind: str, base: list[str], machine_class: s
         return {}
     return Assumption(
         preset=experiment.project.preset, recipe=tuple(base), techniques=tuple(idea.techniques),
-        labels=tuple(str(tag) for tag in idea.tags),
+        labels=tuple(map(str, experiment.problems or idea.tags)),
         sigma=relative_sigma(experiment.project) if stopped or verdict.kind == VerdictKind.NO_DIFFERENCE else None,
         machine_class=machine_class if failed and _blamed(verdict) & set(MACHINE_FAILURES) else "",
     ).to_json()  # fmt: skip

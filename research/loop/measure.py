@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.db import transaction
 
 from benchmarks.syntax import one_at_a_time
+from research.loop.problems import differing
 from research.models import Candidate, Event, Experiment, Finding, Project, Thread
 from research.repository import Repository
 from research.validation import integrity
@@ -24,6 +25,7 @@ def step(thread: Thread) -> bool:
 def open_experiment(candidate: Candidate, baseline: str) -> Experiment:
     """The comparison of a candidate with a baseline; its first trials wait afterwards."""
     project, key = candidate.project, f"candidate-{candidate.public_id}"
+    problems = differing(project, baseline, candidate.commit)
     findings = static_findings(candidate)
     with transaction.atomic():
         experiment = Experiment.objects.filter(key=key).first()
@@ -31,7 +33,7 @@ def open_experiment(candidate: Candidate, baseline: str) -> Experiment:
             experiment = Experiment.objects.create(
                 key=key, project=project, thread=candidate.thread, candidate=candidate,
                 number=project.next_experiment_number(), baseline_commit=baseline, candidate_commit=candidate.commit,
-                rule=project.rule,
+                rule=project.rule, problems=problems,
             )  # fmt: skip
             words = f"experiment {experiment.number} began: {candidate.idea.name}"
             Event.record(Event.Kind.EXPERIMENT, words, experiment=experiment)

@@ -11,6 +11,7 @@ from django.db.models import Avg, Q
 from benchmarks.catalogue import CHANGE, Catalogue, Sources, Step, is_change
 from benchmarks.contract import load
 from benchmarks.found import with_found
+from research.loop.problems import is_alike
 from research.models import (
     Candidate,
     Experiment,
@@ -94,6 +95,7 @@ def view_of(thread: Thread, number: int) -> View:
         ),
         sent_back=[steps_of(request.candidate.idea.steps) for request in _sent_back(project)],
         labels=project.labels,
+        problems={name: frozenset(project.touched(about["files"])) for name, about in project.described.items()},
         elsewhere=_confirmed_elsewhere(thread),
         discards=[steps_of(lesson.techniques) for lesson in held_discards(project, thread.head)]
         if project.memory
@@ -104,6 +106,8 @@ def view_of(thread: Thread, number: int) -> View:
 def relative_sigma(project: Project) -> float:
     """Noise of one pair as a share of the score."""
     floor = noise_floor(project)
+    if project.problems:  # scores of different problems have no mean; all of the floor's are near its level
+        return floor.sigma_pair / floor.level if floor and floor.level else DEFAULT_SIGMA
     own = Result.objects.filter(trial__project=project, trial__preset="", score__isnull=False)
     level = own.aggregate(mean=Avg("score"))["mean"]
     return floor.sigma_pair / level if floor and level else DEFAULT_SIGMA
@@ -130,11 +134,15 @@ def standing_of(project: Project, commit: str) -> Standing:
 
 
 def tags_of(project: Project) -> dict[str, frozenset[str]]:
-    """Technique -> what it is related to: its family; of a free-form change, its tags."""
-    found = {name: frozenset({str(about["family"])}) for name, about in project.described.items()}
+    """Technique -> what it is related to: its family, of a free-form change its tags; of many problems, the problem."""
+    found = {
+        name: frozenset(project.touched(about["files"]) if project.problems else {str(about["family"])})
+        for name, about in project.described.items()
+    }
     changes = Idea.objects.filter(thread__project=project, kind=Idea.Kind.CHANGE)
-    for steps, tags in changes.values_list("steps", "tags"):
-        found |= {str(step["technique"]): frozenset(tags) for step in steps}
+    for steps, tags, files in changes.values_list("steps", "tags", "files"):
+        related = frozenset(project.touched(files) if project.problems else tags)
+        found |= {str(step["technique"]): related for step in steps}
     return found
 
 
@@ -190,15 +198,23 @@ def _sent_back(project: Project) -> list[MergeRequest]:
 
 def _attempts(project: Project) -> list[Idea]:
     ideas = Idea.objects.filter(thread__project=project).exclude(kind=Idea.Kind.COMBINATION)
-    return list(ideas.select_related("thread", "candidate__experiment"))
+    return list(ideas.select_related("thread__project", "candidate__experiment"))
 
 
 def _attempt(idea: Idea, thread: Thread) -> Attempt:
     candidate = getattr(idea, "candidate", None)
     experiment = getattr(candidate, "experiment", None) if candidate else None
     running = idea.state != Idea.State.REFUSED and (experiment is None or experiment.state == Experiment.State.RUNNING)
-    base = candidate.parent if candidate else idea.thread.head
+    base = base_of(idea, thread.head)
     return Attempt(steps_of(idea.steps), base, running, idea.thread_id != thread.pk, idea.kind)
+
+
+def base_of(idea: Idea, head: str) -> str:
+    """What an idea was tried on, or waits to be: `head`, too, where that differs only in problems it does not touch."""
+    project, candidate = idea.project, getattr(idea, "candidate", None)
+    base: str = candidate.parent if candidate else idea.thread.head
+    touched = project.touched(idea.files)
+    return head if touched and is_alike(project, base, head, touched) else base
 
 
 def _confirmed_elsewhere(thread: Thread) -> dict[str, str]:

@@ -3,7 +3,8 @@
 A confirmed verdict advances the thread's head at once; only `main` waits for a person (or for the project's policy).
 When `main` moves elsewhere, a thread without gains of its own follows it; one with gains has them combined with the
 new `main` (git's three-way merge, else its techniques applied again) and measured against it, the only gate. The same
-holds where a person rolled `main` back: what stood on the merge that is gone is measured without it.
+holds where a person rolled `main` back: what stood on the merge that is gone is measured without it. Of many problems,
+what `main` did not change where a gain was measured needs no measurement: see `carry`.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from django.db import transaction
 from django.db.models import Q
 
 from benchmarks.catalogue import Step, is_change
+from research.loop.carry import carry
 from research.loop.commit import adopt_commit, message_of
 from research.loop.memory import recipe_of, steps_of
 from research.loop.together import apply_again, bring_together, refuse
 from research.models import Candidate, Idea, Lesson, MergeRequest, NotMergeable, Thread, Verdict
+from research.models.merge_request import left_behind
 from research.repository import MAIN, Conflict, Repository
 from research.validation.rules import VerdictKind
 
@@ -89,7 +92,7 @@ def mark_stale(thread: Thread) -> bool:
     for request in thread.merge_requests.open().order_by("pk"):
         request.refresh_from_db()
         if request.state == MergeRequest.State.OPEN and request.stack()[0].base != thread.project.champion:
-            request.make_stale("main moved; the gain is measured again on it")
+            request.make_stale(left_behind(thread.project))
             changed = True
     return changed
 
@@ -115,6 +118,8 @@ def catch_up(thread: Thread) -> bool:
     champion = thread.project.champion
     if repository.is_ancestor(thread.head, champion):
         return follow(thread, "followed main: no gain of its own was open")
+    if carry(thread):
+        return True
     if not thread.project.is_running:
         return False
     return combine(thread, repository, champion)

@@ -54,7 +54,7 @@ def begin(project: Project, preset: str) -> bool:
             defaults={
                 "project": project, "purpose": Experiment.Purpose.NOISE, "rule": project.rule, "preset": other,
                 "number": project.next_experiment_number(), "baseline_commit": project.start_commit,
-                "candidate_commit": project.start_commit,
+                "candidate_commit": project.start_commit, "problems": project.problems,
             },
         )  # fmt: skip
         experiment.plan("noise", pairs)

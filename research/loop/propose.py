@@ -12,6 +12,7 @@ from benchmarks.catalogue import CHANGE, Step
 from research.loop.asking import answering_model, ask_for_idea, begin_session, ended_without, known_models, latest
 from research.loop.decide import LLM, MIXED, researcher_of
 from research.loop.memory import view_of
+from research.loop.problems import ground_of
 from research.loop.repeats import refusal_of, reopen_discards
 from research.models import Experiment, FoundTechnique, Idea, MergeRequest, Project, Session, Thread
 from research.models.ids import new_id
@@ -51,12 +52,13 @@ def _at_once(thread: Thread, number: int, researcher: Proposer) -> bool:
         return False
     found = FoundTechnique.objects.any_of(thread.project.benchmark, (step.technique for step in draft.steps))
     trusted = researcher.ships_code and not found
+    ground = ground_of(thread.project, thread.head, thread.project.touched(draft.files))
     idea = _save(
         thread, number, kind=draft.kind, title=draft.title, hypothesis=draft.hypothesis, tags=list(draft.tags),
         expected_effect=draft.expected_effect, cost_guess=draft.cost_guess, files=list(draft.files),
         steps=[step.to_json() for step in draft.steps], researcher=researcher.name, trusted=trusted,
         mode=str(KIND_MODES.get(draft.kind, "")),
-        fingerprint=fingerprint_of(thread.head, draft.kind, draft.steps),
+        fingerprint=fingerprint_of(ground, draft.kind, draft.steps),
     )  # fmt: skip
     return idea is None or _unlike_others(thread, idea)  # None: somebody steered meanwhile
 
@@ -98,8 +100,8 @@ def _unlike_others(thread: Thread, idea: Idea) -> bool:
     return True
 
 
-def fingerprint_of(head: str, kind: str, steps: tuple[Step, ...]) -> str:
-    content = json.dumps([head, kind, [step.to_json() for step in steps]], sort_keys=True)
+def fingerprint_of(ground: str, kind: str, steps: tuple[Step, ...]) -> str:
+    content = json.dumps([ground, kind, [step.to_json() for step in steps]], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
 
 

@@ -11,11 +11,22 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 
-from research.loop.memory import catalogue_of, changes, held_discards, recipe_of, standing_of, steps_of, tags_of
+from research.loop.memory import (
+    base_of,
+    catalogue_of,
+    changes,
+    held_discards,
+    recipe_of,
+    standing_of,
+    steps_of,
+    tags_of,
+)
+from research.loop.problems import is_alike
 from research.models import Candidate, Experiment, Idea, Lesson, Project, Thread
 from research.models.lesson import FREE_FORM
+from research.repository import Change
 from research.researchers.catalogue import is_near
 from research.validation.lessons import changed
 from research.validation.similar import LIKE_WORDS, Said, alike_in_words, repeats
@@ -74,31 +85,48 @@ def refusal_of(idea: Idea, asked: frozenset[str] = frozenset()) -> Refusal | Non
     return _discarded(idea) or (_same_words(idea) if idea.kind == Idea.Kind.CHANGE else None)
 
 
-def refusal_of_code(idea: Idea, parent: str, tree: str, patch: str) -> Refusal | None:
-    """Why a change is not worth device time, now that its code is there."""
-    project = idea.project
+def refusal_of_code(idea: Idea, parent: str, tree: str, change: Change) -> Refusal | None:
+    """Why a change is not worth device time, now that its code is there.
+
+    Of many problems, a head that differs only in others is the same head: what was measured there answers it.
+    """
+    project, patch = idea.project, change.patch
+    touched = project.touched(change.paths)
     if dead := _dead_end(idea, patch):
         return dead
     if not project.memory and idea.kind not in NOT_PROPOSED_AGAIN:
         return None
-    others = Candidate.objects.filter(project=project, parent=parent).exclude(idea=idea.pk)
+    others = Candidate.objects.filter(project=project).exclude(idea=idea.pk)
+    same = others.filter(diff__patch=patch) if project.problems else others.filter(tree=tree)
     own = idea.kind == Idea.Kind.CHANGE
     settled = Experiment.objects.refusing_rewrites() if own else Experiment.objects.refusing_repeats()
-    if twin := settled.filter(candidate__in=others.filter(tree=tree)).first():
+    if twin := settled.filter(candidate__in=_on_this_ground(project, parent, same, touched)).first():
         return Refusal(f"exactly this code was measured on this head in {twin}", twin)
     if not own:
         return None
     if there := _there_already(idea, parent, patch):
         return there
     held = [lesson.experiment_id for lesson in held_discards(project, parent) if lesson.is_free_form]
-    alike = Q(candidate__in=others, candidate__idea__kind=Idea.Kind.CHANGE) | Q(pk__in=held)
+    here = _on_this_ground(project, parent, others.filter(idea__kind=Idea.Kind.CHANGE), touched)
+    alike = Q(candidate__in=here) | Q(pk__in=held)
     for earlier in settled.filter(alike).select_related("candidate__diff", "candidate__idea").order_by("pk"):
         candidate = earlier.candidate
         assert candidate is not None  # by the filter
         if likeness := repeats(_said(idea, patch), _said(candidate.idea, candidate.diff.patch)):
-            where = "on this head" if candidate.parent == parent else "on a head that differs in nothing it rests on"
+            on_it = is_alike(project, candidate.parent, parent, touched)
+            where = "on this head" if on_it else "on a head that differs in nothing it rests on"
             return Refusal(f"nearly this ({likeness:.0%} alike) was measured {where} in {earlier}", earlier)
     return None
+
+
+def _on_this_ground(
+    project: Project, parent: str, candidates: QuerySet[Candidate], problems: list[str]
+) -> QuerySet[Candidate]:
+    """Those that stood on `parent`; of many problems, on what it says of just these."""
+    if not project.problems:
+        return candidates.filter(parent=parent)
+    rows = candidates.filter(experiment__problems=problems).values_list("pk", "parent")
+    return candidates.filter(pk__in=[pk for pk, base in rows if is_alike(project, base, parent, problems)])
 
 
 def _dead_end(idea: Idea, patch: str = "") -> Refusal | None:
@@ -181,11 +209,12 @@ def _there_already(idea: Idea, head: str, patch: str) -> Refusal | None:
 def _changes_on(project: Project, head: str) -> Iterator[Idea]:
     """Free-form changes of any thread on this head: settled, under way, or about to be."""
     changes = Idea.objects.filter(thread__project=project, kind=Idea.Kind.CHANGE).exclude(state=Idea.State.REFUSED)
-    on_it = Q(candidate__parent=head) | Q(candidate=None, thread__head=head)
+    if not project.problems:
+        changes = changes.filter(Q(candidate__parent=head) | Q(candidate=None, thread__head=head))
     known = set(Experiment.objects.refusing_rewrites().filter(project=project).values_list("pk", flat=True))
-    for idea in changes.filter(on_it).select_related("thread__project", "candidate__experiment").order_by("pk"):
+    for idea in changes.select_related("thread__project", "candidate__experiment").order_by("pk"):
         experiment = _experiment(idea)
-        if experiment is None or experiment.pk in known:
+        if (experiment is None or experiment.pk in known) and base_of(idea, head) == head:
             yield idea
 
 

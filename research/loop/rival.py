@@ -16,6 +16,7 @@ from django.db import transaction
 from benchmarks.contract import Adapted
 from benchmarks.edits import DoesNotApply
 from benchmarks.syntax import one_at_a_time, parse
+from research.loop.problems import differing
 from research.models import Event, Experiment, Finding, NotMergeable, Project
 from research.models.experiment import MOST_SEEDS
 from research.repository import Repository
@@ -66,11 +67,19 @@ def read_tree(folder: Path, project: Project) -> Tree:
 
 
 def bring(project: Project, name: str, tree: Tree, pairs: int) -> Experiment:
-    """The experiment that measures it against the champion. The same tree and name give the same one."""
+    """The experiment that measures it against the champion. The same tree and name give the same one.
+
+    Of many problems, those that it does not bring are the start's.
+    """
     if not 2 <= pairs <= MOST_SEEDS:
         raise NotMergeable(f"ask for 2 to {MOST_SEEDS} pairs")
     repository = Repository(project.repository_path)
-    kept = {path: text for path, text in repository.files(project.start_commit).items() if not path.endswith(".py")}
+    brought = project.touched(tree.files)
+    kept = {
+        path: text
+        for path, text in repository.files(project.start_commit).items()
+        if not path.endswith(".py") or (project.problems and not set(project.touched([path])) & set(brought))
+    }
     message = f"Rival: {name}\n\nBrought from elsewhere; never merged.\n"
     commit = repository.commit_files(kept | tree.files, project.start_commit, message, project.created)
     repository.keep(f"refs/rivals/{commit}", commit)
@@ -82,7 +91,7 @@ def bring(project: Project, name: str, tree: Tree, pairs: int) -> Experiment:
         experiment = Experiment.objects.create(
             key=key, project=project, purpose=Experiment.Purpose.RIVAL, label=name, wanted_pairs=pairs,
             number=project.next_experiment_number(), baseline_commit=project.champion, candidate_commit=commit,
-            rule=project.rule,
+            rule=project.rule, problems=differing(project, project.champion, commit),
         )  # fmt: skip
         experiment.distrust()
         experiment.plan(str(Stage.CONFIRM), pairs)

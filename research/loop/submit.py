@@ -16,6 +16,7 @@ from benchmarks.catalogue import CHANGE
 from benchmarks.syntax import parse
 from research.loop.commit import adopt_commit, message_of
 from research.loop.memory import recipe_of, steps_of
+from research.loop.problems import astray
 from research.loop.repeats import refusal_of, refusal_of_code
 from research.models import ApiToken, AuditEntry, Candidate, Experiment, Idea, Project, Submission, Thread
 from research.repository import Change, Conflict, Repository
@@ -130,6 +131,8 @@ def check_change(project: Project, handed: Handed) -> None:
     if broken := integrity.check_paths(list(handed.files), contract.editable, contract.protected):
         where = f"editable: {', '.join(contract.editable)}; protected: {', '.join(contract.protected)}"
         raise Invalid("; ".join(finding.message for finding in broken), where)
+    if why := astray(project, handed.files):
+        raise Invalid(why, f"change files of {', '.join(project.problems)}"[:300])
     for path, text in handed.files.items():
         _check_text(path, text)
 
@@ -227,7 +230,7 @@ def _no_file_is_a_folder(files: Mapping[str, bytes]) -> None:
 def _is_new(draft: Idea, repository: Repository, commit: str, change: Change) -> None:
     """No repetition of what was measured, is being measured, or waits for its turn."""
     thread, tree = draft.thread, repository.tree_of(commit)
-    if refusal := refusal_of(draft) or refusal_of_code(draft, thread.head, tree, change.patch):
+    if refusal := refusal_of(draft) or refusal_of_code(draft, thread.head, tree, change):
         raise NotNow(refusal.why, "read what came of it, and try something else", refusal.pointer)
     waiting = Submission.objects.filter(idea__thread=thread, idea__state=Idea.State.PROPOSED)
     if any(repository.tree_of(other.commit) == tree for other in waiting):

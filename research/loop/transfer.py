@@ -14,6 +14,7 @@ from django.db import transaction
 
 from benchmarks import edits
 from research.loop.beside import bring_to
+from research.loop.problems import differing
 from research.models import Event, Experiment, NotMergeable, Project
 from research.models.experiment import MOST_SEEDS
 from research.repository import Repository
@@ -66,6 +67,7 @@ def ask(
             key=key, project=project, purpose=Experiment.Purpose.TRANSFER, label=label[:160], wanted_pairs=pairs,
             number=project.next_experiment_number(), baseline_commit=baseline, candidate_commit=commit,
             rule=project.rule, preset="" if preset == project.preset else preset, confirm_split=_split(project),
+            problems=differing(project, baseline, commit),
         )  # fmt: skip
         if candidate:
             experiment.distrust()
@@ -87,7 +89,12 @@ def transferred(project: Project) -> list[Transferred]:
 
 
 def over_time(project: Project) -> dict[str, list[AtBudget]]:
-    """Scores of start, champion and rivals by budget, all on one text: what `ask` measured, other sizes aside."""
+    """Scores of start, champion and rivals by budget, all on one text: what `ask` measured, other sizes aside.
+
+    Empty in a benchmark of many problems: experiments on different ones have no common curve.
+    """
+    if project.problems:
+        return {}
     names = {project.start_commit: "start", project.champion: "champion"} | rivals(project)
     found: dict[str, dict[str, list[float]]] = {name: {} for name in names.values()}
     for experiment in project.experiments.filter(purpose=Experiment.Purpose.TRANSFER).order_by("number"):

@@ -9,6 +9,7 @@ from django.db.models import Count, Q, Sum
 
 from research.loop.account import tried
 from research.loop.beside import calibrations, combinations, interactions
+from research.loop.headline import headline_of
 from research.loop.parts import split_json, split_of
 from research.loop.screens import points_of, relation_of
 from research.management.waste import waste
@@ -60,6 +61,7 @@ def summary(project: Project) -> dict[str, Any]:
         "yields": [row.to_json() for row in yields(tried(project), project.price_a_second)],
         "predictions": [row.summary() for row in predictions(tried(project))],
         **screened_apart(project),
+        **over_problems(project),
         "data_id": project.data_id,
     }
 
@@ -84,6 +86,20 @@ def screened_apart(project: Project) -> dict[str, Any]:
         "screen_preset": project.screen_preset,
         "fidelity": relation.to_json() if relation else None,
         "fidelity_points": [point.to_json() for point in points_of(project)],
+    }
+
+
+def over_problems(project: Project) -> dict[str, Any]:
+    """Of many problems: how many the merges improved, and champion over start, the geometric mean over all of them."""
+    headline = headline_of(project)
+    if headline is None:
+        return {}
+    ratios = {name: round(ratio, 4) for name, ratio in headline.ratios.items()}
+    return {
+        "problems": len(ratios),
+        "problems_improved": headline.improved,
+        "mean_ratio": round(headline.mean, 5),
+        "problem_ratios": ratios,
     }
 
 

@@ -34,6 +34,10 @@ class Candidate(models.Model):
         default=list, help_text='what a combination of threads merges: [["label", "commit as it stands on main"]]'
     )
     trusted = models.BooleanField(default=False, help_text="all its code, what it stands on too, ships with the lab")
+    carried_from = models.ForeignKey(
+        "self", models.CASCADE, null=True, blank=True, related_name="carried",
+        help_text="whose change and verdict it is, where a moved main changed nothing of what that was measured on",
+    )  # fmt: skip
     created = models.DateTimeField(default=timezone.now)
 
     def __str__(self) -> str:

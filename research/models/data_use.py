@@ -27,7 +27,10 @@ class DataUseQuerySet(models.QuerySet["DataUse"]):
         """The split that scores a stage of an experiment; within its transaction. Its use is counted once.
 
         What confirms is not what screened; it is fixed at the first confirm look, so that parts are never mixed.
+        Where inputs are drawn anew there is no split: it is empty, and nothing is counted.
         """
+        if not experiment.sizes.confirm_data:
+            return ""
         locked = type(experiment).objects.select_for_update().get(pk=experiment.pk)
         experiment.confirm_split = locked.confirm_split
         if stage not in SCREENING and not experiment.confirm_split:

@@ -104,6 +104,9 @@ class Experiment(models.Model):
     confirm_split = models.CharField(max_length=20, blank=True, help_text="what confirms it, fixed at the first look")
     wanted_pairs = models.PositiveIntegerField(default=0, help_text="of a replicate: what a person asked for")
     preset = models.CharField(max_length=40, blank=True, help_text="where it is not the project's")
+    problems = models.JSONField(
+        default=list, blank=True, help_text="of a benchmark of many: what it measures, fixed when it is made"
+    )
     trusted = models.BooleanField(default=False, help_text="the code of both arms ships with the lab")
     state = models.CharField(max_length=12, choices=State, default=State.RUNNING)
     served = models.DateTimeField(null=True, blank=True, help_text="when a machine last took a pair of it")
@@ -158,6 +161,11 @@ class Experiment(models.Model):
         preset = self.preset_at(stage)
         sizes = self.project.contract.preset(preset) if preset else self.project.sizes
         return screens and not sizes.side_by_side
+
+    def problems_of(self, pair: int) -> list[str]:
+        """What a pair measures, both arms alike: all its problems; where a floor is to span them, one after another."""
+        turns = self.problems and self.purpose in (self.Purpose.NOISE, self.Purpose.BASELINE)
+        return [self.problems[pair % len(self.problems)]] if turns else list(self.problems)
 
     @property
     def subject(self) -> Candidate | None:
@@ -247,7 +255,7 @@ class Experiment(models.Model):
                 key=f"replicate-{original.public_id}-{original.replicates.count() + 1}", project=self.project,
                 original=original, purpose=self.Purpose.REPLICATE, number=self.project.next_experiment_number(),
                 baseline_commit=original.baseline_commit, candidate_commit=original.candidate_commit,
-                rule=original.rule, wanted_pairs=pairs,
+                rule=original.rule, wanted_pairs=pairs, problems=original.problems,
             )  # fmt: skip
             replicate.plan(str(Stage.CONFIRM), pairs)
             AuditEntry.record(by, "more seeds", self.project, experiment=original.number, pairs=pairs)

@@ -77,8 +77,11 @@ class Idea(models.Model):
         return [str(step["technique"]) for step in self.steps]
 
     def labels(self) -> list[frozenset[str]]:
-        """What steering may call each part: of a technique its name, family and files, of own code files and tags."""
-        known, own = self.project.labels, frozenset({*self.files, *self.tags})
+        """What steering may call each part: of a technique its name, family and files, of own code files and tags.
+
+        And of many problems those that it touches.
+        """
+        known, own = self.project.labels, frozenset({*self.files, *self.project.touched(self.files), *self.tags})
         return [known.get(name, frozenset({name}) | (own if is_change(name) else set())) for name in self.techniques]
 
     @classmethod

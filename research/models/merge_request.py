@@ -27,6 +27,14 @@ from research.models.verdict import Verdict
 MAIN_MOVED = "main has moved since this was measured; it will be measured again on main"
 
 
+def left_behind(project: Project) -> str:
+    """What becomes of a gain that `main` moved away from."""
+    again = (
+        "is brought onto it, and measured again where it has to be" if project.problems else "is measured again on it"
+    )
+    return f"main moved; the gain {again}"
+
+
 class MergeRequestQuerySet(models.QuerySet["MergeRequest"]):
     def open(self) -> MergeRequestQuerySet:
         return self.filter(state=MergeRequest.State.OPEN)
@@ -171,7 +179,7 @@ class MergeRequest(models.Model):
                     raise NotMergeable("somebody decided this request a moment ago; reload")
                 AuditEntry.record(by, "merge", request.project, commit=request.commit, request=request.public_id)
                 request._tell_of(Event.Kind.MERGED, f"merged by {by or 'policy'}", by)
-            self._leave_the_others_behind(self.commit, "main moved; the gain is measured again on it")
+            self._leave_the_others_behind(self.commit, left_behind(self.project))
         self.refresh_from_db()
         return chain
 
@@ -251,6 +259,18 @@ class MergeRequest(models.Model):
             for child in self.children.filter(state=self.State.STALE):
                 child.reopen()
         self.refresh_from_db()
+        return True
+
+    def carry(self, candidate: Candidate) -> bool:
+        """Open again with the same change on a moved `main`, which still says what was measured of its problems."""
+        problems = ", ".join(self.verdict.experiment.problems)
+        with transaction.atomic():
+            stale = MergeRequest.objects.filter(pk=self.pk, state=self.State.STALE)
+            moved = {"candidate": candidate, "base": candidate.parent, "commit": candidate.commit}
+            if not stale.update(state=self.State.OPEN, reason="", **moved):
+                return False
+            self.refresh_from_db()
+            self._tell_of(Event.Kind.REQUEST, f"is open again: nothing of {problems} changed on main")
         return True
 
     def more_seeds(self, by: User, pairs: int = 4) -> Experiment:

@@ -14,9 +14,11 @@ NEWEST_RESULTS = 40  # that say how long a trial takes
 TOGETHER = 2  # commits at least that compile ahead at a time; each has told of its share
 
 
-def pair_seconds(project: Project, preset: str = "") -> float:
-    """Seconds that a usual pair takes under the project's preset, or under another one."""
+def pair_seconds(project: Project, preset: str = "", problems: int = 1) -> float:
+    """Seconds that a usual pair takes under the project's preset, or under another one; on so many of its problems."""
     sizes = project.contract.preset(preset) if preset else project.sizes
+    if project.problems:
+        return (1 if sizes.side_by_side else 2) * _trial_seconds(project, preset, problems)
     return 1.6 * sizes.budget_seconds + 2 if sizes.side_by_side else 2 * _trial_seconds(project, preset)
 
 
@@ -26,8 +28,9 @@ def expected_seconds(trial: Trial) -> float:
     A baseline that other screens have measured already is not measured again, or hardly ever.
     """
     project = trial.project
+    problems = len(trial.problems) or 1
     if trial.sizes.side_by_side:
-        return pair_seconds(project, trial.preset)
+        return pair_seconds(project, trial.preset, problems)
     arms = Trial.objects.filter(experiment=trial.experiment_id, stage=trial.stage, pair=trial.pair)
     known = Result.objects.filter(trial__project=project)
     commits = set(arms.values_list("commit", flat=True))
@@ -37,15 +40,20 @@ def expected_seconds(trial: Trial) -> float:
     )
     measured = max(1, arms.count() - (1 if shared and shared.exists() else 0))
     compiling = max((_compiling(row) for row in _newest(known)), default=0.0) if new else 0.0
-    return measured * _trial_seconds(project, trial.preset) + compiling
+    return measured * _trial_seconds(project, trial.preset, problems) + compiling
 
 
-def _trial_seconds(project: Project, preset: str) -> float:
+def _trial_seconds(project: Project, preset: str, problems: int = 1) -> float:
+    """A trial of several problems shares its budget among them; what comes on top, each has for itself."""
     sizes = project.contract.preset(preset) if preset else project.sizes
     own = Result.objects.filter(trial__project=project, score__isnull=False)
     own = own.filter(trial__preset__in=("", preset) if preset in ("", project.preset) else (preset,))
-    took = [_alone(row) for row in _newest(own) if "total_wall" in row]
-    return median(took) if took else sizes.budget_seconds + USUAL_OVERHEAD
+    newest = own.order_by("-pk").values_list("seconds", "trial__problems")[:NEWEST_RESULTS]
+    took = [(_alone(row), len(measured) or 1) for row, measured in newest if "total_wall" in row]
+    if not project.problems:
+        return median(seconds for seconds, _ in took) if took else sizes.budget_seconds + USUAL_OVERHEAD
+    over = [max(0.0, seconds - sizes.budget_seconds) / count for seconds, count in took] or [USUAL_OVERHEAD]
+    return sizes.budget_seconds + problems * median(over)
 
 
 def _newest(results: QuerySet[Result]) -> list[dict[str, float]]:  # seconds of their phases

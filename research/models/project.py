@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,9 @@ class Project(models.Model):
     )
     start = models.CharField(max_length=40)
     data_id = models.CharField(max_length=64, help_text="scores on different data are never compared")
+    problems = models.JSONField(
+        default=list, blank=True, help_text="of a benchmark of many problems: their names, each a folder of the tree"
+    )
     rule = models.JSONField(help_text="the rule of evidence, as research.validation.rules.Rule")
     state = models.CharField(max_length=12, choices=State, default=State.ACTIVE)
     state_reason = models.TextField(blank=True)
@@ -114,8 +117,13 @@ class Project(models.Model):
 
     @property
     def confirm_parts(self) -> tuple[str, ...]:
-        """The validation splits that confirm, one after another."""
-        return parts_of(self.data_path, self.sizes.confirm_data)
+        """The validation splits that confirm, one after another; none where inputs are drawn anew."""
+        return parts_of(self.data_path, self.sizes.confirm_data) if self.sizes.confirm_data else ()
+
+    def touched(self, paths: Iterable[str]) -> list[str]:
+        """The problems whose folders these paths lie in, in order. None in a benchmark of one problem."""
+        folders = {path.split("/", 1)[0] for path in paths if "/" in path}
+        return [name for name in self.problems if name in folders]
 
     @property
     def noise_key(self) -> dict[str, Any]:
@@ -161,8 +169,11 @@ class Project(models.Model):
 
     @property
     def labels(self) -> Mapping[str, frozenset[str]]:
-        """What steering may call each technique: its name, its family, the files it changes."""
-        return {name: frozenset({name, about["family"], *about["files"]}) for name, about in self.described.items()}
+        """What steering may call each technique: its name, its family, the files and the problems it changes."""
+        return {
+            name: frozenset({name, about["family"], *about["files"], *self.touched(about["files"])})
+            for name, about in self.described.items()
+        }
 
     @property
     def is_running(self) -> bool:

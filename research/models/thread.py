@@ -41,7 +41,7 @@ class SteeringLabel:
     """A word that steering understands, and how many techniques it covers."""
 
     label: str
-    kind: str  # family, file or technique
+    kind: str  # family, problem, file or technique
     count: int
 
 
@@ -105,8 +105,8 @@ class Thread(models.Model):
 
     @property
     def waiting_candidate(self) -> Candidate | None:
-        """An implemented idea that has no experiment yet."""
-        return self.candidates.filter(experiment__isnull=True).order_by("pk").first()
+        """An implemented idea that has no experiment yet, and needs one."""
+        return self.candidates.filter(experiment=None, carried_from=None).order_by("pk").first()
 
     def hold(self, owner: str) -> bool:
         """Take the exclusive, expiring right to advance this thread."""
@@ -345,12 +345,14 @@ class Thread(models.Model):
         self._drop_ahead(why, set(), forbid)
 
     def steering_labels(self) -> list[SteeringLabel]:
-        """What steering may name: families, then files, then techniques."""
+        """What steering may name: families, then problems, files and techniques."""
         described = self.project.described
         families = Counter(about["family"] for about in described.values())
         files = Counter(path for about in described.values() for path in about["files"])
+        problems = Counter(name for about in described.values() for name in self.project.touched(about["files"]))
         return [
             *(SteeringLabel(name, "family", count) for name, count in sorted(families.items())),
+            *(SteeringLabel(name, "problem", count) for name, count in sorted(problems.items())),
             *(SteeringLabel(name, "file", count) for name, count in sorted(files.items())),
             *(SteeringLabel(name, "technique", 1) for name in sorted(described)),
         ]

@@ -44,7 +44,7 @@ class TrialQuerySet(models.QuerySet["Trial"]):
                 experiment=experiment, stage=stage, pair=pair, arm=arm,
                 defaults={
                     "project": experiment.project, "seed": seed, "commit": commit, "slot": slot, "split": split,
-                    "preset": experiment.preset_at(stage),
+                    "preset": experiment.preset_at(stage), "problems": experiment.problems_of(pair),
                 },
             )  # fmt: skip
             made += new
@@ -56,11 +56,13 @@ class TrialQuerySet(models.QuerySet["Trial"]):
 
     def plan_check(self, experiment: Experiment) -> None:
         """Its only trial, scored on the text it trains on: validation text takes no part in a check."""
+        split = "train" if experiment.sizes.confirm_data else ""
         Trial.objects.get_or_create(
             experiment=experiment, stage=CHECK, pair=0, arm=Trial.Arm.CANDIDATE,
             defaults={
                 "project": experiment.project, "seed": experiment.project.seed(0, CHECK, 0),
-                "commit": experiment.candidate_commit, "slot": 0, "split": "train", "preset": experiment.preset,
+                "commit": experiment.candidate_commit, "slot": 0, "split": split, "preset": experiment.preset,
+                "problems": experiment.problems,
             },
         )  # fmt: skip
 
@@ -135,7 +137,10 @@ class Trial(models.Model):
     slot = models.PositiveIntegerField(help_text="which core or device of the machine")
     seed = models.PositiveIntegerField()
     commit = models.CharField(max_length=40)
-    split = models.CharField(max_length=20, help_text="the validation split that scores it")
+    split = models.CharField(
+        max_length=20, blank=True, help_text="the validation split that scores it; empty: its inputs are drawn anew"
+    )
+    problems = models.JSONField(default=list, blank=True, help_text="of a benchmark of many: those that it measures")
     preset = models.CharField(max_length=40, blank=True, help_text="where it is not the project's")
     state = models.CharField(max_length=10, choices=State, default=State.WAITING, db_index=True)
     generation = models.PositiveIntegerField(default=0, help_text="of the newest lease")
@@ -209,7 +214,7 @@ class Trial(models.Model):
         same = Result.objects.filter(
             Exists(own), trial__project=self.project_id, trial__arm=self.arm, trial__commit=self.commit,
             trial__seed=self.seed, trial__stage=self.stage, trial__preset=self.preset, trial__split=self.split,
-            trial__ended__gte=since, score__isnull=False, device_seconds__gt=0,
+            trial__problems=self.problems, trial__ended__gte=since, score__isnull=False, device_seconds__gt=0,
         )  # fmt: skip
         return same.select_related("trial").order_by("-pk").first()
 

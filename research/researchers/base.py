@@ -63,12 +63,18 @@ class View:
     elsewhere: Mapping[str, str] = field(default_factory=dict)  # technique -> thread that has it confirmed
     sent_back: Sequence[tuple[Step, ...]] = ()  # changes that a person wanted different: never again just so
     labels: Mapping[str, frozenset[str]] = field(default_factory=dict)  # what steering calls each technique
+    problems: Mapping[str, frozenset[str]] = field(default_factory=dict)  # technique -> of many, those that it changes
     discards: Sequence[tuple[Step, ...]] = ()  # settled against, and what that assumed holds for this head
 
     def allows(self, technique: Technique) -> bool:
         """Whether steering allows it, and no person has rejected it."""
         labels = self.labels.get(technique.name, frozenset({technique.name, technique.family}))
         return technique.name not in self.dead_ends and allows(labels, self.directives.focus, self.directives.forbid)
+
+    def meet(self, one: str, other: str) -> bool:
+        """Whether two techniques can bear on each other: not where they change different problems of many."""
+        mine, theirs = (self.problems.get(name, frozenset()) for name in (one, other))
+        return not (mine and theirs) or bool(mine & theirs)
 
     @property
     def dead_ends(self) -> frozenset[str]:

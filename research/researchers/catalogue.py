@@ -93,7 +93,7 @@ class CatalogueResearcher:
         pool = sorted((t for t in fresh if t.name in near), key=lambda t: t.name)
         for at, first in enumerate(pool):
             for second in pool[at + 1 :]:
-                if view.catalogue.clash(first.name, [second.name]):
+                if view.catalogue.clash(first.name, [second.name]) or not view.meet(first.name, second.name):
                     continue
                 parts = [posterior(t, view.lessons) for t in (first, second)]
                 mean = JOINT_DISCOUNT * sum(mean for mean, _ in parts)

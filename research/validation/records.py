@@ -13,6 +13,7 @@ from typing import Self
 from research.validation.wire import Record
 
 TIME_UNITS = ("s", "ms", "us", "µs", "ns", "sec", "seconds", "min", "minutes", "h", "hours")
+RATIO_UNIT = "x"  # times a reference
 LARGEST_LOG = 700.0  # exp(709) is the last finite double
 LEAST_TECHNIQUES = 10  # measured at both fidelities, before what one foretells of the other has a say
 USUAL_DRIFT_ERROR = 0.845  # of six pairs whose arms are independent
@@ -44,14 +45,15 @@ class Direction(StrEnum):
 
 
 class Scale(StrEnum):
-    """On which scale two scores are compared: by their difference, or, for a time, by the log of their ratio."""
+    """On which scale two scores are compared: by their difference, or, for times and ratios, by the log of theirs."""
 
     LINEAR = "linear"
     LOG = "log"
 
     @classmethod
     def of_unit(cls, unit: str) -> Self:
-        return cls("log" if unit.split("/")[0].strip() in TIME_UNITS and "/" not in unit else "linear")
+        """Of times, and of how many times a reference something is, LOG."""
+        return cls("log" if unit.strip() in (*TIME_UNITS, RATIO_UNIT) else "linear")
 
     def place(self, score: float) -> float:
         if self is Scale.LINEAR:
@@ -197,6 +199,14 @@ class Rule(Record):
             return gain
         sign = -1 if self.direction is Direction.LOWER else 1
         return sign * level * math.expm1(min(sign * gain, LARGEST_LOG))
+
+    def from_units(self, gain: float, level: float) -> float:
+        """The inverse of `in_units`. A gain of the whole level or more is the largest log there is."""
+        if self.scale is Scale.LINEAR:
+            return gain
+        sign = -1 if self.direction is Direction.LOWER else 1
+        share = sign * gain / level
+        return sign * math.log1p(share) if share > -1 else sign * -LARGEST_LOG
 
     def words(self, gain: float) -> str:
         """A gain on the rule's scale for a sentence: a number, or a share of the baseline."""

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from research.models import DataUse, Project
 from research.models.data_use import FINAL, SCREEN
 
+ANEW = "inputs drawn anew"
+
 
 @dataclass(frozen=True)
 class DataUsed:
-    parts: tuple[str, ...]  # of the confirm data, in the order they are used
-    turn: int  # number of the part that confirms next, from 1
+    parts: tuple[str, ...]  # of the confirm data, in the order they are used; none where inputs are drawn anew
+    turn: int  # number of the part that confirms next, from 1; 0: there is none
     counts: dict[str, int]
 
     @property
@@ -28,6 +30,8 @@ class DataUsed:
 
     def said(self, split: str) -> str:
         """Of one split: what it is and how many experiments have used it."""
+        if not split:
+            return ANEW
         uses = self.counts.get(split, 0)
         used = f"used by {uses} experiment{'s' * (uses != 1)}"
         if split in self.parts and len(self.parts) > 1:
@@ -39,5 +43,7 @@ class DataUsed:
 
 def data_used(project: Project) -> DataUsed:
     parts = project.confirm_parts
+    if not parts:
+        return DataUsed((), 0, {})
     part = DataUse.objects.part_in_turn(project.data_id, parts)
     return DataUsed(parts, 1 + parts.index(part), DataUse.objects.counts(project.data_id))

@@ -6,6 +6,7 @@ from django.db.models import Min
 
 from research.models import Experiment, Verdict
 from research.templatetags.lab import MINUS, evalue, signed
+from research.views.datawords import ANEW
 
 
 def evidence_line(experiment: Experiment, verdict: Verdict | None, url: str) -> str:
@@ -18,7 +19,8 @@ def evidence_line(experiment: Experiment, verdict: Verdict | None, url: str) -> 
         return f"{head}: {said}; {commit}, {url}"
     pairs = f"{verdict.pairs or len(verdict.evidence['pairs'])} {verdict.stage} pairs"
     data, level = measured_on(experiment, verdict.stage)
-    held = f"{data or 'set unknown'}, isolation {'unknown' if level is None else level}"
+    unknown = "set unknown" if project.sizes.confirm_data else ANEW
+    held = f"{data or unknown}, isolation {'unknown' if level is None else level}"
     gain = f"{metric.name} gain {effect_words(verdict)} {metric.unit}"
     return (
         f"{head}: {_word(verdict.kind)}, {gain}, {weight_words(verdict)}, {pairs}, {held}, "

@@ -51,6 +51,11 @@ class Measured:
         return [trial.result for trial in self.trials if hasattr(trial, "result")]
 
     @property
+    def problems(self) -> str:
+        """Of many, those that it measures."""
+        return ", ".join(self.trials[0].problems) if self.trials else ""
+
+    @property
     def machine(self) -> str:
         names = [result.machine.name for result in self.results] or [lease.machine.name for lease in self.leases]
         return ", ".join(dict.fromkeys(names))

@@ -5,6 +5,9 @@ every confirmed verdict measured its candidate against its baseline in fresh pai
 gains compound (two of 10 % on a metric that falls leave 81 %: a gain of 19 %). An attempt stands at its own measured
 gain on top of its baseline's height. Only confirm pairs count for a step; an attempt shows the pairs that it has.
 
+Of a project on many problems the height is the gain of the geometric mean over all of them: what a verdict measured on
+k of n problems counts by the n-th root of its k-th power, so unrelated scores never meet and each merge multiplies.
+
 The interval of a step combines the intervals of the gains below it as independent errors, on the log scale. Where the
 champion was measured against the start itself (the closing experiment), that is the better number, and is said first.
 """
@@ -97,6 +100,7 @@ class Frontier:
     waiting: Sequence[Rise]
     total: Total | None
     counts: Mapping[str, int]  # verdicts by kind
+    problems: int = 0  # of how many a height is the mean; 0: of one benchmark's score
 
     @property
     def gain(self) -> Rise | None:
@@ -123,7 +127,8 @@ class Frontier:
     @property
     def summary(self) -> str:
         """What the drawing shows, in words."""
-        gain = f"gain {percent(self.gain.height)} over the start" if self.gain else "the champion is the start"
+        over = f"the start in the mean of {self.problems} problems" if self.problems else "the start"
+        gain = f"gain {percent(self.gain.height)} over {over}" if self.gain else "the champion is the start"
         waits = f", {len(self.waiting)} confirmed gains wait for a person" if self.waiting else ""
         return f"{self.verdicts} attempts, {len(self.steps)} merged: {gain}{waits}"
 
@@ -170,13 +175,42 @@ def _read(key: Key) -> Frontier:
         .defer("verdict__experiment__rule", "candidate__recipe", "candidate__idea__steps")
         .order_by("pk")
     )
-    heights = {project.start_commit: 0.0}
-    for request in requests:
-        gain = gain_of(request.verdict)
-        heights[request.commit] = compound(heights.get(request.base, 0.0), gain.mean if gain else 0.0, lower)
+    heights = _heights(project, requests, lower)
     attempts = _attempts(project, heights, lower)
     steps, waiting = _chains(project, requests, heights, lower)
-    return Frontier(attempts, heights, steps, waiting, _total(project), dict(Counter(row.kind for row in attempts)))
+    counts = dict(Counter(row.kind for row in attempts))
+    return Frontier(attempts, heights, steps, waiting, _total(project), counts, len(project.problems))
+
+
+def _heights(project: Project, requests: Sequence[MergeRequest], lower: bool) -> dict[str, float]:
+    """Of the start, and of every commit that a request stands for or was measured as."""
+    heights, by_commit = {project.start_commit: 0.0}, {request.commit: request for request in requests}
+    for request in requests:
+        chain = [request]  # down to what is known: one that was carried may stand on a younger one
+        while chain[-1].base not in heights and chain[-1].base in by_commit:
+            chain.append(by_commit[chain[-1].base])
+        for each in chain[::-1]:
+            gain, experiment = gain_of(each.verdict), each.verdict.experiment
+            share = share_of(project, experiment.problems)
+            mine = over_all(gain.mean if gain else 0.0, share, lower)
+            heights[each.commit] = compound(heights.get(each.base, 0.0), mine, lower)
+            measured = compound(heights.get(experiment.baseline_commit, 0.0), mine, lower)
+            heights.setdefault(experiment.candidate_commit, measured)
+    return heights
+
+
+def share_of(project: Project, problems: Sequence[str]) -> float:
+    """How much of the mean over a project's problems these are."""
+    return len(problems) / len(project.problems) if project.problems else 1.0
+
+
+def over_all(gain: float, share: float, lower: bool) -> float:
+    """What a gain on this share of the problems is in the geometric mean over all of them."""
+    if share == 1:
+        return gain
+    factor = max(1 - gain, 1e-9) if lower else 1 + gain
+    power = math.exp(share * math.log(factor))
+    return 1 - power if lower else power - 1
 
 
 def compound(height: float, gain: float, lower: bool) -> float:
@@ -190,15 +224,15 @@ def _attempts(project: Project, heights: Mapping[str, float], lower: bool) -> li
         .order_by("experiment__number")
         .values_list(
             "experiment__number", "experiment__thread_id", "experiment__baseline_commit",
-            "experiment__candidate_commit", "kind", "relative", "created",
+            "experiment__candidate_commit", "kind", "relative", "created", "experiment__problems",
         )
     )  # fmt: skip
     attempts, began = [], project.created
-    for number, thread, baseline, candidate, kind, relative, created in rows:
+    for number, thread, baseline, candidate, kind, relative, created, problems in rows:
         base = heights.get(baseline, 0.0)
         height = heights.get(candidate) if kind == "improved" else None
         if height is None and kind != "invalid" and relative is not None:
-            height = compound(base, relative, lower)
+            height = compound(base, over_all(relative, share_of(project, problems), lower), lower)
         attempts.append(Attempt(number, thread, base, height, relative, kind, (created - began).total_seconds()))
     return attempts
 
@@ -232,7 +266,8 @@ def _rises(project: Project, requests: Sequence[MergeRequest], heights: Mapping[
     for request in requests:
         gain, height = gain_of(request.verdict), heights[request.commit]
         if gain and gain.half is not None:
-            variance += _log_half(gain.low, gain.high, lower) ** 2
+            share = share_of(project, request.verdict.experiment.problems)
+            variance += (share * _log_half(gain.low, gain.high, lower)) ** 2
         low, high = _interval(height, math.sqrt(variance), lower)
         experiment, idea = request.verdict.experiment, request.candidate.idea
         rises.append(
@@ -278,9 +313,10 @@ def _total(project: Project) -> Total | None:
     rows = experiment.trials.filter(result__score__isnull=False)
     for pair, arm, score in rows.values_list("pair", "arm", "result__score"):
         scores.setdefault(pair, {})[arm] = score
-    sign = 1 if project.contract.metric.lower_is_better else -1
+    lower = project.contract.metric.lower_is_better
+    sign, share = 1 if lower else -1, share_of(project, experiment.problems)
     gains = [
-        sign * (start - champion) / abs(start)
+        over_all(sign * (start - champion) / abs(start), share, lower)
         for arms in scores.values()
         if (start := arms.get("baseline")) and (champion := arms.get("candidate")) is not None
     ]

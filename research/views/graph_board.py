@@ -17,7 +17,7 @@ from django.utils.safestring import SafeString, mark_safe
 from research.drawing import idea_graph
 from research.drawing.idea_graph import Mark, Window
 from research.drawing.lanes import Lanes, Node, lay_out
-from research.models import Experiment, Idea, MergeRequest, Project, Thread
+from research.models import Candidate, Experiment, Idea, MergeRequest, Project, Thread
 from research.templatetags.lab import percent
 
 MOST, USUAL = 500, 120  # columns in a window
@@ -34,7 +34,8 @@ COLUMNS = (
     "public_id", "created", "thread__number", "state", "kind", "thread__head", "candidate__parent",
     "candidate__commit", "candidate__experiment__state", "candidate__experiment__number",
     "candidate__experiment__verdict__kind", "candidate__experiment__verdict__relative",
-    "candidate__merge_request__state", "candidate__merge_request__decided",
+    "candidate__experiment__verdict__merge_request__state",
+    "candidate__experiment__verdict__merge_request__decided",
 )  # fmt: skip
 
 
@@ -95,8 +96,15 @@ class GraphBoard:
 
     @cached_property
     def tried(self) -> list[Tried]:
-        rows = Idea.objects.filter(thread__project=self.project).order_by("created", "pk").values_list(*COLUMNS)
+        ideas = Idea.objects.filter(thread__project=self.project).exclude(candidate__carried_from__isnull=False)
+        rows = ideas.order_by("created", "pk").values_list(*COLUMNS)
         return [Tried._make((*row, _kind(row[3], row[8], row[10], row[12], row[7]))) for row in rows]
+
+    @cached_property
+    def moved(self) -> dict[str, str]:
+        """Idea -> the commit that stands for it on `main` now, of those that were carried onto it."""
+        rows = Candidate.objects.filter(project=self.project, carried_from__isnull=False, merge_request__isnull=False)
+        return dict(rows.values_list("carried_from__idea__public_id", "commit"))
 
     @cached_property
     def shown(self) -> list[Landing | Tried]:
@@ -129,7 +137,8 @@ class GraphBoard:
                     nodes.append(Node("start", 0))
                     continue
                 nodes.append(Node(row.key, 0, (last_landing, row.tried.key)))
-                on_main[row.tried.commit or ""] = last_landing = row.key
+                commit = self.moved.get(row.tried.key, row.tried.commit)
+                on_main[commit or ""] = last_landing = row.key
                 continue
             base = row.parent or row.head
             mine = own.get(base)

@@ -17,7 +17,7 @@ def node_board(project: Project, key: str) -> NodeBoard | None:
     if key == "start":
         return NodeBoard(project, None, is_landing=True)
     public_id = key.removeprefix("main-")
-    related = "candidate__experiment__verdict", "candidate__merge_request__decided_by", "thread", "pointer"
+    related = "candidate__experiment__verdict__merge_request__decided_by", "thread", "pointer"
     idea = Idea.objects.filter(thread__project=project, public_id=public_id).select_related(*related).first()
     return NodeBoard(project, idea, is_landing=key != public_id) if idea else None
 
@@ -40,7 +40,7 @@ class NodeBoard:
 
     @cached_property
     def request(self) -> MergeRequest | None:
-        return getattr(self.candidate, "merge_request", None)
+        return getattr(self.verdict, "merge_request", None)
 
     @cached_property
     def gain(self) -> Gain | None:

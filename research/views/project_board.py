@@ -17,6 +17,7 @@ from django.utils.safestring import SafeString
 
 from research.loop import memory, noise
 from research.loop.account import paid
+from research.loop.headline import Headline, headline_of
 from research.models import (
     Call,
     Experiment,
@@ -129,6 +130,11 @@ class ProjectBoard:
     @property
     def drawing(self) -> SafeString:
         return drawing(self.key, self.axis == "time")
+
+    @cached_property
+    def headline(self) -> Headline | None:
+        """Of many problems; None of one."""
+        return headline_of(self.project)
 
     # Threads, requests, lessons
 

@@ -134,8 +134,8 @@ def _hours(seconds: float | None) -> str:
 
 
 def _labels(thread: Thread) -> list[tuple[str, list[Any]]]:
-    """What steering may name, in groups: families, files, techniques."""
-    names = {"family": "Families", "file": "Files", "technique": "Techniques"}
+    """What steering may name, in groups."""
+    names = {"family": "Families", "problem": "Problems", "file": "Files", "technique": "Techniques"}
     labels = thread.steering_labels()
     return [(name, [label for label in labels if label.kind == kind]) for kind, name in names.items()]
 

@@ -25,7 +25,8 @@ from benchmarks.contract import ContractError, load
 from benchmarks.data import DataError
 from research import tasks
 from research.loop.asking import models
-from research.loop.begin import Budget, begin_project, rule_for
+from research.loop.begin import Budget, begin_project, rule_for, spread
+from research.loop.problems import differing
 from research.management.embedded import choose_data, embedded_lab, ensure_data, ensure_device
 from research.management.progress import Progress
 from research.management.summary import closing_scores, summary
@@ -173,6 +174,8 @@ class Command(BaseCommand):
         project.memory = not options["no_memory"]
         kept = ["auto_approve", "max_wall_seconds", "audit_every", "max_money", "max_tokens", "memory"]
         project.save(update_fields=kept)
+        if not unfinished:
+            spread(project)
         project.resume()
         return project
 
@@ -186,12 +189,11 @@ class Run:
 
     def whole(self, seconds: float, ablate: bool = False) -> None:
         """Search, then drain and close within the time that is kept back for it. An ablation comes on top."""
-        kept = self.closing_seconds()
         drain = min(0.15 * seconds, 10 * self.pair_seconds())
         if not self.closing():
-            self.until(lambda: self.over(seconds - kept - drain), "search")
+            self.until(lambda: self.over(seconds - self.closing_seconds() - drain), "search")
             self.project.exhaust("the campaign's time is over")
-            self.until(lambda: self.project.wall_seconds > seconds - kept or self.drained(), "drain")
+            self.until(lambda: self.project.wall_seconds > seconds - self.closing_seconds() or self.drained(), "drain")
         self.close()
         if ablate:
             self.ablate()
@@ -218,6 +220,7 @@ class Run:
             key=f"closing-{self.project.public_id}", project=self.project, purpose=Experiment.Purpose.CLOSING,
             number=self.project.next_experiment_number(), rule=self.project.rule,
             baseline_commit=self.project.start_commit, candidate_commit=self.project.champion,
+            problems=differing(self.project, self.project.start_commit, self.project.champion),
         )  # fmt: skip
         planned, wanted = 0, self.project.sizes.seeds
         while (missing := wanted - len(closing_scores(self.project)[2])) > 0 and planned < 2 * wanted:
@@ -284,4 +287,6 @@ class Run:
         return pair_seconds(self.project)
 
     def closing_seconds(self) -> float:
-        return self.project.sizes.seeds * self.pair_seconds()
+        project = self.project
+        problems = len(differing(project, project.start_commit, project.champion)) or 1
+        return project.sizes.seeds * pair_seconds(project, problems=problems)

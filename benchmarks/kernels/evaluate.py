@@ -1,0 +1,151 @@
+"""One trial of the kernels benchmark: one launch of a commit's solutions of some problems. Protected.
+
+The score is the geometric mean over all workloads of the solution's latency as a multiple of the reference's. A
+solution that is wrong on any of them has none. See `launch` for how the two are timed.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+import time
+from pathlib import Path
+
+from benchmarks.compiled import CompileCache
+from benchmarks.contract import Assignment, Failure, Gate, Observation, Outcome, PointSink, TrialFailed
+from benchmarks.judging import JudgeProcess
+from benchmarks.kernels import cells, identity
+from benchmarks.kernels.launch import Launch
+from runners.logs import LogPump
+from runners.sandbox import Sandbox
+
+PRELOAD = ("torch", "numpy", "torch._dynamo")
+SETUP = "torch.set_num_threads(1)"
+INSIDE = Path(__file__).parent / "inside"
+JUDGE = (str(Path(__file__).parent / "judge.py"),)
+LOG_WALL = 2.0  # for the rest of the output, once every writer is dead
+LOOK_FASTER = 10.0  # times the reference: a person looks
+LOOK_BELOW = 0.7  # of the bound, which is by measured peaks
+IMPOSSIBLE = 0.5  # of the time that its bytes alone take at the best rate that was ever measured here
+
+
+class Evaluator:
+    """Runs trials on one slot, one after another."""
+
+    def __init__(self) -> None:
+        self._judge: JudgeProcess | None = None
+
+    def close(self) -> None:
+        if self._judge:
+            self._judge.close()
+            self._judge = None
+
+    def judge(self, task: Assignment) -> JudgeProcess:
+        """The judge of these problems; another one where the slot turned to something else."""
+        if (held := self._judge) and (held.data != task.data or not held.lives):
+            self.close()
+        if self._judge is None:
+            self._judge = JudgeProcess(task.data, JUDGE)
+        return self._judge
+
+    def run(
+        self, task: Assignment, box: Sandbox, sink: PointSink, gate: Gate = lambda: None, cpu: int | None = None,
+        *, trained: Gate = lambda: None, beside: bool = False,
+    ) -> Outcome:  # fmt: skip
+        """The whole trial. A candidate's failure is part of the outcome; only a broken sandbox raises."""
+        if task.removed_guards:
+            raise ValueError("a trial that counts keeps all its guards")
+        if missing := self._missing(task):
+            return Outcome(failure=Failure("no_data", missing))
+        began = time.monotonic()
+        outcome = Outcome(hashes=identity.hashes(task), surroundings=identity.surroundings(task, box))
+        judge = self.judge(task)
+        outcome.surroundings |= judge.ready()
+        if cpu is not None:
+            judge.pin(cpu)
+        try:
+            self._launch(task, box, judge, sink, outcome, gate)
+        except TrialFailed as failed:
+            outcome.score, outcome.failure = None, failed.failure
+        trained()
+        outcome.seconds["total_wall"] = time.monotonic() - began
+        return outcome
+
+    def prepare(self, task: Assignment, box: Sandbox) -> bool:
+        """A launch warms its own solutions up; nothing is done ahead."""
+        return True
+
+    def is_prepared(self, task: Assignment, box: Sandbox) -> bool:
+        return True
+
+    def device_memory(self, task: Assignment, box: Sandbox) -> int:
+        return 0
+
+    @staticmethod
+    def _missing(task: Assignment) -> str:
+        """Why nothing can be measured, in one line; empty where all is there."""
+        if not (task.data / "manifest.json").is_file():
+            return "the prepared problems are not there: run `python -m benchmarks.kernels prepare`"
+        if not task.problems:
+            return "no problem was named for this trial"
+        lacking = [name for name in task.problems if not (task.data / "problems" / name / "definition.json").is_file()]
+        return f"the prepared data have no problem {lacking[0]}" if lacking else ""
+
+    def _launch(
+        self, task: Assignment, box: Sandbox, judge: JudgeProcess, sink: PointSink, outcome: Outcome, gate: Gate
+    ) -> None:
+        compiled = CompileCache(task, outcome)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        reader, writer = os.pipe()
+        log, began = LogPump(reader), time.monotonic()
+        with ours:
+            try:
+                with theirs:
+                    box.spawn(
+                        "run_solutions", tree=task.tree, cache=compiled.content, fds={"channel": theirs.fileno()},
+                        log=writer,
+                    )  # fmt: skip
+                launch = Launch(task, box, judge, ours, outcome, sink)
+                launch.warm_up()
+                compiled.freeze(box)
+                outcome.seconds["warm_up"] = time.monotonic() - began
+                gate()
+                timed, cpu = time.monotonic(), box.cpu_seconds()
+                launch.measure()
+                outcome.seconds |= {"timed_wall": time.monotonic() - timed, "timed_cpu": box.cpu_seconds() - cpu}
+                _score(launch, outcome)
+            finally:
+                os.close(writer)
+                if peak := box.memory_peak():
+                    outcome.metrics["memory_bytes"] = float(peak)
+                out_of_memory = box.oom_killed()
+                box.reset()
+                log.join(LOG_WALL)
+                outcome.log = log.text()
+                if out_of_memory:
+                    raise TrialFailed("out_of_memory", "the sandbox ran out of memory")
+
+
+def _score(launch: Launch, outcome: Outcome) -> None:
+    """The score, the times of every cell, and what a reader should look at."""
+    logs, impossible, below, faster = [], [], [], []
+    for cell in launch.cells:
+        times = cell.times
+        outcome.metrics |= cells.metrics(cell.problem, cell.uuid, times)
+        logs.append(math.log(times.latency_ms / times.reference_ms))
+        if cell.floor_ms is not None and times.latency_ms < IMPOSSIBLE * cell.floor_ms:
+            impossible.append(f"{cell.name}: {times.latency_ms:.4g} ms, its bytes take {cell.floor_ms:.4g}")
+        elif times.bound_ms is not None and times.latency_ms < LOOK_BELOW * times.bound_ms:
+            below.append(f"{cell.name}: {times.latency_ms:.4g} ms, the bound is {times.bound_ms:.4g}")
+        if times.latency_ms * LOOK_FASTER < times.reference_ms:
+            faster.append(f"{cell.name}: {times.latency_ms:.4g} ms, the reference {times.reference_ms:.4g}")
+    for kind, severity, meaning, lines in (
+        ("below_floor", "structural", "is faster than its bytes can be moved", impossible),
+        ("below_bound", "review", "is faster than the roofline of the device", below),
+        ("much_faster", "review", "is more than ten times as fast as the reference", faster),
+    ):
+        if lines:
+            outcome.observations.append(Observation(kind, severity, meaning, tuple(lines)))
+    outcome.score = math.exp(math.fsum(logs) / len(logs))
+    outcome.metrics["workloads"] = float(len(logs))

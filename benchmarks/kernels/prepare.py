@@ -1,0 +1,90 @@
+"""The prepared problems of the kernel lane: a folder that is whole or not there, found by the hash of its content.
+
+manifest.json                             data_id, the names
+problems/NAME/definition.json             and workload.jsonl, as they came
+problems/NAME/work.json                   of each workload what it cannot do without, for its bound
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from benchmarks.data import data_folder, use
+from benchmarks.kernels.bounds import Work
+from benchmarks.kernels.formats.fields import wrong
+from benchmarks.kernels.formats.loader import OWN, load_problem
+from benchmarks.kernels.formats.workload import Problem
+
+WORK = "work.json"
+TIMED = "workload.cpu_timed.jsonl"  # of our own problems: sizes for one core of a CPU
+
+
+def own_problems() -> list[tuple[Problem, str]]:
+    """Our own, with the name of the file of their sizes for a CPU."""
+    folders = sorted(path.parent for path in OWN.glob(f"*/{TIMED}"))
+    return [(load_problem(folder, TIMED), TIMED) for folder in folders]
+
+
+def prepare(problems: Sequence[tuple[Problem, str]], data: str, say: Callable[[str], None] = lambda _: None) -> Path:
+    """Copy the problems, from folders of their own, and make them those that `data` names. Returns the folder.
+
+    `say` is told of each problem: finding what one costs can take seconds.
+    """
+    for problem, _ in problems:
+        if problem.folder is None:
+            wrong(problem.name, "comes from a parquet file", "give a folder of problems")
+        if not problem.name.isidentifier():
+            wrong(problem.name, "cannot name a folder of a tree", "use letters, digits and underscores")
+    root = data_folder("kernels")
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root, prefix=".partial-") as made:
+        folder = Path(made)
+        for problem, workloads in problems:
+            assert problem.folder is not None
+            target = folder / "problems" / problem.name
+            target.mkdir(parents=True)
+            shutil.copyfile(problem.folder / "definition.json", target / "definition.json")
+            shutil.copyfile(problem.folder / workloads, target / "workload.jsonl")
+            for blob in sorted(problem.folder.glob("*.safetensors")):
+                shutil.copyfile(blob, target / blob.name)
+        identity = hashlib.sha256(b"".join(_digests(folder))).hexdigest()
+        names = [problem.name for problem, _ in problems]
+        manifest = {"data_id": identity, "vocabulary": 0, "problems": names}
+        (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+        target = root / f"problems-{identity[:16]}"
+        if not target.exists():
+            for number, (problem, _) in enumerate(problems, start=1):
+                say(f"{number} of {len(problems)}: {problem.name}")
+                works = {uuid: work.to_json() for uuid, work in _works(problem)}
+                (folder / "problems" / problem.name / WORK).write_text(json.dumps(works) + "\n")
+            folder.rename(target)
+            folder.mkdir()  # for who cleans up
+        target.chmod(0o755)
+    use(target, data, identity)
+    return target
+
+
+def read_works(folder: Path) -> dict[str, Work]:
+    """By uuid, of the workloads whose cost could be found."""
+    path = folder / WORK
+    return {uuid: Work.from_json(row) for uuid, row in json.loads(path.read_text()).items()} if path.is_file() else {}
+
+
+def _works(problem: Problem) -> Iterator[tuple[str, Work]]:
+    from benchmarks.kernels.cost import CostError, cost  # torch: seconds to import
+
+    for workload in problem.workloads:
+        with suppress(CostError):
+            yield workload.uuid, cost(problem.definition, workload).work
+
+
+def _digests(folder: Path) -> Iterator[bytes]:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            yield hashlib.sha256(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes()).digest()
