@@ -216,6 +216,36 @@ def test_only_new_results_are_read_and_what_is_kept_is_what_all_of_them_say(
     assert afresh.outcomes["moe_gating"].failure == "crash" and len(afresh.newest["rms_norm"]) == 3
 
 
+def test_a_floor_over_many_problems_measures_each_and_a_failure_hides_nothing(
+    seen: Client, kernels: Project, player: Player
+) -> None:
+    floor = Experiment.objects.create(
+        key="floor", project=kernels, purpose=Experiment.Purpose.NOISE, number=1, rule=kernels.rule,
+        baseline_commit=kernels.start_commit, candidate_commit=kernels.start_commit, problems=list(FEW),
+    )  # fmt: skip
+    for pair, lease in enumerate(sorted(player.start(floor, "noise", len(FEW)), key=lambda lease: lease.trial.pk)):
+        name = FEW[pair // 2]
+        assert lease.trial.problems == [name]
+        if not pair % 2:
+            assert row(text(seen), name).count("measuring #1") == 1
+        player.finish(lease, {name: player.times(name, 1.0)}, "timeout" if pair == 3 else "")
+    page = text(seen)
+    assert "○" not in page.split("<table")[1].split("<footer")[0] and "timeout" not in page
+
+
+def test_times_of_a_wrong_solution_count_for_nothing(seen: Client, player: Player, threads: list[Thread]) -> None:
+    leases = player.start(candidate(threads[0], {"rms_norm": "# wrong"}))
+    for lease in leases:
+        told: dict[str, float] = {}
+        for uuid, times in player.times("rms_norm", 50.0).items():
+            told |= metrics("rms_norm", uuid, times)
+        lease.trial.finish(
+            lease, machine=player.machine, score=None, failure="bad_output", message="wrong", isolation_level=3,
+            machine_class="cpu", metrics=told,
+        )  # fmt: skip
+    assert set(cells(text(seen), "rms_norm")) == {".50"} and "wrong: #1" in row(text(seen), "rms_norm")
+
+
 def test_names_from_files_and_rows_are_escaped(seen: Client, kernels: Project) -> None:
     folder = kernels.data_path / "problems" / "rms_norm"
     raw = json.loads((folder / "definition.json").read_text()) | {"description": "<script>alert(1)</script>"}

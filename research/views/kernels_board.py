@@ -164,13 +164,14 @@ class KernelBoard:
 
         def add(problems: Iterable[str], state: State) -> None:
             for problem in problems:
-                found.setdefault(problem, []).append(state)
+                if state not in found.setdefault(problem, []):
+                    found[problem].append(state)
 
         running = Lease.objects.open().filter(trial__project=self.project, trial__arm=Trial.Arm.CANDIDATE)
-        columns = ("trial__commit", "trial__experiment__public_id", "trial__experiment__number")
-        for commit, id, number in dict.fromkeys(running.order_by("pk").values_list(*columns)):
+        columns = ("trial__commit", "trial__problems", "trial__experiment__public_id", "trial__experiment__number")
+        for commit, problems, id, number in running.order_by("pk").values_list(*columns):
             state = State("running", f"measuring #{number}", reverse("experiment", args=[id]))
-            add(self.reading.changed(commit), state)
+            add(problems or self.reading.changed(commit), state)
         for problem, waiting in self._unmerged.items():
             if opened := [row for row in waiting if row.request == MergeRequest.State.OPEN]:
                 address = reverse("merge-request", args=[opened[-1].request_id])

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
-from django.db.models import Max
+from django.db.models import Max, Q
 
 from benchmarks.kernels.cells import CellTimes, cells
 from research.models import Candidate, Event, Project, Result, Trial
@@ -132,9 +132,11 @@ def _read_on(project: Project, before: Reading, head: int) -> Reading:
         results = results.filter(trial__experiment__in=ended)
     else:
         _learn(project, changes, None)
-    # Of one commit in one experiment the newest says all: a search of 44,000 results is read in half the time.
-    last = results.order_by().values("trial__experiment_id", "trial__commit").annotate(last=Max("pk"))
-    rows = Result.objects.filter(pk__in=last.values("last")).order_by("pk").values_list(*COLUMNS)
+    # Of one commit in one experiment the newest say all: a search of 44,000 results is read in half the time.
+    alike = results.order_by().values("trial__experiment_id", "trial__commit", "trial__problems")
+    last, scored = alike.annotate(last=Max("pk")), alike.annotate(last=Max("pk", filter=Q(score__isnull=False)))
+    newest = Q(pk__in=last.values("last")) | Q(pk__in=scored.filter(last__isnull=False).values("last"))
+    rows = Result.objects.filter(newest).order_by("pk").values_list(*COLUMNS)
     fresh = _Fresh(before, changes)
     for row in rows.iterator(chunk_size=CHUNK):
         fresh.take(*row)
@@ -168,7 +170,7 @@ class _Fresh:
         self, pk: int, commit: str, arm: str, experiment: int, metrics: Mapping[str, float], failure: str, message: str,
         machine_class: str,
     ) -> None:  # fmt: skip
-        for problem, times in cells(metrics).items():
+        for problem, times in ({} if failure else cells(metrics)).items():
             mine = self._mine.get(problem)
             if mine is None:
                 mine = self._mine[problem] = dict(self.newest.get(problem, {}))
