@@ -216,9 +216,10 @@ class Repository:
         """The commits that `new` stands on and `old` does not, itself among them; through merges too."""
         return self.git("rev-list", new, f"^{old}").split()
 
-    def diff(self, base: str, head: str) -> Change:
+    def diff(self, base: str, head: str, *paths: str) -> Change:
+        """What changed between two commits; below these paths alone, where some are named."""
         plain = ("-c", "core.quotePath=false", "diff", "--no-color", "--no-ext-diff", "--no-renames", "--full-index")
-        patch = self.git(*plain, base, head)
+        patch = self.git(*plain, base, head, "--", *paths)
         parsed = PatchSet(patch)
         files: list[dict[str, object]] = [
             {"path": file.path, "added": file.added, "removed": file.removed} for file in parsed

@@ -408,6 +408,7 @@ if (morph) {
   morph.callbacks.beforeAttributeUpdated = (name, node) =>
     !(name === "open" && /^(DETAILS|DIALOG)$/.test(node.nodeName)) && !(name === "tabindex" && node === document.activeElement);
   morph.callbacks.beforeNodeMorphed = (old, fresh) => {
+    if (fresh.dataset?.same !== undefined) return false; // the server knows that it says what it said
     if (old === document.activeElement && /^(INPUT|SELECT|TEXTAREA)$/.test(old.nodeName)) return false;
     if (old.localName !== "lab-chart" || fresh.localName !== "lab-chart") return true;
     for (const { name, value } of fresh.attributes) if (old.getAttribute(name) !== value) old.setAttribute(name, value);

@@ -83,6 +83,12 @@ def test_a_diff_is_parsed(repository: Repository) -> None:
     assert repository.diff(repository.root_commit(), repository.root_commit()).files == []
 
 
+def test_a_diff_can_be_of_some_paths_alone(repository: Repository) -> None:
+    commit = child(repository, {"train.py": b"A = 2\n", "sub/model.py": b"C = 2\n"})
+    change = repository.diff(repository.root_commit(), commit, "sub")
+    assert change.paths == ["sub/model.py"] and "A = 2" not in change.patch
+
+
 def test_lines_that_look_like_a_diff_do_not_confuse_it(repository: Repository) -> None:
     text = b"-- a/x\n++ b/x\n--- a/x\n+++ b/x\n@@ -1 +1 @@\n"
     change = repository.diff(repository.root_commit(), child(repository, {"train.py": text + START["train.py"]}))

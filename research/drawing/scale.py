@@ -74,3 +74,24 @@ def percent_labels(values: Sequence[float]) -> list[str]:
     gaps = [abs(b - a) for a, b in zip(values, values[1:], strict=False)]
     places = max(0, -math.floor(math.log10(min(gaps) * 100) + 1e-9)) if gaps and min(gaps) > 0 else 0
     return [f"{100 * value:.{min(places, 12)}f} %".replace("-", MINUS) for value in values]
+
+
+def log_ticks(low: float, high: float, about: int = 5) -> list[float]:
+    """Round numbers inside low..high (both above 0) for a logarithmic axis: at most `about`, evenly as that allows."""
+    if not (0 < low <= high and math.isfinite(high)):
+        return []
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    found: list[float] = []
+    for factors in ((1, 2, 3, 4, 5, 6, 7, 8, 9), (1, 2, 5), (1, 3), (1,)):
+        found = [mark for power in powers for factor in factors if low <= (mark := factor * 10.0**power) <= high]
+        if len(found) <= about:
+            return found if len(found) > 1 else ticks(low, high, about)
+    return found[:: math.ceil(len(found) / about)]
+
+
+def short_time(milliseconds: float) -> str:
+    """541 ns, 54.1 µs, 5.41 ms, 1.2 s: three digits."""
+    for unit, size in (("s", 1e3), ("ms", 1.0), ("µs", 1e-3)):
+        if milliseconds >= 0.9995 * size:
+            return f"{milliseconds / size:.3g} {unit}"
+    return f"{milliseconds * 1e6:.3g} ns"

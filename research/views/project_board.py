@@ -37,6 +37,7 @@ from research.views.datawords import DataUsed, data_used
 from research.views.experiment_rows import ExperimentRow, experiment_rows
 from research.views.frontier import Frontier, Key, drawing, frontier_of, key_of
 from research.views.gain import Gain, gain_of
+from research.views.kernels_problems import names_of
 from research.views.now import SILENT_AFTER
 from research.views.spent import Spent, spent_of
 from research.views.wall import ThreadRow, thread_rows
@@ -98,6 +99,10 @@ class ProjectBoard:
     @property
     def may_steer(self) -> bool:
         return self.role >= Role.MEMBER
+
+    @property
+    def has_problems(self) -> bool:
+        return bool(names_of(self.project))
 
     @property
     def researchers(self) -> list[str]:
