@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks import contract
 from benchmarks.contract import Assignment, Outcome
 from benchmarks.kernels import evaluate, trees
-from benchmarks.nanochat.__main__ import pack
+from benchmarks.tar import pack
 from runners.sandbox import Sandbox
 
 KERNELS = contract.parse(Path(contract.__file__).parent / "kernels" / "benchmark.toml")

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.contract import Assignment
 from benchmarks.nanochat import evaluate
-from benchmarks.nanochat.__main__ import pack
+from benchmarks.tar import pack
 from research.models import Machine, Project, Result, Trial
 from research.models.pace import expected_seconds, pair_seconds
 from runners.ahead import MOST, Ahead

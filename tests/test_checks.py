@@ -146,7 +146,7 @@ def test_a_check_that_no_machine_can_end_is_told_as_lost(world: World, project: 
 def test_a_real_check_trains_in_the_sandbox_and_reads_no_validation_text(tmp_path: Path) -> None:
     from benchmarks.contract import Assignment, load
     from benchmarks.nanochat import evaluate, prepare
-    from benchmarks.nanochat.__main__ import pack
+    from benchmarks.tar import pack
     from runners.sandbox import Sandbox
     from tests import candidates
     from tests.text import write_corpus

@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.contract import Assignment, Outcome, load
 from benchmarks.nanochat import evaluate
-from benchmarks.nanochat.__main__ import pack
+from benchmarks.tar import pack
 from runners import cache
 from runners.sandbox import Sandbox
 from tests import candidates

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -18,16 +19,21 @@ def toml(tmp_path: Path) -> Path:
     return tmp_path / "toy" / "benchmark.toml"
 
 
-def test_every_shipped_benchmark_keeps_its_contract() -> None:
-    assert "nanochat" in names()
+def test_every_shipped_benchmark_keeps_its_contract(tmp_path: Path) -> None:
+    assert {"nanochat", "kernels"} <= set(names())
+    own = contract.FOLDER / "kernels" / "problems" / "rms_norm"
+    (tmp_path / "problems" / own.name).mkdir(parents=True)
+    for file in ("definition.json", "workload.jsonl"):
+        shutil.copyfile(own / file, tmp_path / "problems" / own.name / file)
     for name in names():
         benchmark = load(name)
         assert benchmark.name == name and benchmark.presets and "benchmark.toml" in benchmark.protected
         for preset in benchmark.presets:
             for start in benchmark.lane_of(preset).starts:
-                files = benchmark.start_files(start, preset)
+                files = benchmark.start_files(start, preset, tmp_path)
                 assert files["benchmark.toml"] == (benchmark.folder / "benchmark.toml").read_bytes() and len(files) > 1
-            assert len(benchmark.load_catalogue(preset).CATALOGUE) > 0
+            assert len(benchmark.catalogue(preset, tmp_path)) > 0
+        assert benchmark.problems(tmp_path) == (("rms_norm",) if name == "kernels" else ())
 
 
 def test_what_does_not_exist_is_answered_with_what_does() -> None:

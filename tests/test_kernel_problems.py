@@ -80,3 +80,34 @@ def test_capped_scores_are_weighed_as_uncapped_ones_while_they_are_small() -> No
     )
     ratio = run(large.bfloat16())[0, 0].item()
     assert ratio == pytest.approx(1.0) and run(large.bfloat16())[0, 2].item() < 1e-20
+
+
+def test_the_gradients_of_a_norm_are_those_of_autograd() -> None:
+    x, grad = torch.randn(5, 64, dtype=torch.bfloat16), torch.randn(5, 64, dtype=torch.bfloat16)
+    gain = torch.randn(64, dtype=torch.bfloat16)
+    wide, factor = (each.double().requires_grad_() for each in (x, gain))
+    wanted = torch.autograd.grad(F.rms_norm(wide, (64,), factor, 1e-6), (wide, factor), grad.double())
+    grad_x, grad_gain = reference("rms_norm_backward")(grad, x, gain)
+    torch.testing.assert_close(grad_x.double(), wanted[0], atol=1e-2, rtol=1e-2)
+    torch.testing.assert_close(grad_gain.double(), wanted[1], atol=1e-4, rtol=1e-4)
+
+
+def test_cross_entropy_and_its_gradient_are_those_of_autograd() -> None:
+    logits, targets = torch.randn(7, 50).bfloat16(), torch.randint(50, (7,))
+    wide = logits.double().requires_grad_()
+    wanted = F.cross_entropy(wide, targets, reduction="none")
+    (grad,) = torch.autograd.grad(wanted.sum(), wide)
+    loss, grad_logits = reference("cross_entropy")(logits, targets)
+    torch.testing.assert_close(loss.double(), wanted.detach(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(grad_logits.double(), grad, atol=1e-6, rtol=1e-2)
+
+
+def test_rotary_embedding_turns_pairs_by_their_angle() -> None:
+    q, k = torch.randn(2, 5, 3, 8).bfloat16(), torch.randn(2, 5, 1, 8).bfloat16()
+    angle = torch.randn(5, 4, dtype=torch.float64)
+    for x, y in zip((q, k), reference("rope")(q, k, angle.cos().float(), angle.sin().float()), strict=True):
+        pairs = (
+            torch.complex(x[..., :4].double(), x[..., 4:].double())
+            * torch.polar(torch.ones_like(angle), angle)[:, None]
+        )
+        torch.testing.assert_close(y.double(), torch.cat((pairs.real, pairs.imag), -1), atol=1e-2, rtol=1e-2)

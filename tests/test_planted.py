@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import contract
-from benchmarks.nanochat.__main__ import pack
+from benchmarks.tar import pack
 from tests.bench import planted
 from tests.bench.benchmarks.planted import evaluate
 from tests.bench.benchmarks.planted.catalogue import CATALOGUE

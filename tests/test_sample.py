@@ -11,8 +11,8 @@ import pytest
 
 from benchmarks.contract import Assignment, Outcome, load
 from benchmarks.nanochat import evaluate, judge
-from benchmarks.nanochat.__main__ import pack
 from benchmarks.nanochat.judge import readable
+from benchmarks.tar import pack
 from research.models import Project, Result
 from runners.lab import Lab
 from runners.sandbox import Sandbox

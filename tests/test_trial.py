@@ -12,8 +12,8 @@ import pytest
 
 from benchmarks.contract import Assignment, Outcome, load
 from benchmarks.nanochat import bounds, evaluate, prepare, sizes
-from benchmarks.nanochat.__main__ import pack
 from benchmarks.nanochat.judge import validation_rows
+from benchmarks.tar import pack
 from runners.sandbox import Sandbox
 from tests import candidates
 from tests.text import write_corpus

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.contract import Assignment, Preset, load
-from benchmarks.nanochat.__main__ import pack
+from benchmarks.tar import pack
 
 VOCABULARY, BOS, DOCUMENT = 512, 0, 200
 TINY = replace(load("nanochat").preset("gpu-tiny"), budget_seconds=1.0, score_rows=30)

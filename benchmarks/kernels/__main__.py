@@ -1,4 +1,4 @@
-"""The kernels benchmark without the lab: `python -m benchmarks.kernels list | prepare | sol | anchors`."""
+"""The kernels benchmark without the lab: prepare its problems, measure solutions, bounds and anchors."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from benchmarks.contract import ContractError
+from benchmarks.contract import ContractError, load
+from benchmarks.data import DataError
+from benchmarks.kernels import prepare
 from benchmarks.kernels.anchors import AnchorError
 from benchmarks.kernels.bounds import BoundError
 from benchmarks.kernels.commands import COMMANDS
 from benchmarks.kernels.formats.fields import FormatError
 from benchmarks.kernels.formats.loader import OWN, load_problems
+from runners.sandbox import SandboxBroken
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -24,12 +27,21 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     try:
         return COMMANDS[options.command].run(options, load_problems(options.problems or OWN))
-    except (FormatError, AnchorError, BoundError, ContractError) as error:
+    except (FormatError, AnchorError, BoundError, ContractError, DataError, SandboxBroken) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # `| head`
         sys.stderr.close()
         return 0
+
+
+def install(preset: str) -> None:
+    """Prepare our own problems for a preset of the CPU, with progress on stderr. For a lab that has none yet."""
+    prepare.prepare(prepare.own_problems(), load("kernels").preset(preset).data, say)
+
+
+def say(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ JUDGE = (str(Path(__file__).parent / "judge.py"),)
 LOG_WALL = 2.0  # for the rest of the output, once every writer is dead
 LOOK_FASTER = 10.0  # times the reference: a person looks
 LOOK_BELOW = 0.7  # of the bound, which is by measured peaks
+IMPOSSIBLE = 0.5  # of the time that its bytes alone take at the best rate that was ever measured here
 
 
 class Evaluator:
@@ -128,18 +129,23 @@ class Evaluator:
 
 def _score(launch: Launch, outcome: Outcome) -> None:
     """The score, the times of every cell, and what a reader should look at."""
-    logs = []
+    logs, impossible, below, faster = [], [], [], []
     for cell in launch.cells:
         times = cell.times
         outcome.metrics |= cells.metrics(cell.problem, cell.uuid, times)
         logs.append(math.log(times.latency_ms / times.reference_ms))
-        if times.bound_ms is not None and times.latency_ms < LOOK_BELOW * times.bound_ms:
-            words = f"{cell.name}: {times.latency_ms:.4g} ms, the bound is {times.bound_ms:.4g}"
-            seen = Observation("below_bound", "review", "is faster than the roofline of the device", (words,))
-            outcome.observations.append(seen)
+        if cell.floor_ms is not None and times.latency_ms < IMPOSSIBLE * cell.floor_ms:
+            impossible.append(f"{cell.name}: {times.latency_ms:.4g} ms, its bytes take {cell.floor_ms:.4g}")
+        elif times.bound_ms is not None and times.latency_ms < LOOK_BELOW * times.bound_ms:
+            below.append(f"{cell.name}: {times.latency_ms:.4g} ms, the bound is {times.bound_ms:.4g}")
         if times.latency_ms * LOOK_FASTER < times.reference_ms:
-            words = f"{cell.name}: {times.latency_ms:.4g} ms, the reference {times.reference_ms:.4g}"
-            seen = Observation("much_faster", "review", "is more than ten times as fast as the reference", (words,))
-            outcome.observations.append(seen)
+            faster.append(f"{cell.name}: {times.latency_ms:.4g} ms, the reference {times.reference_ms:.4g}")
+    for kind, severity, meaning, lines in (
+        ("below_floor", "structural", "is faster than its bytes can be moved", impossible),
+        ("below_bound", "review", "is faster than the roofline of the device", below),
+        ("much_faster", "review", "is more than ten times as fast as the reference", faster),
+    ):
+        if lines:
+            outcome.observations.append(Observation(kind, severity, meaning, tuple(lines)))
     outcome.score = math.exp(math.fsum(logs) / len(logs))
     outcome.metrics["workloads"] = float(len(logs))

@@ -159,7 +159,7 @@ def traits_of(definition: Definition) -> Traits:
 def calls_of(source: str) -> frozenset[str]:
     """Last parts of the names of all that a source calls; "@" where it multiplies matrices by the operator."""
     found = set()
-    for node in ast.walk(parse(source)):
+    for node in nodes_of(source):
         if isinstance(node, ast.Call):
             if isinstance(node.func, ast.Attribute):
                 found.add(node.func.attr)
@@ -168,6 +168,12 @@ def calls_of(source: str) -> frozenset[str]:
         elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.MatMult):
             found.add("@")
     return frozenset(found)
+
+
+@lru_cache(maxsize=512)
+def nodes_of(source: str) -> tuple[ast.AST, ...]:
+    """Every node of the syntax tree of a source, its module first."""
+    return tuple(ast.walk(parse(source)))
 
 
 def _skinny(definition: Definition) -> Family:

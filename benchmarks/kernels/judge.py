@@ -70,17 +70,20 @@ class Judge:
         self.peaks: Peaks | None = None
 
     def open(self, request: Request, descriptor: int | None) -> Reply:
-        """The workloads of a problem: uuid and bound in milliseconds, None where it cannot be found."""
+        """The workloads of a problem: uuid, bound and floor in milliseconds, None where they cannot be found.
+
+        The bound prices what the reference multiplies, which an algorithm might do without; the floor is made of the
+        bytes alone that go in and out, which none can.
+        """
         problem, _ = self._problem(request["problem"])
         works = read_works(self.data / "problems" / problem.name)
-        workloads = [{"uuid": each.uuid, "bound_ms": self._bound(works, each)} for each in problem.workloads]
-        return {"workloads": workloads}
+        return {"workloads": [{"uuid": each.uuid, **self._bounds(works, each)} for each in problem.workloads]}
 
     def draw(self, request: Request, descriptor: int | None) -> Reply:
         """Draw `sets` sets of inputs from `seed` into the memory file.
 
         Replies with the places of one set's values; those of the next begin `stride` bytes further, and have scalars
-        of their own.
+        of their own. `mapping`: CPU seconds to make the file part of a process's memory.
         """
         problem, reference = self._problem(request["problem"])
         workload = next(each for each in problem.workloads if each.uuid == request["uuid"])
@@ -96,16 +99,18 @@ class Judge:
                     _at(memory, place, number * stride).copy_(value)
         self.drawn = Drawn(problem, workload, sets, memory, _digest(memory))
         scalars = [[value for value in one.values() if not isinstance(value, torch.Tensor)] for one in sets]
-        return {"places": places, "scalars": scalars, "stride": stride}
+        began = time.process_time()
+        _mapped(descriptor, stride * len(sets)).close()
+        return {"places": places, "scalars": scalars, "stride": stride, "mapping": time.process_time() - began}
 
     def refer(self, request: Request, descriptor: int | None) -> Reply:
-        """Run the reference on every set; CPU seconds of all, and what its outputs look like."""
+        """Run the reference on every set: CPU seconds of all, what its outputs look like, what copying them takes."""
         drawn, reference = self._drawn(), self.problems[self._drawn().problem.name][1]
         began = time.process_time()
         drawn.outputs = [reference.run(one) for one in drawn.sets]
         seconds = time.process_time() - began
         places, stride = _laid_out(drawn.outputs[0])
-        return {"seconds": seconds, "places": places, "stride": stride}
+        return {"seconds": seconds, "places": places, "stride": stride, "copying": _copying(drawn.outputs)}
 
     def check(self, request: Request, descriptor: int | None) -> Reply:
         """Compare every set's outputs, laid into the memory file, with the reference's; `reason` is empty if right."""
@@ -128,12 +133,14 @@ class Judge:
                 raise Refused("no_data", f"{name}: {error}") from error
         return self.problems[name]
 
-    def _bound(self, works: Mapping[str, Work], workload: Workload) -> float | None:
+    def _bounds(self, works: Mapping[str, Work], workload: Workload) -> dict[str, float | None]:
         self.peaks = self.peaks or stored_peaks(torch.device("cpu"), self.data / "peaks.json")
         try:
-            return bound_ms(works[workload.uuid], self.peaks, overhead_seconds=0.0)
+            work = works[workload.uuid]
+            floor = 1e3 * work.memory_seconds(self.peaks)
+            return {"bound_ms": bound_ms(work, self.peaks, overhead_seconds=0.0), "floor_ms": floor}
         except (KeyError, BoundError):
-            return None
+            return {"bound_ms": None, "floor_ms": None}
 
     def _drawn(self) -> Drawn:
         if self.drawn is None:
@@ -174,7 +181,7 @@ def _mapped(descriptor: int | None, size: int) -> mmap.mmap:
 
     if os.fstat(descriptor).st_size < max(size, 1):
         os.ftruncate(descriptor, max(size, 1))
-    return mmap.mmap(descriptor, max(size, 1))
+    return mmap.mmap(descriptor, max(size, 1), mmap.MAP_SHARED | mmap.MAP_POPULATE)
 
 
 def _at(memory: mmap.mmap, place: Mapping[str, Any], start: int) -> torch.Tensor:
@@ -184,6 +191,18 @@ def _at(memory: mmap.mmap, place: Mapping[str, Any], start: int) -> torch.Tensor
         return torch.empty(shape, dtype=dtype)
     raw = torch.frombuffer(memory, dtype=torch.uint8, count=count * dtype.itemsize, offset=start + place["offset"])
     return raw.view(dtype).view(shape)
+
+
+def _copying(outputs: Sequence[Mapping[str, torch.Tensor]]) -> float:
+    """CPU seconds to copy all outputs into a memory file, as a candidate has to."""
+    places, stride = _laid_out(outputs[0])
+    with open(os.memfd_create("copy"), "rb+") as scratch:  # noqa: PTH123  a descriptor
+        began = time.process_time()
+        memory = _mapped(scratch.fileno(), stride * len(outputs))
+        for number, one in enumerate(outputs):
+            for place in places:
+                _at(memory, place, number * stride).copy_(one[place["name"]])
+        return time.process_time() - began
 
 
 def _digest(memory: mmap.mmap) -> bytes:

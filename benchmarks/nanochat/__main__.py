@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import sys
-import tarfile
 import time
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from benchmarks.nanochat import evaluate, prepare
 from benchmarks.nanochat.tokens import climbmix
 from benchmarks.nanochat.tokens import prepare as tokens
 from benchmarks.nanochat.weights import Weights
+from benchmarks.tar import pack
 from runners import device
 from runners.sandbox import Sandbox, SandboxBroken
 
@@ -188,17 +187,6 @@ def tree_of(contract: Benchmark, options: argparse.Namespace) -> bytes:
             f"{options.tree} holds links ({', '.join(links)}), which could lead to hidden text; copy files"
         )
     return pack({path.name: path.read_bytes() for path in sorted(options.tree.glob("*.py"))})
-
-
-def pack(files: dict[str, bytes]) -> bytes:
-    """Files as the tar a sandbox takes."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for name, content in files.items():
-            entry = tarfile.TarInfo(name)
-            entry.size, entry.mode = len(content), 0o644
-            tar.addfile(entry, io.BytesIO(content))
-    return buffer.getvalue()
 
 
 def _box(task: Assignment) -> Sandbox:

@@ -112,7 +112,7 @@ def calibrate() -> Curve:
     """Pairs of the start with its own and with a longer budget, side by side as in the lab."""
     from benchmarks.contract import Assignment, load
     from benchmarks.data import data_folder, data_id
-    from benchmarks.nanochat.__main__ import pack
+    from benchmarks.tar import pack
     from runners.slot import Slot, cores
 
     contract, began = load(BENCHMARK), time.monotonic()

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from benchmarks.kernels.commands import anchors, listing, prepare, sol
+from benchmarks.kernels.commands import anchors, evaluate, listing, prepare, sol, suite
 from benchmarks.kernels.formats.workload import Problem
 
 
@@ -17,4 +17,11 @@ class Command(Protocol):
         """The exit code."""
 
 
-COMMANDS: Mapping[str, Command] = {"list": listing, "prepare": prepare, "sol": sol, "anchors": anchors}
+COMMANDS: Mapping[str, Command] = {
+    "list": listing,
+    "prepare": prepare,
+    "evaluate": evaluate,
+    "suite": suite,
+    "sol": sol,
+    "anchors": anchors,
+}

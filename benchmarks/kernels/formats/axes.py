@@ -11,8 +11,10 @@ import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 from benchmarks.kernels.formats.fields import integer, mapping, optional_text, shown, text, wrong
+from benchmarks.syntax import one_at_a_time
 
 LARGEST = 1 << 48  # of an axis and of any value on the way: no tensor has a longer axis
 LONGEST = 400  # characters of an expression
@@ -70,9 +72,15 @@ def parse_expression(expression: str, where: str) -> ast.expr:
     if len(expression) > LONGEST:
         wrong(where, f"longer than {LONGEST} characters", REMEDY)
     try:
-        return ast.parse(expression.strip(), mode="eval").body
+        return _parsed(expression.strip())
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         wrong(where, f"{shown(expression)} is no expression", REMEDY)
+
+
+@lru_cache(maxsize=4096)
+def _parsed(expression: str) -> ast.expr:
+    with one_at_a_time:
+        return ast.parse(expression, mode="eval").body
 
 
 def names(expression: str, where: str) -> set[str]:

@@ -17,6 +17,7 @@ from benchmarks.kernels.formats.fields import (
     text,
     wrong,
 )
+from benchmarks.syntax import parse
 
 BITS: Mapping[str, int] = {  # of one element; of fp4, one axis element holds two values
     "float64": 64, "float32": 32, "float16": 16, "bfloat16": 16, "float8_e4m3fn": 8, "float8_e5m2": 8,
@@ -142,7 +143,7 @@ def _tensors(raw: object, axes: Mapping[str, Axis], where: str) -> dict[str, Ten
 def _check_reference(source: str, inputs: tuple[str, ...], entry: str | None, where: str) -> None:
     """The reference parses, and `run` takes the inputs by their names in their order."""
     try:
-        tree = ast.parse(source)
+        tree = parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         wrong(where, f"does not parse ({getattr(error, 'msg', None) or 'not Python'})", "mend the source")
     functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}

@@ -1,0 +1,128 @@
+"""`python -m benchmarks.kernels prepare | evaluate | suite`, as somebody without a lab uses them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from benchmarks import contract
+from benchmarks.kernels import suite
+from benchmarks.kernels.__main__ import main
+from benchmarks.kernels.cells import CellTimes
+from benchmarks.kernels.prepare import own_problems
+from benchmarks.kernels.suite import Line
+from tests.kernel_trials import ADD, SCALE, problem
+
+FAST = "def run(x, gain):\n    return x * gain\n"
+
+
+@pytest.fixture(autouse=True)
+def shipped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setattr(contract, "FOLDER", Path(contract.__file__).parent)
+    monkeypatch.setenv("LAB_DATA", str(tmp_path / "data"))
+    return tmp_path
+
+
+@pytest.fixture
+def problems(tmp_path: Path) -> Path:
+    slow = "return torch.stack([row * gain for row in x])"
+    for name, body in ((SCALE, slow), (ADD, "return x + gain")):
+        folder = tmp_path / "problems" / name
+        folder.mkdir(parents=True)
+        for file, text in problem(name, body, ((40, 64),)).items():
+            (folder / file).write_text(text)
+    return tmp_path / "problems"
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    return capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.torch
+def test_a_solution_is_prepared_for_evaluated_and_the_suite_goes_on_where_it_was_cut_off(
+    problems: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["prepare", "--preset", "smoke", "--problems", str(problems), "--json"]) == 0
+    assert json.loads(said(capsys)[-1]) | {"folder": ""} == {"folder": "", "problems": 2, "workloads": 2}
+
+    solution = tmp_path / "fast.py"
+    solution.write_text(FAST)
+    assert main(["evaluate", SCALE, "--solution", str(solution), "--preset", "smoke", "--json"]) == 0
+    line = json.loads(said(capsys)[-1])
+    assert line["problem"] == SCALE and line["score"] < 1 and set(line["times"]) == {"40x64"}
+    assert line["times"]["40x64"]["bound_ms"] > 0
+    solution.write_text(FAST.replace("*", "+"))
+    assert main(["evaluate", SCALE, "--solution", str(solution), "--preset", "smoke"]) == 1
+    assert "of the elements match" in said(capsys)[-1]
+
+    (tmp_path / "tree" / SCALE).mkdir(parents=True)
+    (tmp_path / "tree" / SCALE / "solution.py").write_text(FAST)
+    out = tmp_path / "out" / "lines.jsonl"
+    asked = ["suite", "--tree", str(tmp_path / "tree"), "--preset", "smoke", "--out", str(out), "--json"]
+    assert main([*asked, "--shard", "2/2"]) == 0
+    first = said(capsys)
+    assert [json.loads(row)["problem"] for row in first[:-1]] == [SCALE]
+    with out.open("a") as file:
+        file.write('{"problem": "cut o')
+    assert main(asked) == 0
+    second = said(capsys)
+    assert second[0] == first[0]  # not done again
+    assert [json.loads(row)["problem"] for row in second[:-1]] == [SCALE, ADD]
+    whole = json.loads(second[-1])
+    assert whole["problems"] == whole["passed"] == 2 and 0 < whole["relative_latency"] < 1.5
+    assert 0 < whole["sol_score"] <= 1
+    assert len(out.read_text().splitlines()) == 2
+
+
+@pytest.mark.torch
+def test_our_own_problems_have_sizes_for_a_cpu() -> None:
+    found = own_problems()
+    assert len(found) >= 15
+    assert all(2 <= len(problem.workloads) <= 6 for problem, _ in found)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["evaluate", SCALE], "kernels has no data yet: run `python -m benchmarks.kernels prepare`"),
+        (["suite", "--preset", "huge"], "no preset 'huge'"),
+        (["prepare", "--problems", "nowhere"], "nowhere: is not there"),
+    ],
+)
+def test_what_is_missing_is_one_line(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
+
+
+@pytest.mark.torch
+def test_bad_names_and_folders_are_one_line(problems: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["prepare", "--preset", "smoke", "--problems", str(problems)]) == 0
+    for arguments, words in (
+        (["evaluate", "nothing"], "nothing: is no prepared problem; choose of add_columns, scale_rows"),
+        (["evaluate", SCALE, "--solution", "nothing.py"], "nothing.py: is not there"),
+        (["suite", "--shard", "3/2"], "--shard: is '3/2'; write I/N"),
+        (["suite", "--tree", str(tmp_path)], "holds no NAME/solution.py"),
+    ):
+        capsys.readouterr()
+        assert main([*arguments, "--preset", "smoke"]) == 2
+        error = capsys.readouterr().err
+        assert words in error, error
+    shutil.rmtree(tmp_path / "data" / "datasets" / "kernels")
+
+
+def test_a_summary_counts_what_failed_and_mixes_no_versions(tmp_path: Path) -> None:
+    times = {"a": CellTimes(1.0, 4.0, 1.0), "b": CellTimes(4.0, 4.0, 2.0)}
+    good = Line("one", "k", 0.5, times=times)
+    bad = Line("two", "k", None, "bad_output: no")
+    assert good.sol == 0.75 and bad.sol == 0.0
+    row = suite.summary([good, bad])
+    assert (row["problems"], row["passed"], row["relative_latency"], row["sol_score"]) == (2, 1, 0.5, 0.375)
+    assert suite.summary([Line("three", "k", 2.0, times={"a": CellTimes(1.0, 1.0)})])["sol_score"] is None
+    path = tmp_path / "lines"
+    for line in (good, bad, Line("one", "other", 9.0)):
+        suite.append(path, line)
+    assert suite.read_lines(path, "k") == {"one": good, "two": bad}
