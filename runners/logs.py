@@ -66,3 +66,8 @@ class LogPump:
         """Wait for the end of the output; False when it did not come in time."""
         self._thread.join(timeout)
         return not self._thread.is_alive()
+
+
+def last_line(log: str) -> str:
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    return lines[-1][:300] if lines else ""

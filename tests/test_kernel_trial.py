@@ -68,9 +68,13 @@ def test_inputs_depend_on_the_seed_and_on_nothing_else(lane: Trials) -> None:
         ("def run(x, gain):\n    return {'y': x}\n", "bad_output", "the output out is missing"),
         ("def run(x, gain):\n    return [list(x)]\n", "bad_output", "out is a list, not a tensor"),
         ("def run(x, gain):\n    return x.mul_(gain)\n", "bad_output", "it writes to its inputs"),
-        ("def run(x, gain):\n    raise ValueError('no\\nmore')\n", "crash", "scale_rows/40x64: ValueError: no$"),
-        ("import os\n\n\ndef run(x, gain):\n    os._exit(0)\n", "crash", "the process died in 'call'"),
-        ("def run(x, gain)\n", "crash", "scale_rows: SyntaxError"),
+        (
+            "def run(x, gain):\n    raise ValueError('no more')\n",
+            "crash",
+            "scale_rows/40x64: it ended in 'call': ValueError: no more$",
+        ),
+        ("import os\n\n\ndef run(x, gain):\n    os._exit(0)\n", "crash", "it ended in 'call'"),
+        ("def run(x, gain)\n", "crash", "scale_rows: it ended in 'load': SyntaxError"),
         ("import nothing_of_this_name\n", "crash", "ModuleNotFoundError"),
         ("speed = 1\n", "bad_output", "solution.py has no function run"),
     ],
@@ -114,7 +118,9 @@ def run(x, gain):
     assert first.score is not None and first.score < 0.8
     assert first.hashes["cache"] == second.hashes["cache"] != "empty"
     broken = lane.run({SCALE: text.replace("long rows", "lung rows")})
-    assert broken.failure is not None and "g++ refused the source" in broken.failure.message
+    assert (
+        broken.failure is not None and "g++ refused the source" in broken.log and "it ended" in broken.failure.message
+    )
 
 
 def test_problems_that_are_not_there_are_one_clear_line(lane: Trials) -> None:

@@ -17,7 +17,7 @@ from benchmarks.contract import Assignment, Failure, Gate, Observation, Outcome,
 from benchmarks.judging import JudgeProcess
 from benchmarks.kernels import cells, identity
 from benchmarks.kernels.launch import Launch
-from runners.logs import LogPump
+from runners.logs import LogPump, last_line
 from runners.sandbox import Sandbox
 
 PRELOAD = ("torch", "numpy", "torch._dynamo")
@@ -67,7 +67,7 @@ class Evaluator:
         try:
             self._launch(task, box, judge, sink, outcome, gate)
         except TrialFailed as failed:
-            outcome.score, outcome.failure = None, failed.failure
+            outcome.score, outcome.failure = None, _told(failed, outcome.log)
         trained()
         outcome.seconds["total_wall"] = time.monotonic() - began
         return outcome
@@ -125,6 +125,13 @@ class Evaluator:
                 outcome.log = log.text()
                 if out_of_memory:
                     raise TrialFailed("out_of_memory", "the sandbox ran out of memory")
+
+
+def _told(failed: TrialFailed, log: str) -> Failure:
+    """A failure of its own with what the process said last."""
+    kind, message = failed.failure.kind, failed.failure.message
+    said = last_line(log) if kind == "crash" else ""
+    return Failure(kind, f"{message}: {said}" if said else message)
 
 
 def _score(launch: Launch, outcome: Outcome) -> None:

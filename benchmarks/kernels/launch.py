@@ -188,14 +188,12 @@ class Launch:
         except OSError:
             content = b""
         if not content:
-            raise TrialFailed("crash", f"{what}: the process died in {message['op']!r}")
+            raise TrialFailed("crash", f"{what}: it ended in {message['op']!r}")
         try:
             reply = json.loads(content)
-            failed, wrong = reply.get("failed"), reply.get("wrong")
+            wrong = reply.get("wrong")
         except (ValueError, AttributeError, RecursionError):
             raise TrialFailed("bad_output", f"{what}: no answer of ours") from None
-        if failed:
-            raise TrialFailed("crash", f"{what}: {str(failed)[:400]}")
         if wrong:
             raise TrialFailed("bad_output", f"{what}: {str(wrong)[:400]}")
         return dict(reply)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,7 @@ from benchmarks.kernels.formats.fields import wrong
 from benchmarks.kernels.formats.loader import OWN, load_problem
 from benchmarks.kernels.formats.workload import Problem
 
+FOLDER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
 WORK = "work.json"
 TIMED = "workload.cpu_timed.jsonl"  # of our own problems: sizes for one core of a CPU
 
@@ -39,8 +41,8 @@ def prepare(problems: Sequence[tuple[Problem, str]], data: str, say: Callable[[s
     for problem, _ in problems:
         if problem.folder is None:
             wrong(problem.name, "comes from a parquet file", "give a folder of problems")
-        if not problem.name.isidentifier():
-            wrong(problem.name, "cannot name a folder of a tree", "use letters, digits and underscores")
+        if not FOLDER_NAME.fullmatch(problem.name):
+            wrong(problem.name, "cannot name a folder of a tree", "use letters, digits, hyphens and underscores")
     root = data_folder("kernels")
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root, prefix=".partial-") as made:

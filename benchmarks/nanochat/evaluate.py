@@ -25,10 +25,10 @@ from benchmarks.contract import Assignment, Failure, Gate, Observation, Outcome,
 from benchmarks.judging import JudgeProcess
 from benchmarks.nanochat import audits, bounds, identity, sizes
 from benchmarks.nanochat.tokens.tokenizer import spellings
-from benchmarks.nanochat.training import Training, TrainSession, WarmUpSession, device_failure, last_line
+from benchmarks.nanochat.training import Training, TrainSession, WarmUpSession, device_failure
 from benchmarks.nanochat.weights import Weights
 from runners import cuda
-from runners.logs import LogPump
+from runners.logs import LogPump, last_line
 from runners.sandbox import Child, Exit, Sandbox, SandboxBroken
 
 logger = logging.getLogger("lab.evaluate")

@@ -13,6 +13,7 @@ from benchmarks.contract import Assignment, Gate, PointSink, TrialFailed
 from benchmarks.nanochat import bounds
 from benchmarks.nanochat.weights import Weights
 from runners.clock import BudgetClock
+from runners.logs import last_line
 from runners.points import PointsError, parse_frame
 from runners.sandbox import Exit, Sandbox
 
@@ -178,8 +179,3 @@ def device_failure(log: str) -> TrialFailed | None:
                 metrics = {"out_of_memory_bytes": float(asked[1]) * _UNITS[asked[2]]} if asked else {}
                 return TrialFailed(kind, line.strip()[:300], metrics)
     return None
-
-
-def last_line(log: str) -> str:
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
-    return lines[-1][:300] if lines else ""
