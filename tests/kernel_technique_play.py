@@ -46,7 +46,17 @@ def compile_cpp(source: str, flags: Sequence[str] = ("-O3", "-march=native")) ->
     BUILT.mkdir(exist_ok=True)
     library = BUILT / f"{hashlib.sha256((source + repr(flags)).encode()).hexdigest()}.so"
     if not library.exists():
-        command = ["g++", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wno-unused-function", *flags]
+        command = [
+            "g++",
+            "-std=c++17",
+            "-shared",
+            "-fPIC",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-Wno-unused-function",
+            *flags,
+        ]
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "source.cpp").write_text(source)
             subprocess.run([*command, "-o", "built.so", "source.cpp"], cwd=folder, check=True)

@@ -51,6 +51,7 @@ def test_every_problem_has_a_kernel_in_cpp_and_at_least_one_other_technique(cata
     for name in NAMES:
         assert f"cpp__{name}" in catalogue
         assert len([each for each in catalogue if each.endswith(f"__{name}")]) >= 2, name
+        assert (f"compile__{name}" in catalogue) == (name != "wkv_decay")
         assert FURTHER[name]
 
 

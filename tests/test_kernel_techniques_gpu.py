@@ -248,6 +248,15 @@ def test_tf32_is_for_matmuls_that_see_float32(tmp_path: Path) -> None:
     assert settings.multiplies_float32(about)
     assert not settings.multiplies_float32(problem(tmp_path / "narrow", narrow, outputs, "return x @ w.T", sizes))
     assert not settings.multiplies_float32(problem(tmp_path / "sum", wide, outputs, "return x + w", sizes))
+    widened = {
+        "return x.float() @ w.float().T": True,
+        "a = x.float(); b = a * 2; return torch.matmul(b, w.to(torch.float32).T)": True,
+        "a = x.float().softmax(-1).to(torch.bfloat16); return (a @ w.T).float()": False,
+        "return (x @ w.T).float()": False,
+    }
+    for number, (body, wanted) in enumerate(widened.items()):
+        of = problem(tmp_path / f"widened_{number}", narrow, outputs, body, sizes)
+        assert settings.multiplies_float32(of) is wanted, body
     source = settings.with_tf32(about.definition.reference, about, {})
     before = (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)
     try:

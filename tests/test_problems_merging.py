@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import pytest
 from django.contrib.auth.models import User
+from django.http import QueryDict
 
 from research.loop import combine
+from research.loop.account import tried
 from research.loop.advance import advance_project_until_idle
 from research.loop.beside import interactions
 from research.loop.commit import adopt_commit
 from research.loop.memory import recipe_of, view_of
 from research.loop.problems import ground_of, is_alike
 from research.models import Candidate, Event, Experiment, Idea, MergeRequest, Project, Thread, Verdict
+from research.views.graph_board import GraphBoard
 from tests.cast import focus, go, repository_of, running, step
 from tests.problem_play import Bench
 
@@ -61,6 +64,12 @@ def test_a_gain_on_another_problem_stands_when_main_moves_and_no_trial_is_repeat
     assert Project.objects.get().champion == other.commit
     assert {fresh(each).head for each in (thread, second)} == {other.commit}
     assert Experiment.objects.exclude(purpose="baseline").count() == trials and not running(second)
+    board = GraphBoard(Project.objects.get(), QueryDict(""))
+    assert [row.kind for row in board.tried] == ["merged", "merged"], "a change that was carried is one node"
+    places = {node.key: node.parents for node in board._nodes()}
+    first, carried = (row.key for row in board.tried)
+    assert places[f"main-{carried}"] == (f"main-{first}", carried)
+    assert [one.outcome for one in tried(second.project)] == ["confirmed", "confirmed"]
 
 
 def test_a_stack_is_carried_whole_and_again(thread: Thread, second: Thread, bench: Bench, reviewer: User) -> None:

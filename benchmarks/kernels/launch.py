@@ -38,8 +38,8 @@ MOST_BYTES = 64 << 20  # of the inputs and outputs of a batch
 QUIET = 2e-3  # seconds after an answer: the kernel counts a process's time when it goes to sleep
 HANDLING = 2.0  # times as long as the judge may a candidate take to map inputs and to copy outputs, which are cold
 A_SET = 2e-5  # CPU seconds to lay out the tensors of a set, in Python
-PUT_OFF = 3e-4  # CPU seconds, and
-LATE_SHARE = 0.25  # share of the timed ones, that may lie beside the calls before a reader is asked to look
+PUT_OFF = 3e-4  # CPU seconds beside the calls of a batch that are nobody's fault
+MOSTLY = 2.0  # times the CPU seconds of its calls: who works so much beside them works there
 POISON = b"\xff" * (1 << 20)  # NaN in every floating dtype
 
 
@@ -55,6 +55,8 @@ class Cell:
     reference_first: float = math.inf
     bytes: int = 0  # of the inputs and outputs of one call
     batches: int = 0
+    called: float = 0.0  # CPU seconds in all timed calls
+    beside: float = 0.0  # and beside them, more than it takes to handle inputs and outputs
     solution: list[float] = field(default_factory=list)
     reference: list[float] = field(default_factory=list)
 
@@ -100,6 +102,13 @@ class Launch:
                 self._batch(cell, _sets(cell, share), left, timed=True)
                 latency = np.array([1e3 * cell.solution[-1]])
                 self.sink(f"latency_ms {cell.name}", np.array([number]), latency)
+        if lines := [
+            f"{cell.name}: {1e3 * cell.beside:.2f} ms beside {1e3 * cell.called:.2f} in the calls"
+            for cell in self.cells
+            if cell.beside > MOSTLY * cell.called + ROUNDS * PUT_OFF
+        ]:
+            meaning = "most of its work is done beside the calls"
+            self.outcome.observations.append(Observation("work_beside", "structural", meaning, tuple(lines)))
 
     def _batch(self, cell: Cell, sets: int, seconds: float, *, timed: bool) -> None:
         """Draw fresh inputs, call the solution and the reference on them once each, compare the outputs."""
@@ -108,7 +117,6 @@ class Launch:
             drawn = self._judge({"op": "draw", "problem": cell.problem, **seed}, [inputs])
             laid = {"places": drawn["places"], "scalars": drawn["scalars"], "stride": drawn["stride"]}
             early = self._spent({"op": "inputs", **laid}, [inputs], FETCH_WALL, cell)
-            early -= HANDLING * float(drawn["mapping"]) + sets * A_SET + PUT_OFF
             reference_first = bool(cell.batches % 2)
             referred = self._judge({"op": "refer"}) if reference_first else {}
             began = self.box.cpu_seconds()
@@ -116,15 +124,20 @@ class Launch:
             referred = referred or self._judge({"op": "refer"})
             late = self.box.cpu_seconds() - began - spent
         cell.batches += 1
-        beside = sum(max(each, 0.0) for each in (early, late, self._check(cell, sets, referred)))
+        fetching = self._check(cell, sets, referred)
+        early -= float(drawn["mapping"]) + sets * A_SET
+        fetching -= float(referred["copying"]) + sets * A_SET
         cell.bytes = drawn["stride"] + referred["stride"]
-        solution = max(spent + beside - self.overhead, 1e-9) / sets
+        called = max(spent - self.overhead, 1e-9)
+        charged = late + early - (HANDLING - 1) * float(drawn["mapping"]) + fetching
+        charged -= (HANDLING - 1) * float(referred["copying"]) + PUT_OFF
+        solution = (called + max(charged, 0.0)) / sets
         reference = referred["seconds"] / sets
         if not timed:
             cell.solution_first, cell.reference_first = solution, reference
             return
-        if beside > LATE_SHARE * spent + PUT_OFF:
-            self._observe(f"{cell.name}: {1e3 * beside:.2f} ms beside {1e3 * spent:.2f} in the calls")
+        cell.called += called
+        cell.beside += early + late + fetching
         cell.solution.append(solution)
         cell.reference.append(reference)
 
@@ -136,17 +149,18 @@ class Launch:
         return self.box.cpu_seconds() - began
 
     def _check(self, cell: Cell, sets: int, referred: dict[str, Any]) -> float:
-        """Fetch and compare. Returns by how many CPU seconds fetching took longer than copying does."""
+        """Fetch and compare. Returns the CPU seconds that fetching took."""
         size = max(referred["stride"] * sets, 1)
         laid = {"op": "fetch", "places": referred["places"], "stride": referred["stride"]}
         with memory_file(size) as outputs:
             took = self._spent(laid, [outputs], FETCH_WALL, cell)
             found = self._judge({"op": "check"}, [outputs])
+            self._candidate({"op": "drop"}, [], FETCH_WALL, cell.name)
         if found["mutated"]:
             raise TrialFailed("bad_output", f"{cell.name}: it writes to its inputs; return new tensors")
         if found["reason"]:
             raise TrialFailed("bad_output", f"{cell.name}: {found['reason']}")
-        return took - HANDLING * float(referred["copying"]) - sets * A_SET - PUT_OFF
+        return took
 
     def _overhead(self) -> float:
         """Seconds of a message and its answer, without a call."""
@@ -156,12 +170,6 @@ class Launch:
             self._candidate(nothing, [inputs], FETCH_WALL, cell.name)
         call = {"op": "call", "problem": cell.problem}
         return median(self._spent(call, [], FETCH_WALL, cell) for _ in range(5))
-
-    def _observe(self, words: str) -> None:
-        """Once a launch. It is on the bill, so it gains nothing; an honest solution has no use for it."""
-        if all(seen.kind != "work_beside" for seen in self.outcome.observations):
-            meaning = "much of its work is done beside the calls"
-            self.outcome.observations.append(Observation("work_beside", "review", meaning, (words,)))
 
     def _judge(self, request: dict[str, Any], descriptors: Sequence[int] = ()) -> dict[str, Any]:
         late = "the judge took too long over a reference"

@@ -1,6 +1,7 @@
 """The tree of a kernels project: one folder a problem, and in it `solution.py` with `run`.
 
-The start `reference` is what the definitions hold: each problem's reference, word for word.
+The start `reference` is what the definitions hold: each problem's reference, word for word. Definition and workloads
+lie beside it, to be read.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from pathlib import Path
 from benchmarks.kernels.formats.loader import load_problem
 
 PROBLEMS, SOLUTION = "problems", "solution.py"
+READ_ONLY = ("definition.json", "workload.jsonl")
 
 
 def problems(data: Path) -> tuple[str, ...]:
@@ -19,5 +21,9 @@ def problems(data: Path) -> tuple[str, ...]:
 
 def start_files(start: str, data: Path) -> dict[str, bytes]:
     """`start` is `reference`, the only one."""
-    found = {name: load_problem(data / PROBLEMS / name).definition.reference for name in problems(data)}
-    return {f"{name}/{SOLUTION}": f"{text.strip()}\n".encode() for name, text in found.items()}
+    found = {}
+    for name in problems(data):
+        folder = data / PROBLEMS / name
+        found[f"{name}/{SOLUTION}"] = f"{load_problem(folder).definition.reference.strip()}\n".encode()
+        found |= {f"{name}/{file}": (folder / file).read_bytes() for file in READ_ONLY}
+    return found

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable
 
-from tests.bench import charts, first_run, graph, ingest, live, memory, pages, planted, watched
+from tests.bench import charts, first_run, graph, ingest, kernels, live, memory, pages, planted, watched
 
 # Every part by name: what it measures, and the function that does.
 PARTS: dict[str, tuple[str, Callable[[], dict[str, object]]]] = {
@@ -20,6 +20,7 @@ PARTS: dict[str, tuple[str, Callable[[], dict[str, object]]]] = {
 # The same, but only when named: they take many minutes.
 ON_REQUEST: dict[str, tuple[str, Callable[[], dict[str, object]]]] = {
     "first_run": (first_run.ABOUT, first_run.measure),
+    "kernels": (kernels.ABOUT, kernels.measure),
     "memory": (memory.ABOUT, memory.measure),
     "nulls": (planted.ABOUT["nulls"], planted.measure_nulls),
     "planted": (planted.ABOUT["planted"], planted.measure_planted),

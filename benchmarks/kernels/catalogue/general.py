@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Callable
 
 from benchmarks import edits
 from benchmarks.catalogue import Tunable, Tunables
 from benchmarks.edits import DoesNotApply
 from benchmarks.kernels.catalogue.template import Template
-from benchmarks.kernels.families import calls_of, nodes_of
+from benchmarks.kernels.families import Family, calls_of, family_of, nodes_of
 from benchmarks.kernels.formats.axes import Const
 from benchmarks.kernels.formats.workload import Problem
 
@@ -66,13 +67,16 @@ def wants_no_float64(problem: Problem) -> bool:
     return found and all(spec.dtype != "float64" for spec in specs)
 
 
-def compile_template(modes: tuple[str, ...], prior_gain: float) -> Template:
+def compile_template(
+    modes: tuple[str, ...], prior_gain: float, fits: Callable[[Family], bool] = lambda family: True
+) -> Template:
+    """For the families that `fits` says."""
     return Template(
         "compile",
         "The reference, compiled by TorchInductor",
         "Inductor fuses what stands between reductions and matmuls, so that intermediate tensors are never written.",
         "Ansel et al. 2024, PyTorch 2 (ASPLOS)",
-        can_compile,
+        lambda problem: can_compile(problem) and fits(family_of(problem.definition)),
         compiled,
         (Tunable("mode", modes[0], choices=modes), Tunable("kernels", "one for each size", choices=tuple(DYNAMIC))),
         prior_gain,

@@ -7,6 +7,7 @@ lie in memory files whose descriptors come along. The lab's clock runs outside, 
     inputs  sets of tensors and scalars       maps them; each set is called once
     call                                      run(*inputs) on every set; the outputs stay here
     fetch   where each output belongs         copies the outputs of every set into the file
+    drop                                      lets go of everything that the batch held
 
 A reply holds `failed` where the candidate raised, `wrong` where its outputs are not those that the problem has.
 """
@@ -41,7 +42,6 @@ class Launch:
         self.solutions: dict[str, Callable[..., object]] = {}
         self.sets: list[list[object]] = []
         self.returned: list[object] = []
-        self.maps: list[mmap.mmap] = []
 
     def load(self, message: Message, descriptor: int | None) -> None:
         problem = message["problem"]
@@ -59,9 +59,8 @@ class Launch:
         self.solutions[problem] = run
 
     def inputs(self, message: Message, descriptor: int | None) -> None:
-        self.sets, self.returned = [], []
         stride, places = message["stride"], message["places"]
-        memory = self._map(descriptor, stride * len(message["scalars"]))
+        memory = mapped(descriptor, stride * len(message["scalars"]))
         for number, scalars in enumerate(message["scalars"]):
             left = iter(scalars)
             self.sets.append([
@@ -77,17 +76,20 @@ class Launch:
 
     def fetch(self, message: Message, descriptor: int | None) -> None:
         stride, places = message["stride"], message["places"]
-        memory = self._map(descriptor, stride * len(self.returned))
+        memory = mapped(descriptor, stride * len(self.returned))
         for number, returned in enumerate(self.returned):
             found = by_name(returned, [place["name"] for place in places])
             for place in places:
                 tensor(memory, place, number * stride).copy_(checked(found[place["name"]], place))
 
-    def _map(self, descriptor: int | None, size: int) -> mmap.mmap:
-        assert descriptor is not None
-        memory = mmap.mmap(descriptor, max(size, 1), mmap.MAP_SHARED | mmap.MAP_POPULATE)  # no call is to fault it in
-        self.maps = [*self.maps[-3:], memory]  # tensors keep theirs alive
-        return memory
+    def drop(self, message: Message, descriptor: int | None) -> None:
+        self.sets, self.returned = [], []
+
+
+def mapped(descriptor: int | None, size: int) -> mmap.mmap:
+    """Tensors keep it alive. Populated: no call is to fault it in."""
+    assert descriptor is not None
+    return mmap.mmap(descriptor, max(size, 1), mmap.MAP_SHARED | mmap.MAP_POPULATE)
 
 
 def tensor(memory: mmap.mmap, place: Mapping[str, Any], start: int) -> torch.Tensor:

@@ -76,7 +76,12 @@ class Command(BaseCommand):
         parser.add_argument("--researcher", default="catalogue", choices=sorted(RESEARCHERS))
         parser.add_argument("--rule", default=DEFAULT, choices=list(RULES), help="the rule of evidence")
         parser.add_argument("--target", type=float, help="the score to beat, for the rule speedrun")
-        parser.add_argument("--threads", type=int, default=2, help="lines of inquiry side by side")
+        parser.add_argument(
+            "--threads",
+            type=int,
+            default=2,
+            help="lines of inquiry side by side; of many problems, on families of their own",
+        )
         parser.add_argument("--minutes", type=float, default=25, help="wall time of the search, over all starts")
         parser.add_argument(
             "--sitting", type=float, metavar="MINUTES",
@@ -174,8 +179,7 @@ class Command(BaseCommand):
         project.memory = not options["no_memory"]
         kept = ["auto_approve", "max_wall_seconds", "audit_every", "max_money", "max_tokens", "memory"]
         project.save(update_fields=kept)
-        if not unfinished:
-            spread(project)
+        spread(project)  # again after a crash in between: nobody steered it yet
         project.resume()
         return project
 

@@ -2,24 +2,50 @@
 
 from __future__ import annotations
 
+import ast
+
 from benchmarks import edits
 from benchmarks.catalogue import Tunable, Tunables
 from benchmarks.edits import DoesNotApply
 from benchmarks.kernels.catalogue.general import OWN_CODE, can_compile
 from benchmarks.kernels.catalogue.template import Template
-from benchmarks.kernels.families import calls_of, traits_of
+from benchmarks.kernels.families import calls_of, nodes_of
 from benchmarks.kernels.formats.workload import Problem
 
 CONVOLUTIONS = {"conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d"}
+MULTIPLIERS = {"matmul", "bmm", "mm", "addmm", "baddbmm", "linear", "einsum", *CONVOLUTIONS}
+CASTS = {"float", "half", "bfloat16", "to", "type", "type_as"}
 YES_NO = ("yes", "no")
 
 
 def multiplies_float32(problem: Problem) -> bool:
-    """Whether matmuls see float32: as it is given, or as what narrower numbers with scales are widened to."""
-    of = traits_of(problem.definition)
-    specs = problem.definition.inputs.values()
-    given = any(spec.dtype == "float32" and len(spec.shape or ()) >= 2 for spec in specs)
-    return (of.multiplies or bool(of.calls & CONVOLUTIONS)) and (given or of.quantised)
+    """Whether matmuls or convolutions see float32: as it is given, or what the reference widened before."""
+    specs = problem.definition.inputs.items()
+    wide = {name for name, spec in specs if spec.dtype == "float32" and len(spec.shape or ()) >= 2}
+    nodes = nodes_of(problem.definition.reference)
+    assigned = sorted((node for node in nodes if isinstance(node, ast.Assign)), key=lambda node: node.lineno)
+    for node in assigned * 2:  # twice: what a loop or a function above has from below
+        if _is_wide(node.value, wide):
+            wide |= {name.id for target in node.targets for name in ast.walk(target) if isinstance(name, ast.Name)}
+    return any(_is_wide(operand, wide) for node in nodes for operand in _operands(node))
+
+
+def _operands(node: ast.AST) -> list[ast.expr]:
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.MatMult):
+        return [node.left, node.right]
+    if isinstance(node, ast.Call) and (name := ast.unparse(node.func).rpartition(".")[2]) in MULTIPLIERS:
+        own = isinstance(node.func, ast.Attribute) and name in ("matmul", "bmm", "mm")
+        return [*node.args, *([node.func.value] if own and isinstance(node.func, ast.Attribute) else [])]
+    return []
+
+
+def _is_wide(value: ast.expr, wide: set[str]) -> bool:
+    """Whether an expression is float32 where the names in `wide` are: unless the last thing done is a cast to less."""
+    if isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute) and value.func.attr in CASTS:
+        return value.func.attr == "float" or "float32" in "".join(map(ast.unparse, value.args))
+    if isinstance(value, ast.Name):
+        return value.id in wide
+    return any(_is_wide(child, wide) for child in ast.iter_child_nodes(value) if isinstance(child, ast.expr))
 
 
 def set_before_run(source: str, line: str) -> str:

@@ -23,12 +23,27 @@ static inline void dots(const float *a, const float *b, long inner, float *out, 
         }
 }
 
-// One row: reads bf16 weights as they are, for they are used once.
-static inline float dot(const float *a, const bf16 *b, long inner) {
-    float sum = 0;
-    #pragma omp simd reduction(+ : sum)
-    for (long k = 0; k < inner; k++) sum += a[k] * wide(b[k]);
-    return sum;
+typedef uint16_t halves __attribute__((vector_size(2 * LANES), aligned(2)));
+typedef uint32_t words __attribute__((vector_size(4 * LANES)));
+
+static inline lanes wide_lanes(const bf16 *from) {
+    return (lanes)(__builtin_convertvector(*(const halves *)from, words) << 16);
+}
+
+// One row: reads bf16 weights as they are, for they are used once, in one stream, into four sums that do not wait.
+static void row_times(const float *a, const bf16 *b, float *out, long inner, long columns) {
+    for (long column = 0; column < columns; column++, b += inner) {
+        lanes sums[4] = {};
+        long k = 0;
+        for (; k + 4 * LANES <= inner; k += 4 * LANES)
+            for (int part = 0; part < 4; part++)
+                sums[part] += *(const lanes *)(a + k + part * LANES) * wide_lanes(b + k + part * LANES);
+        lanes all = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+        float sum = 0;
+        for (int lane = 0; lane < LANES; lane++) sum += all[lane];
+        for (; k < inner; k++) sum += a[k] * wide(b[k]);
+        out[column] = sum;
+    }
 }
 
 // Products of all rows with those columns whose weights are in `panel`, to out (rows, COLUMNS).

@@ -21,11 +21,11 @@ extern "C" void gemm_bias_gelu(
     std::vector<float> a(rows * inner), panel(COLUMNS * inner), out(std::max(rows * COLUMNS, columns));
     widen(x, a.data(), rows * inner);
     if (rows == 1) {
-        for (long column = 0; column < columns; column++)
-            out[column] = dot(a.data(), weight + column * inner, inner) + wide(bias[column]);
         float *hidden = out.data();
+        row_times(a.data(), weight, hidden, inner, columns);
         #pragma omp simd
-        for (long column = 0; column < columns; column++) y[column] = narrow(gelu_tanh(hidden[column]));
+        for (long column = 0; column < columns; column++)
+            y[column] = narrow(gelu_tanh(hidden[column] + wide(bias[column])));
         return;
     }
     for (long column = 0; column < columns; column += COLUMNS) {

@@ -17,11 +17,11 @@ SOURCE = r"""
 #include "gemm.h"
 
 extern "C" void skinny_gemm(const bf16 *x, const bf16 *weight, bf16 *y, long rows, long inner, long columns) {
-    std::vector<float> a(rows * inner), panel(COLUMNS * inner), out(rows * COLUMNS);
+    std::vector<float> a(rows * inner), panel(COLUMNS * inner), out(std::max(rows * COLUMNS, columns));
     widen(x, a.data(), rows * inner);
     if (rows == 1) {
-        for (long column = 0; column < columns; column++)
-            y[column] = narrow(dot(a.data(), weight + column * inner, inner));
+        row_times(a.data(), weight, out.data(), inner, columns);
+        for (long column = 0; column < columns; column++) y[column] = narrow(out[column]);
         return;
     }
     for (long column = 0; column < columns; column += COLUMNS) {

@@ -23,10 +23,8 @@ extern "C" void swiglu_gate_up(
     float *gate = gates.data(), *up = ups.data();
     widen(x, a.data(), rows * inner);
     if (rows == 1) {
-        for (long column = 0; column < columns; column++) {
-            gate[column] = dot(a.data(), gate_weight + column * inner, inner);
-            up[column] = dot(a.data(), up_weight + column * inner, inner);
-        }
+        row_times(a.data(), gate_weight, gate, inner, columns);
+        row_times(a.data(), up_weight, up, inner, columns);
         #pragma omp simd
         for (long column = 0; column < columns; column++)
             y[column] = narrow(gate[column] * sigmoid(gate[column]) * up[column]);
