@@ -85,8 +85,16 @@ def log_ticks(low: float, high: float, about: int = 5) -> list[float]:
     for factors in ((1, 2, 3, 4, 5, 6, 7, 8, 9), (1, 2, 5), (1, 3), (1,)):
         found = [mark for power in powers for factor in factors if low <= (mark := factor * 10.0**power) <= high]
         if len(found) <= about:
-            return found if len(found) > 1 else ticks(low, high, about)
+            return found if len(found) > 1 else _close_ticks(low, high, about)
     return found[:: math.ceil(len(found) / about)]
+
+
+def _close_ticks(low: float, high: float, about: int) -> list[float]:
+    """Where a logarithmic axis is so short that it is nearly even, in units of a power of ten: `ticks` rounds them."""
+    power = 10.0 ** math.floor(math.log10(low))
+    if high < low * 1.000001:
+        return [low]
+    return [mark * power for mark in ticks(low / power, high / power, about)]
 
 
 def short_time(milliseconds: float) -> str:
