@@ -1,4 +1,4 @@
-"""The records of a `benchmark.toml` (metric, lanes, presets) and how they are read: no unknown keys, each of its type."""
+"""The records of a `benchmark.toml` (metric, lanes, presets), and how they are read: no key unknown, no type wrong."""
 
 from __future__ import annotations
 
