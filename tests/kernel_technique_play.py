@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import ctypes
-import hashlib
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
 import torch
 
 from benchmarks.catalogue import Sources
+from benchmarks.kernels import evaluate
 from benchmarks.kernels.compare import compare
 from benchmarks.kernels.formats.loader import OWN, load_problem
 from benchmarks.kernels.formats.trace import Status
@@ -25,6 +24,8 @@ from benchmarks.kernels.inputs import make_inputs
 from benchmarks.kernels.reference import Reference, normalized
 
 NAMES = sorted(path.parent.name for path in OWN.glob("*/definition.json"))
+HARNESS = Path(evaluate.__file__).parent / "inside" / "harness.py"
+WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wno-unused-function")
 BUILT = Path(tempfile.gettempdir()) / "kernel-technique-play"  # libraries that were compiled before, by their content
 
 
@@ -41,41 +42,28 @@ def starts(problems: Sequence[Problem]) -> Sources:
     return {f"{problem.name}/solution.py": problem.definition.reference for problem in problems}
 
 
-def compile_cpp(source: str, flags: Sequence[str] = ("-O3", "-march=native")) -> ctypes.CDLL:
-    """What `harness` offers to a solution, with the warnings as errors."""
-    BUILT.mkdir(exist_ok=True)
-    library = BUILT / f"{hashlib.sha256((source + repr(flags)).encode()).hexdigest()}.so"
-    if not library.exists():
-        command = [
-            "g++",
-            "-std=c++17",
-            "-shared",
-            "-fPIC",
-            "-Wall",
-            "-Wextra",
-            "-Werror",
-            "-Wno-unused-function",
-            *flags,
-        ]
-        with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / "source.cpp").write_text(source)
-            subprocess.run([*command, "-o", "built.so", "source.cpp"], cwd=folder, check=True)
-            shutil.move(Path(folder) / "built.so", library)
-    return ctypes.CDLL(str(library))
-
-
 @contextmanager
 def harness() -> Iterator[None]:
-    module = ModuleType("harness")
-    module.compile_cpp = compile_cpp  # type: ignore[attr-defined]
-    before = sys.modules.get("harness")
-    sys.modules["harness"] = module
+    """What a solution finds in the sandbox, with the warnings of the compiler as errors."""
+    BUILT.mkdir(exist_ok=True)
+    call = ModuleType("inside_call")
+    call.cache = call.scratch = str(BUILT)  # type: ignore[attr-defined]
+    before = {name: sys.modules.get(name) for name in ("inside_call", "harness")}
+    sys.modules["inside_call"] = call
     try:
+        spec = spec_from_file_location("harness", HARNESS)
+        assert spec is not None and spec.loader is not None
+        sys.modules["harness"] = module = module_from_spec(spec)
+        spec.loader.exec_module(module)
+        compile_cpp = module.compile_cpp
+        module.compile_cpp = lambda source, flags=module.FLAGS: compile_cpp(source, (*flags, *WARNINGS))  # type: ignore[attr-defined]
         yield
     finally:
-        del sys.modules["harness"]
-        if before is not None:
-            sys.modules["harness"] = before
+        for name, one in before.items():
+            if one is None:
+                del sys.modules[name]
+            else:
+                sys.modules[name] = one
 
 
 def solution(source: str) -> ModuleType:

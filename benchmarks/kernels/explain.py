@@ -26,8 +26,9 @@ def explain(preset: Preset, data: Path) -> list[str]:
         "workload are timed. What counts is the CPU seconds of all processes and threads, on one core, from the call "
         "until the outputs are fetched. The reference is timed on the same inputs.",
         f"Importing a solution and its first call on a workload are free, up to {wall:g} s each: compile there. "
-        "`from harness import compile_cpp`: `compile_cpp(text, flags)` makes a ctypes library of C++ with "
-        '`extern "C"` functions; tensors are handed over by `data_ptr()`. What compilers keep lies in /cache.',
+        '`from harness import compile_cpp`: `compile_cpp(text, flags)` makes a library of C++ with `extern "C"` '
+        "functions, which take tensors as pointers, whole numbers as long, others as double. What compilers keep lies "
+        "in /cache.",
         f"Limits: {limits.memory_bytes // MEBI:,} MiB of memory, {limits.scratch_bytes // MEBI} MiB of scratch in it, "
         f"{limits.processes} processes and threads, no network. What a solution prints is the log.",
     ]

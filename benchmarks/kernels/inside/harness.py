@@ -2,7 +2,7 @@
 
     from harness import compile_cpp
     library = compile_cpp(SOURCE)             # at import: g++ makes a library of `extern "C"` functions
-    library.rows(ctypes.c_void_p(x.data_ptr()), ...)
+    library.rows(x, out, *x.shape)            # tensors as pointers, whole numbers as long, others as double
 
 A solution is `PROBLEM/solution.py` with `run(*inputs)`, in the order of the definition; it returns the outputs as a
 tensor, a sequence in order or a dict by name. It must not write to its inputs.
@@ -17,16 +17,41 @@ import ctypes
 import hashlib
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import inside_call
+import torch
 
 FLAGS = ("-O3", "-march=native")
 COMPILE_SECONDS = 120
 
 
-def compile_cpp(source: str, flags: Sequence[str] = FLAGS) -> ctypes.CDLL:
+class Library:
+    """The functions of a compiled text. What one returns is a long; of a `void` one it means nothing."""
+
+    def __init__(self, path: str) -> None:
+        self._loaded = ctypes.CDLL(path)
+
+    def __getattr__(self, name: str) -> Callable[..., int]:
+        function = getattr(self._loaded, name)
+        function.restype = ctypes.c_long
+
+        def call(*arguments: torch.Tensor | int | float) -> int:
+            """Tensors are handed over by their address, so they must be contiguous where the function takes that."""
+            return int(function(*map(passed, arguments)))
+
+        setattr(self, name, call)
+        return call
+
+
+def passed(argument: torch.Tensor | int | float) -> ctypes.c_void_p | ctypes.c_long | ctypes.c_double:
+    if isinstance(argument, int):
+        return ctypes.c_long(argument)
+    return ctypes.c_double(argument) if isinstance(argument, float) else ctypes.c_void_p(argument.data_ptr())
+
+
+def compile_cpp(source: str, flags: Sequence[str] = FLAGS) -> Library:
     """The C++ text as a loaded library; compiled once for a commit and a kind of processor.
 
     Raises RuntimeError with what the compiler said, or where there is none.
@@ -44,4 +69,4 @@ def compile_cpp(source: str, flags: Sequence[str] = FLAGS) -> ctypes.CDLL:
         if done.returncode:
             raise RuntimeError(f"g++ refused the source:\n{done.stderr[:4000]}")
         made.replace(path)
-    return ctypes.CDLL(str(path))
+    return Library(str(path))

@@ -1,7 +1,5 @@
 """Cross-entropy and its gradient in C++: three walks over a row while it is cached, one exponential an element."""
 
-import ctypes
-
 import torch
 from harness import compile_cpp
 
@@ -38,14 +36,12 @@ extern "C" long cross_entropy(
 }
 """
 KERNEL = compile_cpp(SOURCE, FLAGS).cross_entropy
-KERNEL.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_long] * 2
-KERNEL.restype = ctypes.c_long
 
 
 def run(logits, targets):
     """logits (tokens, vocabulary), bfloat16, targets (tokens,), int64, to loss, float32, and the gradient, bfloat16."""
     logits, targets = logits.contiguous(), targets.contiguous()
     loss, grad_logits = torch.empty(len(logits), dtype=torch.float32), torch.empty_like(logits)
-    if KERNEL(*(each.data_ptr() for each in (logits, targets, loss, grad_logits)), *logits.shape):
+    if KERNEL(logits, targets, loss, grad_logits, *logits.shape):
         raise IndexError("a target is not in the vocabulary")
     return loss, grad_logits

@@ -1,7 +1,5 @@
 """The gradient of an embedding table in C++: tokens sorted by counting, each row summed in the first cache, once."""
 
-import ctypes
-
 import torch
 from harness import compile_cpp
 
@@ -40,8 +38,6 @@ extern "C" long embedding_gradient(
 }
 """
 KERNEL = compile_cpp(SOURCE, FLAGS).embedding_gradient
-KERNEL.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_long] * 3
-KERNEL.restype = ctypes.c_long
 
 
 def run(grad_output, ids, table_rows):
@@ -49,6 +45,6 @@ def run(grad_output, ids, table_rows):
     grad_output, ids = grad_output.contiguous(), ids.contiguous()
     tokens, width = grad_output.shape
     grad_table = torch.empty((table_rows, width), dtype=grad_output.dtype)
-    if KERNEL(grad_output.data_ptr(), ids.data_ptr(), grad_table.data_ptr(), tokens, table_rows, width):
+    if KERNEL(grad_output, ids, grad_table, tokens, table_rows, width):
         raise IndexError("an id is no row of the table")
     return grad_table

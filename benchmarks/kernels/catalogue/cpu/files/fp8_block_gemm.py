@@ -1,7 +1,5 @@
 """A block-scaled matmul of e4m3 in C++: rows are widened and scaled once, weights some columns at a time."""
 
-import ctypes
-
 import torch
 from harness import compile_cpp
 
@@ -46,7 +44,6 @@ extern "C" void fp8_block_gemm(
 }
 """
 KERNEL = compile_cpp(SOURCE, (*FLAGS, *TILE)).fp8_block_gemm
-KERNEL.argtypes = [ctypes.c_void_p] * 5 + [ctypes.c_long] * 3
 
 
 def run(x, x_scale, weight, weight_scale):
@@ -54,5 +51,5 @@ def run(x, x_scale, weight, weight_scale):
     x, x_scale, weight, weight_scale = (each.contiguous() for each in (x, x_scale, weight, weight_scale))
     (rows, inner), columns = x.shape, weight.shape[0]
     y = torch.empty((rows, columns), dtype=torch.bfloat16)
-    KERNEL(*(each.data_ptr() for each in (x, x_scale, weight, weight_scale, y)), rows, inner, columns)
+    KERNEL(x, x_scale, weight, weight_scale, y, rows, inner, columns)
     return y

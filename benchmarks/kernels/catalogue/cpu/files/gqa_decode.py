@@ -1,7 +1,5 @@
 """Attention of one query a sequence in C++: keys and values are widened once for all query heads that share them."""
 
-import ctypes
-
 import torch
 from harness import compile_cpp
 
@@ -46,7 +44,6 @@ extern "C" void gqa_decode(
 }
 """
 KERNEL = compile_cpp(SOURCE, (*FLAGS, *TILE)).gqa_decode
-KERNEL.argtypes = [ctypes.c_void_p] * 5 + [ctypes.c_long] * 5
 
 
 def run(q, k, v):
@@ -55,6 +52,5 @@ def run(q, k, v):
     batch, length, kv_heads, width = k.shape
     heads = q.shape[1]
     out, lse = torch.empty_like(q), torch.empty((batch, heads), dtype=torch.float32)
-    pointers = (each.data_ptr() for each in (q, k, v, out, lse))
-    KERNEL(*pointers, batch, length, kv_heads, heads // kv_heads, width)
+    KERNEL(q, k, v, out, lse, batch, length, kv_heads, heads // kv_heads, width)
     return out, lse

@@ -1,7 +1,5 @@
 """Causal attention in C++, float32 inside: a cache head is widened once, some queries at a time see what is before."""
 
-import ctypes
-
 import torch
 from harness import compile_cpp
 
@@ -64,7 +62,6 @@ extern "C" void gqa_prefill(
 }
 """
 KERNEL = compile_cpp(SOURCE, (*FLAGS, *TILE)).gqa_prefill
-KERNEL.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_long] * 5
 
 
 def run(q, k, v):
@@ -72,6 +69,5 @@ def run(q, k, v):
     q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
     batch, length, kv_heads, width = k.shape
     out = torch.empty_like(q)
-    pointers = (each.data_ptr() for each in (q, k, v, out))
-    KERNEL(*pointers, batch, length, kv_heads, q.shape[2] // kv_heads, width)
+    KERNEL(q, k, v, out, batch, length, kv_heads, q.shape[2] // kv_heads, width)
     return out

@@ -1,7 +1,5 @@
 """RMS norm in C++: a row is read once, stays in the first cache and is written once."""
 
-import ctypes
-
 import torch
 from harness import compile_cpp
 
@@ -27,12 +25,11 @@ extern "C" void rms_norm(const bf16 *x, const bf16 *gain, bf16 *y, long rows, lo
 }
 """
 KERNEL = compile_cpp(SOURCE, FLAGS).rms_norm
-KERNEL.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_long] * 2
 
 
 def run(x, gain):
     """x (rows, width), gain (width,), bfloat16, to y (rows, width)."""
     x, gain = x.contiguous(), gain.contiguous()
     y = torch.empty_like(x)
-    KERNEL(x.data_ptr(), gain.data_ptr(), y.data_ptr(), *x.shape)
+    KERNEL(x, gain, y, *x.shape)
     return y

@@ -1,7 +1,5 @@
 """Rotary embedding in C++: each pair is read once and written once, angles serve all heads of their position."""
 
-import ctypes
-
 import torch
 from harness import compile_cpp
 
@@ -35,7 +33,6 @@ extern "C" void rope(
 }
 """
 KERNEL = compile_cpp(SOURCE, FLAGS).rope
-KERNEL.argtypes = [ctypes.c_void_p] * 6 + [ctypes.c_long] * 5
 
 
 def run(q, k, cos, sin):
@@ -43,6 +40,5 @@ def run(q, k, cos, sin):
     q, k, cos, sin = q.contiguous(), k.contiguous(), cos.contiguous(), sin.contiguous()
     turned_q, turned_k = torch.empty_like(q), torch.empty_like(k)
     batch, length, heads, width = q.shape
-    pointers = (each.data_ptr() for each in (q, k, cos, sin, turned_q, turned_k))
-    KERNEL(*pointers, batch, length, heads, k.shape[2], width // 2)
+    KERNEL(q, k, cos, sin, turned_q, turned_k, batch, length, heads, k.shape[2], width // 2)
     return turned_q, turned_k

@@ -1,7 +1,5 @@
 """The gradient of SiLU in C++: one pass, nothing in between is written."""
 
-import ctypes
-
 import torch
 from harness import compile_cpp
 
@@ -21,12 +19,11 @@ extern "C" void silu_backward(const float *grad_output, const float *x, float *g
 }
 """
 KERNEL = compile_cpp(SOURCE, FLAGS).silu_backward
-KERNEL.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_long]
 
 
 def run(grad_output, x):
     """Both (rows, columns), float32, to the gradient of x."""
     grad_output, x = grad_output.contiguous(), x.contiguous()
     grad_x = torch.empty_like(x)
-    KERNEL(grad_output.data_ptr(), x.data_ptr(), grad_x.data_ptr(), x.numel())
+    KERNEL(grad_output, x, grad_x, x.numel())
     return grad_x

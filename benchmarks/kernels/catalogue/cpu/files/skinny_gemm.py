@@ -1,7 +1,5 @@
 """A matmul in C++ that widens some columns of weights at a time and multiplies all rows with them in float32."""
 
-import ctypes
-
 import torch
 from harness import compile_cpp
 
@@ -34,7 +32,6 @@ extern "C" void skinny_gemm(const bf16 *x, const bf16 *weight, bf16 *y, long row
 }
 """
 KERNEL = compile_cpp(SOURCE, (*FLAGS, *TILE)).skinny_gemm
-KERNEL.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_long] * 3
 
 
 def run(x, weight):
@@ -42,5 +39,5 @@ def run(x, weight):
     x, weight = x.contiguous(), weight.contiguous()
     (rows, inner), columns = x.shape, weight.shape[0]
     y = torch.empty((rows, columns), dtype=x.dtype)
-    KERNEL(x.data_ptr(), weight.data_ptr(), y.data_ptr(), rows, inner, columns)
+    KERNEL(x, weight, y, rows, inner, columns)
     return y

@@ -1,7 +1,5 @@
 """Softmax of capped scores in C++: the cap bounds them, so that no maximum is needed and one pass finds the sum."""
 
-import ctypes
-
 import torch
 from harness import compile_cpp
 
@@ -31,12 +29,11 @@ extern "C" void softcapped_softmax(const bf16 *scores, bf16 *weights, long rows,
 }
 """
 KERNEL = compile_cpp(SOURCE, FLAGS).softcapped_softmax
-KERNEL.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_long] * 2
 
 
 def run(scores):
     """scores (rows, width), bfloat16, to weights (rows, width)."""
     scores = scores.contiguous()
     weights = torch.empty_like(scores)
-    KERNEL(scores.data_ptr(), weights.data_ptr(), *scores.shape)
+    KERNEL(scores, weights, *scores.shape)
     return weights

@@ -1,7 +1,5 @@
 """The projections of SwiGLU in C++: gate and value of some columns are multiplied out and joined before the next."""
 
-import ctypes
-
 import torch
 from harness import compile_cpp
 
@@ -44,7 +42,6 @@ extern "C" void swiglu_gate_up(
 }
 """
 KERNEL = compile_cpp(SOURCE, (*FLAGS, *TILE)).swiglu_gate_up
-KERNEL.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_long] * 3
 
 
 def run(x, gate_weight, up_weight):
@@ -52,5 +49,5 @@ def run(x, gate_weight, up_weight):
     x, gate_weight, up_weight = x.contiguous(), gate_weight.contiguous(), up_weight.contiguous()
     (rows, inner), columns = x.shape, gate_weight.shape[0]
     y = torch.empty((rows, columns), dtype=x.dtype)
-    KERNEL(*(each.data_ptr() for each in (x, gate_weight, up_weight, y)), rows, inner, columns)
+    KERNEL(x, gate_weight, up_weight, y, rows, inner, columns)
     return y

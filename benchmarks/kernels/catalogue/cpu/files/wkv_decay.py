@@ -1,7 +1,5 @@
 """WKV in C++: one loop over time, whose state of three numbers a channel stays in the first cache."""
 
-import ctypes
-
 import torch
 from harness import compile_cpp
 
@@ -41,12 +39,11 @@ extern "C" void wkv_decay(
 }
 """
 KERNEL = compile_cpp(SOURCE, FLAGS).wkv_decay
-KERNEL.argtypes = [ctypes.c_void_p] * 5 + [ctypes.c_long] * 3
 
 
 def run(k, v, log_rate, bonus):
     """k and v (batch, length, channels), log_rate and bonus (channels,), float32, to wkv of the shape of k."""
     k, v, log_rate, bonus = (each.contiguous() for each in (k, v, log_rate, bonus))
     wkv = torch.empty_like(k)
-    KERNEL(*(each.data_ptr() for each in (k, v, log_rate, bonus, wkv)), *k.shape)
+    KERNEL(k, v, log_rate, bonus, wkv, *k.shape)
     return wkv
