@@ -54,6 +54,7 @@ class Benchmark:
     editable: tuple[str, ...]
     protected: tuple[str, ...]
     evaluator: str
+    work: str = "training"  # what a trial's budget goes into, in words
 
     def preset(self, name: str) -> Preset:
         if name not in self.presets:
@@ -325,6 +326,7 @@ def parse(path: Path) -> Benchmark:
             editable=texts(raw, "editable", path),
             protected=texts(raw, "protected", path),
             evaluator=raw["evaluator"],
+            work=raw.get("work", Benchmark.work),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ContractError(

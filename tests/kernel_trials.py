@@ -68,12 +68,21 @@ class Trials:
         self.points: dict[str, list[float]] = {}
 
     def run(self, changed: Mapping[str, str] | None = None, problems: tuple[str, ...] = (SCALE,), seed: int = 1,
-            caches: Path | None = None) -> Outcome:  # fmt: skip
+            caches: Path | None = None, confirming: bool = False) -> Outcome:  # fmt: skip
         """One trial of the start with the solutions of some problems changed."""
         files = trees.start_files("reference", self.data)
         files |= {f"{name}/solution.py": text.encode() for name, text in (changed or {}).items()}
         task = Assignment(
-            "kernels", SMOKE, "c" * 40, pack(files), seed, "", self.data, problems=problems, caches=caches
+            "kernels",
+            SMOKE,
+            "c" * 40,
+            pack(files),
+            seed,
+            "",
+            self.data,
+            problems=problems,
+            caches=caches,
+            confirming=confirming,
         )
         self.points = {}
         return self.evaluator.run(task, self.box, self._note)

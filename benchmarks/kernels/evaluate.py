@@ -115,6 +115,8 @@ class Evaluator:
                 launch.measure()
                 outcome.seconds |= {"timed_wall": time.monotonic() - timed, "timed_cpu": box.cpu_seconds() - cpu}
                 _score(launch, outcome)
+                if task.confirming:
+                    launch.look_further()
             finally:
                 os.close(writer)
                 if peak := box.memory_peak():

@@ -20,6 +20,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import torch
@@ -32,6 +33,7 @@ from benchmarks.kernels.compare import compare  # noqa: E402
 from benchmarks.kernels.formats.fields import FormatError  # noqa: E402
 from benchmarks.kernels.formats.loader import load_problem  # noqa: E402
 from benchmarks.kernels.formats.workload import Problem, Workload  # noqa: E402
+from benchmarks.kernels.hidden import neighbour  # noqa: E402
 from benchmarks.kernels.inputs import make_inputs  # noqa: E402
 from benchmarks.kernels.prepare import read_works  # noqa: E402
 from benchmarks.kernels.reference import Reference, ReferenceFailed, Value  # noqa: E402
@@ -66,6 +68,7 @@ class Judge:
     def __init__(self, data: Path) -> None:
         self.data = data
         self.problems: dict[str, tuple[Problem, Reference]] = {}
+        self.hidden: dict[str, Workload] = {}
         self.drawn: Drawn | None = None
         self.peaks: Peaks | None = None
 
@@ -79,6 +82,22 @@ class Judge:
         works = read_works(self.data / "problems" / problem.name)
         return {"workloads": [{"uuid": each.uuid, **self._bounds(works, each)} for each in problem.workloads]}
 
+    def hide(self, request: Request, descriptor: int | None) -> Reply:
+        """Another size of the problem, as the uuid by which it can be drawn; none where its reference has no answer."""
+        problem, reference = self._problem(request["problem"])
+        workload = neighbour(problem, Random(request["seed"]))
+        if workload is None:
+            return {}
+        try:
+            inputs = make_inputs(problem.definition, workload, request["seed"], reference=reference)
+            outputs = reference.run(inputs)
+        except ReferenceFailed:
+            return {}
+        if not all(bool(each.float().isfinite().all()) for each in outputs.values()):
+            return {}
+        self.hidden[workload.uuid] = workload
+        return {"uuid": workload.uuid}
+
     def draw(self, request: Request, descriptor: int | None) -> Reply:
         """Draw `sets` sets of inputs from `seed` into the memory file.
 
@@ -86,7 +105,8 @@ class Judge:
         of their own. `mapping`: CPU seconds to make the file part of a process's memory.
         """
         problem, reference = self._problem(request["problem"])
-        workload = next(each for each in problem.workloads if each.uuid == request["uuid"])
+        listed = {each.uuid: each for each in problem.workloads}
+        workload = (self.hidden | listed)[request["uuid"]]
         sets = [
             make_inputs(problem.definition, workload, seed, blobs=problem.folder, reference=reference)
             for seed in _seeds(request, workload)

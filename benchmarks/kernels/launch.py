@@ -110,6 +110,20 @@ class Launch:
             meaning = "most of its work is done beside the calls"
             self.outcome.observations.append(Observation("work_beside", "structural", meaning, tuple(lines)))
 
+    def look_further(self) -> None:
+        """Whether it is right at sizes that are not listed, too: one a problem, untimed."""
+        for problem in self.task.problems:
+            found = self._judge({"op": "hide", "problem": problem, "seed": self.task.seed})
+            if "uuid" not in found:
+                continue
+            try:
+                self._batch(Cell(problem, found["uuid"], None, None), 1, WARM_UP_WALL, timed=False)
+            except TrialFailed as failed:
+                meaning, words = "is wrong at a size that is not listed", str(failed)
+                self.outcome.observations.append(Observation("other_size", "structural", meaning, (words,)))
+                if failed.failure.kind != "bad_output":
+                    return  # its process is gone or busy
+
     def _batch(self, cell: Cell, sets: int, seconds: float, *, timed: bool) -> None:
         """Draw fresh inputs, call the solution and the reference on them once each, compare the outputs."""
         seed = {"seed": self.task.seed, "batch": cell.batches, "sets": sets, "uuid": cell.uuid}

@@ -101,7 +101,7 @@ class Suite:
             for name in names:
                 say(name)
                 task = Assignment(
-                    "kernels", self.preset, "", self.tree, self.seed, "", self.data, problems=(name,)
+                    "kernels", self.preset, "", self.tree, self.seed, "", self.data, problems=(name,), confirming=True
                 )  # fmt: skip
                 outcome = evaluator.run(task, box, lambda *_: None, cpu=core)
                 yield self._line(name, outcome), outcome

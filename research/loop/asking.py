@@ -182,7 +182,7 @@ def facts(project: Project) -> str:
         (
             f"- {contract.title}, preset {project.preset}",
             f"- metric: {contract.metric.name} ({contract.metric.unit}), {better}",
-            f"- a training gets {sizes.budget_seconds:g} {sizes.clock} seconds; it is stopped after that",
+            f"- a trial's {contract.work} gets {sizes.budget_seconds:g} {sizes.clock} seconds",
             f"- protected: {', '.join(contract.protected)}",
         )
     )

@@ -47,13 +47,14 @@ class Size:
     measured: int  # trials that `pair_seconds` was measured on; 0: an estimate
     floors: list[NoiseFloor]  # of classes of machines that are attached
     lacks: list[str]  # what must come before it can run: a line each
+    work: str  # what a trial's budget goes into
 
     @property
     def trial(self) -> str:
         clock = "CPU-seconds on one core" if self.preset.clock == "cpu" else "seconds"
         together = ", both arms of a pair side by side" if self.preset.side_by_side else ""
         apart = f"; candidates are screened at {self.preset.screen_preset}" if self.preset.screen_preset else ""
-        return f"{self.preset.budget_seconds:g} {clock} of training a trial{together}{apart}"
+        return f"{self.preset.budget_seconds:g} {clock} of {self.work} a trial{together}{apart}"
 
     @property
     def pair(self) -> str:
@@ -182,7 +183,8 @@ class ProjectForm(forms.Form):
             seconds = seen["seconds"] or seconds_a_pair(preset.budget_seconds)
             rule = rule_for(self.contract, name)  # the default one: what the others cost, their own line says
             lacks = [line for line in (self._no_data(preset), _no_device(preset, devices)) if line]
-            found.append(Size(preset, rule, seconds, seen["trials"], list(floors.order_by("-measured")[:3]), lacks))
+            newest = list(floors.order_by("-measured")[:3])
+            found.append(Size(preset, rule, seconds, seen["trials"], newest, lacks, self.contract.work))
         return found
 
     @property
