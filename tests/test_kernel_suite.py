@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from benchmarks import contract
 from benchmarks.kernels import suite
 from benchmarks.kernels.__main__ import main
 from benchmarks.kernels.cells import CellTimes
+from benchmarks.kernels.formats.solution import load_solution
 from benchmarks.kernels.prepare import own_problems
 from benchmarks.kernels.suite import Line
 from tests.kernel_trials import ADD, SCALE, problem
@@ -112,6 +115,26 @@ def test_bad_names_and_folders_are_one_line(problems: Path, tmp_path: Path, caps
         error = capsys.readouterr().err
         assert words in error, error
     shutil.rmtree(tmp_path / "data" / "datasets" / "kernels")
+
+
+@pytest.mark.torch
+def test_an_exported_solution_stands_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "tree" / SCALE
+    folder.mkdir(parents=True)
+    (folder / "solution.py").write_text(
+        'import torch\nfrom harness import compile_cpp\n\nSOURCE = \'extern "C" void twice(const float *x, float *y, '
+        "long n) { for (long i = 0; i < n; ++i) y[i] = 2 * x[i]; }'\nTWICE = compile_cpp(SOURCE).twice\n\n\n"
+        "def run(x, gain):\n    out = torch.empty_like(x)\n    TWICE(x, out, x.numel())\n    return out\n"
+    )
+    assert main(["export", "--tree", str(tmp_path / "tree"), "--out", str(tmp_path / "out"), "--author", "me"]) == 0
+    assert said(capsys)[-1].startswith("1 solutions are in")
+    found = load_solution(tmp_path / "out" / SCALE / "solution.json")
+    assert (found.definition, found.author, found.languages) == (SCALE, "me", ("pytorch",))
+    for source in found.sources:
+        (tmp_path / source.path).write_text(source.content)
+    program = "import torch, solution; print(float(solution.run(torch.ones(2, 3), None).sum()))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == "12.0\n"
 
 
 def test_a_summary_counts_what_failed_and_mixes_no_versions(tmp_path: Path) -> None:

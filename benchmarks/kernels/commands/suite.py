@@ -34,7 +34,7 @@ def common(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, problems: Sequence[Problem]) -> int:
     """Exit code 1 where a solution failed. Raises FormatError, ContractError, DataError."""
-    made = Suite(options.preset, _files(options.tree), options.seed)
+    made = Suite(options.preset, read_tree(options.tree) if options.tree else {}, options.seed)
     names = made.problems(options.only, _shard(options.shard))
     known = suite.read_lines(options.out, made.key) if options.out else {}
     lines = [known[name] for name in names if name in known]
@@ -73,9 +73,8 @@ def _shard(text: str) -> tuple[int, int]:
     return int(number), int(of)
 
 
-def _files(tree: Path | None) -> dict[str, bytes]:
-    if tree is None:
-        return {}
+def read_tree(tree: Path) -> dict[str, bytes]:
+    """path -> content of NAME/*.py. Raises FormatError where it holds no solution, or links."""
     found = {path.relative_to(tree).as_posix(): path for path in sorted(tree.glob("*/*.py"))}
     if not any(name.endswith(f"/{SOLUTION}") for name in found):
         wrong(str(tree), f"holds no NAME/{SOLUTION}", "give the folder of a candidate")
