@@ -51,6 +51,12 @@ def process_began() -> float:
     return time.monotonic() - (age if 0 <= age < OLDEST else 0.0)  # some sandboxes tell no time of start
 
 
+def _usual_start(benchmark: str, preset: str) -> str:
+    """Raises ContractError where there is no such benchmark or preset."""
+    starts = load(benchmark).lane_of(preset).starts
+    return "vanilla" if "vanilla" in starts else starts[0]
+
+
 class Stopped(Exception):
     """The person asked to stop."""
 
@@ -72,7 +78,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--screen-preset", help="under which candidates are screened (default: the preset's own word)"
         )
-        parser.add_argument("--start", default="vanilla")
+        parser.add_argument("--start", help="where it begins (default: vanilla, or the lane's first)")
         parser.add_argument("--researcher", default="catalogue", choices=sorted(RESEARCHERS))
         parser.add_argument("--rule", default=DEFAULT, choices=list(RULES), help="the rule of evidence")
         parser.add_argument("--target", type=float, help="the score to beat, for the rule speedrun")
@@ -104,6 +110,7 @@ class Command(BaseCommand):
         self._refuse(options)
         over = None
         try:
+            options["start"] = options["start"] or _usual_start(options["benchmark"], options["preset"])
             project = self._run(options, began)
         except (ContractError, DataError, RuleError) as error:
             raise CommandError(str(error), returncode=2) from error
