@@ -9,6 +9,7 @@ by this process's own CPU clock.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import hashlib
 import json
 import math
@@ -198,9 +199,10 @@ def _aligned(size: int) -> int:
 def _mapped(descriptor: int | None, size: int) -> mmap.mmap:
     if descriptor is None:
         raise Refused("refused", "a memory file must come with this request")
-
     if os.fstat(descriptor).st_size < max(size, 1):
         os.ftruncate(descriptor, max(size, 1))
+        # A candidate that shrank it would end whoever reads it.
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
     return mmap.mmap(descriptor, max(size, 1), mmap.MAP_SHARED | mmap.MAP_POPULATE)
 
 
@@ -216,7 +218,7 @@ def _at(memory: mmap.mmap, place: Mapping[str, Any], start: int) -> torch.Tensor
 def _copying(outputs: Sequence[Mapping[str, torch.Tensor]]) -> float:
     """CPU seconds to copy all outputs into a memory file, as a candidate has to."""
     places, stride = _laid_out(outputs[0])
-    with open(os.memfd_create("copy"), "rb+") as scratch:  # noqa: PTH123  a descriptor
+    with open(os.memfd_create("copy", os.MFD_ALLOW_SEALING), "rb+") as scratch:  # noqa: PTH123  a descriptor
         began = time.process_time()
         memory = _mapped(scratch.fileno(), stride * len(outputs))
         for number, one in enumerate(outputs):

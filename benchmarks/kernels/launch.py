@@ -10,6 +10,7 @@ outputs are here: work on another thread, or put off until after the answer, is 
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
@@ -40,6 +41,7 @@ HANDLING = 2.0  # times as long as the judge may a candidate take to map inputs 
 A_SET = 2e-5  # CPU seconds to lay out the tensors of a set, in Python
 PUT_OFF = 3e-4  # CPU seconds beside the calls of a batch that are nobody's fault
 MOSTLY = 2.0  # times the CPU seconds of its calls: who works so much beside them works there
+SIZE_STAYS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 POISON = b"\xff" * (1 << 20)  # NaN in every floating dtype
 
 
@@ -163,12 +165,14 @@ class Launch:
         return self.box.cpu_seconds() - began
 
     def _check(self, cell: Cell, sets: int, referred: dict[str, Any]) -> float:
-        """Fetch and compare. Returns the CPU seconds that fetching took."""
+        """Fetch and compare. Returns the CPU seconds that fetching took, and what was done until all was compared."""
         size = max(referred["stride"] * sets, 1)
         laid = {"op": "fetch", "places": referred["places"], "stride": referred["stride"]}
         with memory_file(size) as outputs:
-            took = self._spent(laid, [outputs], FETCH_WALL, cell)
+            began = self.box.cpu_seconds()
+            self._spent(laid, [outputs], FETCH_WALL, cell)
             found = self._judge({"op": "check"}, [outputs])
+            took = self.box.cpu_seconds() - began
             self._candidate({"op": "drop"}, [], FETCH_WALL, cell.name)
         if found["mutated"]:
             raise TrialFailed("bad_output", f"{cell.name}: it writes to its inputs; return new tensors")
@@ -221,11 +225,14 @@ def _sets(cell: Cell, seconds: float) -> int:
 
 @contextmanager
 def memory_file(poisoned: int = 0) -> Iterator[int]:
-    """A descriptor of a file in memory; of so many bytes, all NaN, or empty."""
-    memory = os.memfd_create("kernel", os.MFD_CLOEXEC)
+    """A descriptor of a file in memory; empty, or of so many bytes, all NaN: then nobody can change its size."""
+    memory = os.memfd_create("kernel", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
-        while poisoned > 0:
-            poisoned -= os.write(memory, POISON[: min(poisoned, len(POISON))])
+        left = poisoned
+        while left > 0:
+            left -= os.write(memory, POISON[: min(left, len(POISON))])
+        if poisoned:
+            fcntl.fcntl(memory, fcntl.F_ADD_SEALS, SIZE_STAYS)
         yield memory
     finally:
         os.close(memory)
