@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,11 @@ def test_a_problem_has_sizes_to_time_on_a_cpu_of_its_own(name: str) -> None:
     assert any(value % 2 and value > 10 for workload in problem.workloads for value in workload.axes.values())
     small, large = load_problem(OWN / name, "workload.cpu.jsonl"), load_problem(OWN / name)
     for workload in problem.workloads:
-        assert workload.tolerance == large.workloads[0].tolerance
+        ratio = workload.tolerance.required_matched_ratio  # where two scores nearly tie, either may be chosen
+        assert ratio == large.workloads[0].tolerance.required_matched_ratio or (name == "moe_gating" and ratio > 0.9)
+        assert replace(workload.tolerance, required_matched_ratio=0) == replace(
+            large.workloads[0].tolerance, required_matched_ratio=0
+        )
         size = problem.definition.declared_bytes(workload.axes)
         assert size > min(problem.definition.declared_bytes(each.axes) for each in small.workloads)
         assert size < max(problem.definition.declared_bytes(each.axes) for each in large.workloads)

@@ -6,6 +6,7 @@ from functools import cached_property, lru_cache
 
 from django.http import Http404, HttpRequest, HttpResponse
 from django.utils.safestring import SafeString, mark_safe
+from django.views.decorators.http import require_safe
 
 from research.drawing.roofline import Spot, roofline
 from research.models import Membership, Project, Role
@@ -15,6 +16,7 @@ from research.views.kernels_problem import Problem, problem_of
 from research.views.pages import project_for, render_page
 
 
+@require_safe
 def page(request: HttpRequest, name: str) -> HttpResponse:
     project = project_for(request, name)
     shown = KernelPage(project, request)
