@@ -169,7 +169,7 @@ class Running:
         self.worker._pool.shutdown()
         connection.close()
 
-    def until(self, there: Any, seconds: float = 60.0) -> None:
+    def until(self, there: Any, seconds: float = 180.0) -> None:
         ends = time.monotonic() + seconds
         while not there():
             assert time.monotonic() < ends, [str(trial) + trial.state + trial.note for trial in Trial.objects.all()]
