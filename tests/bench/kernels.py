@@ -9,6 +9,7 @@ others, in turns; the share of cells whose ratio is within one per cent or 0.3 u
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import os
 import statistics
@@ -66,6 +67,9 @@ def by_hand(folder: Path, uuid: str) -> float:
     from benchmarks.kernels.reference import Reference
 
     torch.set_num_threads(1)
+    libc = ctypes.CDLL(None)
+    for option, value in ((-3, 1 << 30), (-1, (1 << 31) - 1)):  # as the judge and the sandbox have it
+        libc.mallopt(option, value)
     problem = load_problem(folder)
     workload = next(each for each in problem.workloads if each.uuid == uuid)
     reference = Reference(problem.definition, "cpu")
