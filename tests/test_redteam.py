@@ -61,7 +61,7 @@ def test_an_honest_candidate_raises_no_alarm(team: RedTeam, recipe: tuple[str, .
 
 def test_a_candidate_that_its_preset_has_no_time_for_is_neither_passed_nor_accused(team: RedTeam) -> None:
     steps = [Step("trigram_counts", CATALOGUE["trigram_counts"].defaults())]
-    team.preset, whole = replace(team.preset, budget_seconds=0.1), team.preset
+    team.preset, whole = replace(team.preset, budget_seconds=0.2), team.preset
     try:
         honest = team.play_honest(team.arenas[0], steps)
     finally:
