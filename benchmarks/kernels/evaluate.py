@@ -12,15 +12,17 @@ import socket
 import time
 from pathlib import Path
 
+from benchmarks import identity
 from benchmarks.compiled import CompileCache
 from benchmarks.contract import Assignment, Failure, Gate, Observation, Outcome, PointSink, TrialFailed
 from benchmarks.judging import JudgeProcess
-from benchmarks.kernels import cells, identity
+from benchmarks.kernels import cells
 from benchmarks.kernels.launch import Launch
 from runners.logs import LogPump, last_line
 from runners.sandbox import Sandbox
 
 PRELOAD = ("torch", "numpy", "torch._dynamo")
+PACKAGES = ("torch", "numpy")
 SETUP = "torch.set_num_threads(1)"
 INSIDE = Path(__file__).parent / "inside"
 JUDGE = (str(Path(__file__).parent / "judge.py"),)
@@ -59,7 +61,7 @@ class Evaluator:
         if missing := self._missing(task):
             return Outcome(failure=Failure("no_data", missing))
         began = time.monotonic()
-        outcome = Outcome(hashes=identity.hashes(task), surroundings=identity.surroundings(task, box))
+        outcome = Outcome(hashes=identity.hashes(task, PACKAGES), surroundings=identity.surroundings(task, box))
         judge = self.judge(task)
         outcome.surroundings |= judge.ready()
         if cpu is not None:

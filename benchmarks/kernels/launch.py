@@ -45,6 +45,10 @@ SIZE_STAYS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 POISON = b"\xff" * (1 << 20)  # NaN in every floating dtype
 
 
+class JudgeFailed(TrialFailed):
+    """The judge had no answer: nothing that a candidate is to blame for."""
+
+
 @dataclass
 class Cell:
     """One workload of one problem while it is measured. Times in seconds of one call."""
@@ -80,6 +84,7 @@ class Launch:
         self.outcome, self.sink = outcome, sink
         self.cells: list[Cell] = []
         self.overhead = 0.0
+        self.asked = 0  # messages to the candidate; each answer names its own
 
     def warm_up(self) -> None:
         """Import every solution and call it once on every workload, untimed; wrong ones fail here."""
@@ -115,11 +120,13 @@ class Launch:
     def look_further(self) -> None:
         """Whether it is right at sizes that are not listed, too: one a problem, untimed."""
         for problem in self.task.problems:
-            found = self._judge({"op": "hide", "problem": problem, "seed": self.task.seed})
-            if "uuid" not in found:
-                continue
             try:
+                found = self._judge({"op": "hide", "problem": problem, "seed": self.task.seed})
+                if "uuid" not in found:
+                    continue
                 self._batch(Cell(problem, found["uuid"], None, None), 1, WARM_UP_WALL, timed=False)
+            except JudgeFailed:
+                return
             except TrialFailed as failed:
                 meaning, words = "is wrong at a size that is not listed", str(failed)
                 self.outcome.observations.append(Observation("other_size", "structural", meaning, (words,)))
@@ -191,15 +198,19 @@ class Launch:
 
     def _judge(self, request: dict[str, Any], descriptors: Sequence[int] = ()) -> dict[str, Any]:
         late = "the judge took too long over a reference"
-        return self.judge.ask(request | {"seconds": JUDGE_SECONDS}, descriptors, late)
+        try:
+            return self.judge.ask(request | {"seconds": JUDGE_SECONDS}, descriptors, late)
+        except TrialFailed as failed:
+            raise JudgeFailed(failed.failure.kind, failed.failure.message) from failed
 
     def _candidate(
         self, message: dict[str, Any], descriptors: Sequence[int], seconds: float, what: str
     ) -> dict[str, Any]:
         """Raises TrialFailed where the candidate fails, dies, or does not answer in time."""
+        self.asked += 1
         self.channel.settimeout(max(seconds, 0.01))
         try:
-            socket.send_fds(self.channel, [json.dumps(message).encode()], descriptors)
+            socket.send_fds(self.channel, [json.dumps(message | {"id": self.asked}).encode()], descriptors)
             content = self.channel.recv(MOST)
         except TimeoutError:
             raise TrialFailed("timeout", f"{what}: no answer to {message['op']!r} within {seconds:.0f} s") from None
@@ -209,9 +220,11 @@ class Launch:
             raise TrialFailed("crash", f"{what}: it ended in {message['op']!r}")
         try:
             reply = json.loads(content)
-            wrong = reply.get("wrong")
+            wrong, answers = reply.get("wrong"), reply.get("id")
         except (ValueError, AttributeError, RecursionError):
-            raise TrialFailed("bad_output", f"{what}: no answer of ours") from None
+            answers, wrong = None, None
+        if answers != self.asked:
+            raise TrialFailed("bad_output", f"{what}: somebody else answered {message['op']!r}")
         if wrong:
             raise TrialFailed("bad_output", f"{what}: {str(wrong)[:400]}")
         return dict(reply)

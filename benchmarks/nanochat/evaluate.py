@@ -22,6 +22,7 @@ from typing import Any
 
 from benchmarks.compiled import CompileCache
 from benchmarks.contract import Assignment, Failure, Gate, Observation, Outcome, PointSink, TrialFailed
+from benchmarks.identity import surroundings
 from benchmarks.judging import JudgeProcess
 from benchmarks.nanochat import audits, bounds, identity, sizes
 from benchmarks.nanochat.tokens.tokenizer import spellings
@@ -141,7 +142,7 @@ class Evaluator:
         return self.judge(task, box).memory()[1] if task.preset.device == "cuda" else 0
 
     def _outcome(self, task: Assignment, box: Sandbox) -> Outcome:
-        outcome = Outcome(hashes=identity.hashes(task), surroundings=identity.surroundings(task, box))
+        outcome = Outcome(hashes=identity.hashes(task), surroundings=surroundings(task, box))
         outcome.surroundings |= self.judge(task, box).ready()
         return outcome
 

@@ -1,43 +1,17 @@
-"""What a result rests on: hashes of judge, data, environment and tree, and the machine it ran on."""
+"""What a result rests on beyond what every benchmark's does: the split that scores it."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import platform
-from importlib.metadata import version
-
-from benchmarks.contract import Assignment, load
+from benchmarks import identity
+from benchmarks.contract import Assignment
 from benchmarks.data import DataError
-from runners import device
-from runners.sandbox import Sandbox
+
+PACKAGES = ("torch", "numpy", "safetensors")
 
 
 def hashes(task: Assignment) -> dict[str, str]:
     """What is known before the trial; weights and compile cache are added when they are there."""
-    manifest = json.loads((task.data / "manifest.json").read_text())
-    if f"{task.split}.bin" not in manifest["files"]:
-        raise DataError(f"the data have no {task.split!r}; there are {', '.join(manifest['files'])}")
-    parts = [
-        platform.python_version(),
-        *(f"{name} {version(name)}" for name in ("torch", "numpy", "safetensors")),
-    ]
-    return {
-        "judge": load(task.benchmark).evaluator_hash(),
-        "data": manifest["data_id"],
-        "split": manifest["files"][f"{task.split}.bin"]["sha256"],
-        "environment": hashlib.sha256(" ".join(parts).encode()).hexdigest(),
-        "tree": hashlib.sha256(task.tree).hexdigest(),
-    }
-
-
-def surroundings(task: Assignment, box: Sandbox) -> dict[str, str]:
-    """Device, its clocks, torch, what fences the candidate off, the clock that counts, and the seed."""
-    return {
-        "processor": device.processor(),
-        **device.clocks(),
-        "sandbox": box.mechanism,
-        "clock": task.preset.clock,
-        "torch": version("torch"),
-        "seed": str(task.seed),
-    }
+    files = identity.manifest(task)["files"]
+    if f"{task.split}.bin" not in files:
+        raise DataError(f"the data have no {task.split!r}; there are {', '.join(files)}")
+    return identity.hashes(task, PACKAGES) | {"split": files[f"{task.split}.bin"]["sha256"]}

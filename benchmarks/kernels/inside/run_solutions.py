@@ -153,7 +153,8 @@ def main() -> None:
         if not content:
             return
         descriptor = descriptors[0] if descriptors else None
-        reply = answer(launch, json.loads(content), descriptor)
+        message = json.loads(content)
+        reply = answer(launch, message, descriptor) | {"id": message["id"]}
         if descriptor is not None:
             os.close(descriptor)
         channel.send(json.dumps(reply).encode())
