@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -99,6 +99,11 @@ class Benchmark:
         """The problems of a benchmark of many, each a folder of the tree, by name; empty where the tree is one."""
         trees = self._trees()
         return tuple(trees.problems(data)) if trees is not None else ()
+
+    def spread(self, files: Mapping[str, bytes], problems: Sequence[str]) -> list[str]:
+        """These problems of a tree, ordered so that the first few stand for all; as they come where that is unknown."""
+        trees = self._trees()
+        return list(trees.spread(files, problems) if hasattr(trees, "spread") else problems)
 
     def _trees(self) -> ModuleType | None:
         """The module of a benchmark of many problems that knows them: `problems(data)`, `start_files(start, data)`."""

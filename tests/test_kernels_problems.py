@@ -36,7 +36,8 @@ def seen(client: Client, reviewer: User) -> Client:
 def text(client: Client, address: str = ADDRESS, **asked: str) -> str:
     reply = client.get(address, asked)
     assert reply.status_code == 200, reply.content[:300]
-    return re.sub(r'"X-CSRFToken": "\w+"|csrfmiddlewaretoken" value="\w+"|[\w ]+ ago', "", reply.content.decode())
+    main = reply.content.decode().partition("<main")[2]
+    return re.sub(r'csrfmiddlewaretoken" value="\w+"|<time.*?</time>', "", main)
 
 
 def row(page: str, problem: str) -> str:

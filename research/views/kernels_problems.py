@@ -12,10 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from benchmarks.kernels.families import family_of
-from benchmarks.kernels.formats.definition import parse_definition
-from benchmarks.kernels.formats.fields import FormatError, parse_json
-from benchmarks.kernels.formats.workload import parse_workloads
-from benchmarks.kernels.trees import READ_ONLY
+from benchmarks.kernels.formats.fields import FormatError
+from benchmarks.kernels.trees import problem_in
 from research.models import Project
 from research.repository import GitError, Repository
 
@@ -57,15 +55,13 @@ def _known(repository: Path, start: str, names: tuple[str, ...]) -> tuple[Known,
 
 def _read(files: Mapping[str, bytes], name: str) -> Known:
     try:
-        texts = [files[f"{name}/{file}"].decode() for file in READ_ONLY]
-        definition = parse_definition(parse_json(texts[0], name), name)
-        found = parse_workloads(texts[1], definition, name)
-    except (KeyError, UnicodeDecodeError, FormatError):
+        problem = problem_in(files, name)
+    except FormatError:
         return Known(name)
-    all_axes = [set(workload.axes.items()) for workload in found]
+    all_axes = [set(workload.axes.items()) for workload in problem.workloads]
     fixed = set.intersection(*all_axes) if len(all_axes) > 1 else set()  # said of one, it says nothing
     workloads = {}
-    for workload in found:
+    for workload in problem.workloads:
         axes = [f"{axis} {size}" for axis, size in workload.axes.items() if (axis, size) not in fixed]
         workloads[workload.uuid] = ", ".join(axes) or workload.uuid
-    return Known(name, str(family_of(definition)), workloads, definition.description)
+    return Known(name, str(family_of(problem.definition)), workloads, problem.definition.description)
