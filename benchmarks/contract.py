@@ -100,6 +100,11 @@ class Benchmark:
         trees = self._trees()
         return tuple(trees.problems(data)) if trees is not None else ()
 
+    def withheld(self, data: Path, problems: Sequence[str]) -> list[str]:
+        """Those of these problems whose files are not ours to pass on; none where the benchmark brings all itself."""
+        trees = self._trees()
+        return list(trees.withheld(data, problems)) if hasattr(trees, "withheld") else []
+
     def spread(self, files: Mapping[str, bytes], problems: Sequence[str]) -> list[str]:
         """These problems of a tree, ordered so that the first few stand for all; as they come where that is unknown."""
         trees = self._trees()

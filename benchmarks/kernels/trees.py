@@ -6,6 +6,7 @@ lie beside it, to be read.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -22,6 +23,16 @@ READ_ONLY = ("definition.json", "workload.jsonl")
 def problems(data: Path) -> tuple[str, ...]:
     """The names of the prepared problems, in order."""
     return tuple(sorted(path.parent.name for path in (data / PROBLEMS).glob("*/definition.json")))
+
+
+def withheld(data: Path, names: Sequence[str]) -> list[str]:
+    """Those of these problems that are not ours, so that their licence may forbid to pass their files on.
+
+    The manifest names our own; all are withheld where there is none.
+    """
+    manifest = data / "manifest.json"
+    own = json.loads(manifest.read_text()).get("own", ()) if manifest.is_file() else ()
+    return [name for name in names if name not in own]
 
 
 def start_files(start: str, data: Path) -> dict[str, bytes]:
