@@ -103,12 +103,12 @@ class Benchmark:
     def withheld(self, data: Path, problems: Sequence[str]) -> list[str]:
         """Those of these problems whose files are not ours to pass on; none where the benchmark brings all itself."""
         trees = self._trees()
-        return list(trees.withheld(data, problems)) if hasattr(trees, "withheld") else []
+        return list(trees.withheld(data, problems)) if trees is not None and hasattr(trees, "withheld") else []
 
     def spread(self, files: Mapping[str, bytes], problems: Sequence[str]) -> list[str]:
         """These problems of a tree, ordered so that the first few stand for all; as they come where that is unknown."""
         trees = self._trees()
-        return list(trees.spread(files, problems) if hasattr(trees, "spread") else problems)
+        return list(trees.spread(files, problems) if trees is not None and hasattr(trees, "spread") else problems)
 
     def _trees(self) -> ModuleType | None:
         """The module of a benchmark of many problems that knows them: `problems(data)`, `start_files(start, data)`."""
