@@ -82,7 +82,7 @@ def test_a_solution_is_prepared_for_evaluated_and_the_suite_goes_on_where_it_was
 
 @pytest.mark.torch
 def test_our_own_problems_have_sizes_for_a_cpu() -> None:
-    found = own_problems()
+    found = own_problems("cpu")
     assert len(found) >= 15
     assert all(2 <= len(problem.workloads) <= 6 for problem, _ in found)
 

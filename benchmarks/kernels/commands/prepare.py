@@ -24,7 +24,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, problems: Sequence[Problem]) -> int:
     """Raises FormatError for problems that cannot be copied, ContractError for an unknown preset."""
     preset = load("kernels").preset(options.preset)
-    given = [(problem, "workload.jsonl") for problem in problems] if options.problems else prepare.own_problems()
+    own = prepare.own_problems(preset.device)
+    given = [(problem, "workload.jsonl") for problem in problems] if options.problems else own
     folder = prepare.prepare(given, preset.data, lambda words: print(words, file=sys.stderr))
     sizes = sum(len(problem.workloads) for problem, _ in given)
     if options.json:
