@@ -24,16 +24,17 @@ def lane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trials]:
         yield lane
 
 
-def test_the_start_is_as_fast_as_its_own_reference_and_a_faster_one_faster(lane: Trials) -> None:
+def test_every_workload_is_timed_and_a_faster_solution_is_faster(lane: Trials) -> None:
     start, fast = lane.run(problems=(ADD, SCALE)), lane.run({SCALE: FAST})
     assert start.failure is None and fast.failure is None, (start.failure, fast.failure)
-    assert start.score is not None and fast.score is not None
-    assert 0.4 < start.score < 2.5 and fast.score < 0.5 * start.score
-    assert {name: set(found) for name, found in cells(start.metrics).items()} == {
-        ADD: {"64x128"}, SCALE: {"40x64", "64x33"},
-    }  # fmt: skip
-    assert not start.observations
-    assert {seen.kind for seen in fast.observations} <= {"much_faster"}
+    found = cells(start.metrics)
+    assert {name: set(of) for name, of in found.items()} == {ADD: {"64x128"}, SCALE: {"40x64", "64x33"}}
+    assert all(cell.span_ms and cell.latency_ms > 0 < cell.reference_ms for cell in found[SCALE].values())
+    assert {name: len(values) for name, values in lane.points.items()} == {
+        f"latency_ms {SCALE}/{size}": 3 for size in ("40x64", "64x33")
+    }
+    spans = [sum(cell.span_ms or 0 for cell in cells(one.metrics)[SCALE].values()) for one in (start, fast)]
+    assert spans[1] < spans[0]  # whoever else works on this machine is in all wall times; here least
 
 
 def test_every_call_comes_after_its_pads_and_what_they_leave_is_known() -> None:

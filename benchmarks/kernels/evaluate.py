@@ -77,6 +77,8 @@ class Evaluator:
             self._launch(task, box, judge, sink, outcome, gate)
         except TrialFailed as failed:
             outcome.score, outcome.failure = None, _told(failed, outcome.log)
+        if judge.gpu is not None and judge.lives:
+            judge.memory()  # it lets go of what it holds of the device
         trained()
         outcome.seconds["total_wall"] = time.monotonic() - began
         return outcome

@@ -163,13 +163,15 @@ class Judge:
         return {"seconds": seconds}
 
     def room(self, request: Request) -> Reply:
-        """Memory of `size` bytes for the outputs of every set, and of one set more, all NaN; after a reference ran."""
+        """Memory of `size` bytes for the outputs of every set, all NaN; after a reference ran.
+
+        And for those of one set more, as they were when its call was over, unless there is only one.
+        """
         batch = self._batch()
-        layout = self.outputs[batch.problem.name, batch.workload.uuid]
+        layout, count = self.outputs[batch.problem.name, batch.workload.uuid], len(batch.sets)
         if batch.room is None:
-            batch.room = self._shared(layout.stride * (len(batch.sets) + 1))
+            batch.room = self._shared(layout.stride * (count + 1 if count > 1 else 1))
         batch.room.bytes.fill_(POISON)
-        self.synchronize()
         return self._handing(batch.room) | {"places": layout.places, "stride": layout.stride}
 
     def check(self, request: Request) -> Reply:
@@ -185,7 +187,7 @@ class Judge:
         reply: Reply = {"skipped": False}
         if "keys" in request:
             drawn = random.SystemRandom().sample(range(count), min(COMPARED, count))
-            looked_at = {number: number for number in drawn} | {count: request["audit"]}
+            looked_at = {number: number for number in drawn} | ({count: request["audit"]} if count > 1 else {})
             reply["skipped"] = not self._passed_over(request)
         reasons = []
         for place, number in looked_at.items():
@@ -264,6 +266,7 @@ class Judge:
             raise Refused("out_of_memory", f"no room on the device for {size / 2**30:.1f} GiB: {problem}") from None
 
     def _handing(self, memory: Shared) -> Reply:
+        self.synchronize()  # what was written into it is there
         self.handed = memory.descriptor
         return {"size": memory.size}
 

@@ -97,6 +97,7 @@ class Launch(ABC):
         self.outcome, self.sink = outcome, sink
         self.cells: list[Cell] = []
         self.overhead = 0.0  # of a message and its answer, without a call
+        self.share = 0.0  # of the budget, for a timed batch
         self.asked = 0  # messages to the candidate; each answer names its own
 
     @abstractmethod
@@ -120,10 +121,11 @@ class Launch(ABC):
     def warm_up(self) -> None:
         """Import every solution and call it on every workload, untimed; wrong ones fail here."""
         self.get_ready()
-        for problem in self.task.problems:
-            known = self.ask_judge({"op": "open", "problem": problem})
+        known = {each: self.ask_judge({"op": "open", "problem": each})["workloads"] for each in self.task.problems}
+        self.share = self.task.preset.budget_seconds / (sum(map(len, known.values())) * self.rounds)
+        for problem, workloads in known.items():
             self.ask({"op": "load", "problem": problem}, (), WARM_UP_WALL, problem)
-            for each in known["workloads"]:
+            for each in workloads:
                 scaled = None if each["scaled_ms"] is None else tuple(each["scaled_ms"])
                 cell = Cell(problem, each["uuid"], each["bound_ms"], each["floor_ms"], scaled)
                 self._batch(cell, 1, WARM_UP_WALL)
@@ -136,12 +138,11 @@ class Launch(ABC):
     def measure(self) -> None:
         """Time every workload, by turns: no workload has a quiet or a noisy stretch of the launch to itself."""
         deadline = time.monotonic() + self.task.preset.wall_cap_seconds
-        share = self.task.preset.budget_seconds / (len(self.cells) * self.rounds)
         for number in range(self.rounds):
             for cell in self.cells:
                 if (left := deadline - time.monotonic()) <= 0:
                     raise TrialFailed("timeout", f"{cell.name}: the timed calls took too long")
-                timed = self._batch(cell, self.sets_in(cell, share), left)
+                timed = self._batch(cell, self.sets_in(cell), left)
                 cell.called.append(timed.called)
                 cell.beside.append(timed.beside)
                 cell.solution.append(timed.solution)
@@ -169,9 +170,9 @@ class Launch(ABC):
                 if failed.failure.kind != "bad_output":
                     return  # its process is gone or busy
 
-    def sets_in(self, cell: Cell, seconds: float) -> int:
-        """How many calls a batch has: as many as fit its time and memory, at least one."""
-        by_time = seconds / max(cell.once, 1e-9)
+    def sets_in(self, cell: Cell) -> int:
+        """How many calls a timed batch has: as many as fit its time and memory, at least one."""
+        by_time = self.share / max(cell.once, 1e-9)
         return int(max(1, min(self.most_sets, by_time, self.most_bytes // max(cell.bytes, 1))))
 
     def observe(self, kind: str, severity: str, meaning: str, lines: Sequence[str]) -> None:

@@ -21,7 +21,6 @@ from benchmarks.kernels.launch import FETCH_WALL, WARM_UP_WALL, Cell, Launch, Ti
 
 HANDLING = 3.0  # times as long as the judge may a candidate take to copy its outputs
 PASSES = (1, 4)  # over the pads: more where the host needs longer to tell the device what to do
-PROBED = 8  # calls by which that is found out
 HOST_BOUND = 0.95  # more passes are taken where a call gets that much faster by them
 LEAST = 1e-7  # seconds: nothing is faster than a launch
 _LOTS = random.SystemRandom()
@@ -36,13 +35,12 @@ class StopwatchLaunch(Launch):
 
     def settle(self, cell: Cell) -> None:
         """Find out whether the host is what takes so long, and let it get further ahead then."""
-        sets = self.sets_in(cell, PROBED * cell.once)
-        found: dict[int, float] = {}
-        for passes in PASSES:
+        sets, found = self.sets_in(cell), {}
+        few, many = PASSES
+        for passes in (few, few, many):  # with the first one memory for all outputs is taken
             cell.passes = passes
             timed = self._batch(cell, sets, WARM_UP_WALL)
             found[passes] = timed.solution + timed.reference
-        few, many = PASSES
         cell.passes = many if found[many] < HOST_BOUND * found[few] else few
 
     def time_batch(self, cell: Cell, sets: int, seconds: float) -> Timed:
