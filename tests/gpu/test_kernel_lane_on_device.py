@@ -1,4 +1,4 @@
-"""The kernel lane on a GPU: exploits are caught, honest kernels are not accused, the lane's clock agrees with another."""
+"""The kernel lane on a GPU: exploits are caught, honest kernels are not accused, its clock agrees with another one."""
 
 from __future__ import annotations
 
