@@ -37,7 +37,7 @@ __all__ = [
 ]  # fmt: skip
 
 FOLDER = Path(__file__).parent
-SHARED = ("compiled.py", "identity.py", "judging.py")  # of this folder: what every evaluator of the lab stands on
+SHARED = ("compiled.py", "gpu.py", "identity.py", "judge_device.py", "judging.py")  # below every evaluator
 UNPROTECTED = (
     "starts/", "catalogue/", "kernels/", "exploits/", "redteam/", "one_file/", "commands/", "explain.py", "suite.py",
 )  # fmt: skip

@@ -16,7 +16,7 @@ from research.models import Experiment, Project
 from tests.cast import toy_benchmarks
 from tests.kernel_board_play import begin, prepare
 
-PROBLEMS = [problem for problem, _ in own_problems()]
+PROBLEMS = [problem for problem, _ in own_problems("cpu")]
 FAMILIES = {problem.name: family_of(problem.definition) for problem in PROBLEMS}
 SIZES = {problem.name: size(problem) for problem in PROBLEMS}
 

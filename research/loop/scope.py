@@ -38,7 +38,7 @@ def steered(thread: Thread) -> list[str]:
 
 def named(project: Project, text: str) -> list[str]:
     """The problems whose names stand in a text."""
-    words = set(re.findall(r"[\w-]+", text))
+    words = {word.rstrip(".") for word in re.findall(r"[\w.-]+", text)}
     return [name for name in project.problems if name in words]
 
 
