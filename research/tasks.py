@@ -10,6 +10,7 @@ from django.db.models import F
 from django.utils import timezone
 
 from benchmarks.contract import load
+from benchmarks.data import prepare_command
 from research.loop import converse
 from research.loop.advance import advance_project_until_idle, advance_until_idle, let_go_of_the_dead
 from research.loop.asking import models
@@ -47,7 +48,9 @@ def advance_project(pk: int) -> None:
 
 @control.task(name="prepare_data")  # type: ignore[untyped-decorator]
 def prepare_data(benchmark: str, preset: str) -> None:
-    preparing.prepare(settings.DATA_DIR, benchmark, preset, load(benchmark).preset(preset).data)
+    data = load(benchmark).preset(preset).data
+    log = preparing.log_of(settings.DATA_DIR, benchmark, data)
+    preparing.prepare(log, settings.DATA_DIR, prepare_command(benchmark, preset, data))
 
 
 def ring_machines() -> None:

@@ -10,11 +10,11 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.data import prepare_command
-
+ROOT = Path(__file__).parent.parent
 ASKED = "waits for the lab to begin it"
 EXIT = "exit "  # begins the last line, once the process has ended
 SILENT = 300.0  # seconds without a word, after which nobody is at work on it
@@ -59,17 +59,17 @@ def ask(log: Path) -> bool:
     return True
 
 
-def prepare(folder: Path, benchmark: str, preset: str, data: str) -> int:
-    """Run the benchmark's own command to its end; its exit status. What it says goes into the log, line by line."""
-    log = log_of(folder, benchmark, data)
+def prepare(log: Path, folder: Path, arguments: Sequence[str]) -> int:
+    """Run a benchmark's own command to its end; its exit status. What it says goes into the log, line by line.
+
+    `folder`: of the lab's data. `arguments`: to Python.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "LAB_DATA": str(folder)}
     with log.open("w") as out:
-        command = [sys.executable, *prepare_command(benchmark, preset, data)]
         status = subprocess.run(
-            command, cwd=Path(__file__).parent.parent, env=environment, stdout=subprocess.DEVNULL, stderr=out,
-            check=False,
-        ).returncode  # fmt: skip
+            [sys.executable, *arguments], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=out, check=False
+        ).returncode
     with log.open("a") as out:
         out.write(f"\n{EXIT}{status}\n")
     return status

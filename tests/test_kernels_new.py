@@ -11,7 +11,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client, override_settings
 
-from benchmarks.data import data_folder
+from benchmarks.data import data_folder, prepare_command
 from research.models import Project
 from research.tasks import prepare_data
 from runners import preparing
@@ -79,8 +79,9 @@ def test_progress_is_the_last_line_and_a_failure_can_be_tried_again(mia: Client,
 
 def test_a_preparation_that_breaks_leaves_its_last_words(empty: Path) -> None:
     (empty / "datasets").write_text("in the way")
-    assert preparing.prepare(empty, "kernels", "cpu", "") != 0
-    found = preparing.last(preparing.log_of(empty, "kernels", ""))
+    log = preparing.log_of(empty, "kernels", "")
+    assert preparing.prepare(log, empty, prepare_command("kernels", "cpu", "")) != 0
+    found = preparing.last(log)
     assert found is not None and found.failed and "Error" in found.line and "datasets" in found.line
 
 
