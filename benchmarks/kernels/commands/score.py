@@ -21,9 +21,7 @@ GOOD = 0.6  # a score that is told of
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--problems", type=Path, help="a folder of prepared problems, or of others: then minutes longer"
-    )
+    parser.add_argument("--problems", type=Path, help="a folder of prepared problems; others take longer")
     parser.add_argument("--store", type=Path, required=True, help="what `anchors --measure` wrote, on the same device")
     parser.add_argument("--lines", type=Path, nargs="*", default=[], help="what `suite --out` wrote; later ones count")
     parser.add_argument("--json", action="store_true", help="on one line")
@@ -35,6 +33,7 @@ def run(options: argparse.Namespace, problems: Sequence[Problem]) -> int:
     rows = store.rows()
     if not rows:
         raise anchors.AnchorError(f"{options.store}: nothing was measured yet; run `anchors --measure` first")
+    lines = [line for path in options.lines for line in suite.all_lines(path)]
     peaks, works = bounds.datasheet(rows[0].device), {problem.name: works_of(problem) for problem in problems}
     scaled = anchors.scaled(anchors.published(problems), rows[0].device, works)
     own = measured.trusted(store.anchors(bounds_of(works, peaks)))
@@ -44,7 +43,7 @@ def run(options: argparse.Namespace, problems: Sequence[Problem]) -> int:
         if row.variant == EAGER and row.latency_ms is not None:
             eager.setdefault(row.problem, {})[row.uuid] = row.latency_ms
     now = {name: dict(times) for name, times in eager.items()}
-    for line in (line for path in options.lines for line in suite.all_lines(path)):
+    for line in lines:
         if line.score is not None:
             now.setdefault(line.problem, {}).update({uuid: times.latency_ms for uuid, times in line.times.items()})
     told = {
