@@ -110,6 +110,11 @@ class Benchmark:
         trees = self._trees()
         return list(trees.spread(files, problems) if trees is not None and hasattr(trees, "spread") else problems)
 
+    def room(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Problem -> the share of its score that is left to gain, by the metrics of a trial; where a bound is known."""
+        trees = self._trees()
+        return dict(trees.room(metrics)) if trees is not None and hasattr(trees, "room") else {}
+
     def _trees(self) -> ModuleType | None:
         """The module of a benchmark of many problems that knows them: `problems(data)`, `start_files(start, data)`."""
         if not (self.folder / "trees.py").is_file():

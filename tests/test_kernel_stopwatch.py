@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from benchmarks.kernels.cells import cells
 from benchmarks.kernels.inside.calls import FACTOR, Pads, after, paced
+from tests.kernel_technique_play import harness
 from tests.kernel_trials import ADD, SCALE, SMOKE, Trials, trials
 
 torch = pytest.importorskip("torch")
@@ -113,3 +116,29 @@ def test_whoever_leaves_the_pads_out_is_found(lane: Trials) -> None:
     outcome = lane.run({SCALE: SKIPS_THE_PADS})
     assert outcome.failure is None
     assert {"pads_skipped"} <= {seen.kind for seen in outcome.observations if seen.severity == "structural"}
+
+
+NVCC = """#!/bin/sh
+while [ "$#" -gt 1 ]; do [ "$1" = -o ] && made=$2; shift; done
+exec g++ -x c++ -shared -fPIC -o "$made" "$1"
+"""
+
+
+def test_cuda_is_compiled_by_the_toolkit_of_the_machine_or_one_line_says_that_there_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    source = f'extern "C" long seven(long more) {{ return 7 + more; }} // {tmp_path}'
+    with harness():
+        import harness as inside
+
+        if shutil.which("nvcc") is None:
+            with pytest.raises(RuntimeError, match="there is no nvcc on this machine"):
+                inside.compile_cuda(source)
+        (tmp_path / "bin").mkdir()
+        (tmp_path / "bin" / "nvcc").write_text(NVCC)
+        (tmp_path / "bin" / "nvcc").chmod(0o755)
+        assert inside.compile_cuda(source).seven(1) == 8
+        with pytest.raises(RuntimeError, match="nvcc refused the source"):
+            inside.compile_cuda("no C++")

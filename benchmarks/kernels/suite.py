@@ -127,19 +127,20 @@ class Suite:
 
 
 def read_lines(path: Path, key: str) -> dict[str, Line]:
-    """What a file has of this key, by problem; a last line that was cut off is left out. Raises FormatError."""
-    found: dict[str, Line] = {}
+    """What a file has of this key, by problem. Raises FormatError."""
+    return {line.problem: line for line in (all_lines(path) if path.is_file() else ()) if line.key == key}
+
+
+def all_lines(path: Path) -> Iterator[Line]:
+    """All that a file holds, in order; a last line that was cut off is left out. Raises FormatError."""
     if not path.is_file():
-        return found
+        wrong(str(path), "is not there", "give what `suite --out` wrote")
     content = path.read_bytes()
     for number, text in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), start=1):
         try:
-            line = Line.from_json(json.loads(text))
+            yield Line.from_json(json.loads(text))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             wrong(f"{path}:{number}", f"is no line of a suite ({error})", "remove it, or give another file")
-        if line.key == key:
-            found[line.problem] = line
-    return found
 
 
 def append(path: Path, line: Line) -> None:

@@ -10,11 +10,13 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from benchmarks.kernels.cells import cells
 from benchmarks.kernels.formats.definition import parse_definition
 from benchmarks.kernels.formats.fields import parse_json
 from benchmarks.kernels.formats.loader import load_problem
 from benchmarks.kernels.formats.workload import Problem, parse_workloads
 from benchmarks.kernels.sample import in_turn
+from benchmarks.kernels.score import geometric_mean
 
 PROBLEMS, SOLUTION, DEFINITION = "problems", "solution.py", "definition.json"
 READ_ONLY = (DEFINITION, "workload.jsonl")
@@ -33,6 +35,16 @@ def withheld(data: Path, names: Sequence[str]) -> list[str]:
     manifest = data / "manifest.json"
     own = json.loads(manifest.read_text()).get("own", ()) if manifest.is_file() else ()
     return [name for name in names if name not in own]
+
+
+def room(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Problem -> the share of its latency above the bound, geometric mean over the workloads with one."""
+    found = {}
+    for name, times in cells(metrics).items():
+        shares = [min(1.0, each.bound_ms / each.latency_ms) for each in times.values() if each.bound_ms]
+        if (reached := geometric_mean(shares)) is not None:
+            found[name] = 1 - reached
+    return found
 
 
 def start_files(start: str, data: Path) -> dict[str, bytes]:
