@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -104,6 +104,16 @@ class Benchmark:
         """Problem -> the share of its score that is left to gain, by the metrics of a trial; where a bound is known."""
         trees = self._trees()
         return dict(trees.room(metrics)) if trees is not None and hasattr(trees, "room") else {}
+
+    def withheld(self, data: Path, problems: Sequence[str]) -> list[str]:
+        """Those of these problems whose files are not ours to pass on; none where the benchmark brings all itself."""
+        trees = self._trees()
+        return list(trees.withheld(data, problems)) if trees is not None and hasattr(trees, "withheld") else []
+
+    def spread(self, files: Mapping[str, bytes], problems: Sequence[str]) -> list[str]:
+        """These problems of a tree, ordered so that the first few stand for all; as they come where that is unknown."""
+        trees = self._trees()
+        return list(trees.spread(files, problems) if trees is not None and hasattr(trees, "spread") else problems)
 
     def _trees(self) -> ModuleType | None:
         """The module of a benchmark of many problems that knows them: `problems(data)`, `start_files(start, data)`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.contract import Preset
-from benchmarks.kernels import launch, stopwatch, trees
+from benchmarks.kernels import launch, stopwatch
 from benchmarks.kernels.cpu_clock import CpuLaunch
 from benchmarks.kernels.stopwatch import StopwatchLaunch
 from runners.device import sandbox_options
@@ -16,9 +16,9 @@ MEBI = 1 << 20
 
 def explain(preset: Preset, data: Path) -> list[str]:
     """One line each, markdown."""
-    names, wall = trees.problems(data), launch.WARM_UP_WALL
+    wall = launch.WARM_UP_WALL
     return [
-        f"Each of the {len(names)} problems is a folder: `definition.json` (shapes, dtypes, the reference), "
+        "Each problem is a folder: `definition.json` (shapes, dtypes, the reference), "
         "`workload.jsonl` (the sizes that are measured, and how close outputs must come) and `solution.py`, which "
         "alone may be changed. A change is measured on the problems whose folders it touches.",
         "`run(*inputs)` of `solution.py` gets the inputs in the definition's order and returns the outputs: a tensor, "

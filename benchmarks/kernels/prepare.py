@@ -1,6 +1,6 @@
 """The prepared problems of the kernel lane: a folder that is whole or not there, found by the hash of its content.
 
-manifest.json                             data_id, the names
+manifest.json                             data_id, the names, and which of them are our own and may be passed on
 problems/NAME/definition.json             and workload.jsonl, as they came; published figures in metadata.json
 problems/NAME/work.json                   of each workload what it cannot do without, for its bound
 """
@@ -34,6 +34,15 @@ def own_problems(device: str) -> list[tuple[Problem, str]]:
     return [(load_problem(path.parent, sizes), sizes) for path in sorted(OWN.glob(f"*/{sizes}"))]
 
 
+def is_own(problem: Problem, workloads: str) -> bool:
+    """Whether a problem is ours, from wherever it was read: word for word one that ships with the lab."""
+    ours, folder = OWN / problem.name, problem.folder
+    return folder is not None and all(
+        (folder / name).read_bytes() in {path.read_bytes() for path in ours.glob(pattern)}
+        for name, pattern in (("definition.json", "definition.json"), (workloads, "workload*.jsonl"))
+    )
+
+
 def prepare(problems: Sequence[tuple[Problem, str]], data: str, say: Callable[[str], None] = lambda _: None) -> Path:
     """Copy the problems, from folders of their own, and make them those that `data` names. Returns the folder.
 
@@ -59,7 +68,8 @@ def prepare(problems: Sequence[tuple[Problem, str]], data: str, say: Callable[[s
                     shutil.copyfile(more, target / more.name)
         identity = hashlib.sha256(b"".join(_digests(folder))).hexdigest()
         names = [problem.name for problem, _ in problems]
-        manifest = {"data_id": identity, "vocabulary": 0, "problems": names}
+        own = [problem.name for problem, workloads in problems if is_own(problem, workloads)]
+        manifest = {"data_id": identity, "vocabulary": 0, "problems": names, "own": own}
         (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
         target = root / f"problems-{identity[:16]}"
         if not target.exists():
@@ -69,6 +79,8 @@ def prepare(problems: Sequence[tuple[Problem, str]], data: str, say: Callable[[s
                 (folder / "problems" / problem.name / WORK).write_text(json.dumps(works) + "\n")
             folder.rename(target)
             folder.mkdir()  # for who cleans up
+        else:
+            (folder / "manifest.json").replace(target / "manifest.json")  # an older one may say less
         target.chmod(0o755)
     use(target, data, identity)
     return target

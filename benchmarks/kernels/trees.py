@@ -6,11 +6,16 @@ lie beside it, to be read.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.kernels.cells import cells
+from benchmarks.kernels.formats.definition import parse_definition
+from benchmarks.kernels.formats.fields import parse_json
 from benchmarks.kernels.formats.loader import load_problem
+from benchmarks.kernels.formats.workload import Problem, parse_workloads
+from benchmarks.kernels.sample import in_turn
 from benchmarks.kernels.score import geometric_mean
 
 PROBLEMS, SOLUTION = "problems", "solution.py"
@@ -32,6 +37,16 @@ def room(metrics: Mapping[str, float]) -> dict[str, float]:
     return found
 
 
+def withheld(data: Path, names: Sequence[str]) -> list[str]:
+    """Those of these problems that are not ours, so that their licence may forbid to pass their files on.
+
+    The manifest names our own; all are withheld where there is none.
+    """
+    manifest = data / "manifest.json"
+    own = json.loads(manifest.read_text()).get("own", ()) if manifest.is_file() else ()
+    return [name for name in names if name not in own]
+
+
 def start_files(start: str, data: Path) -> dict[str, bytes]:
     """`start` is `reference`, the only one."""
     found = {}
@@ -40,3 +55,16 @@ def start_files(start: str, data: Path) -> dict[str, bytes]:
         found[f"{name}/{SOLUTION}"] = f"{load_problem(folder).definition.reference.strip()}\n".encode()
         found |= {f"{name}/{file}": (folder / file).read_bytes() for file in READ_ONLY}
     return found
+
+
+def problem_in(files: Mapping[str, bytes], name: str) -> Problem:
+    """A problem of a tree, whose definition and workloads are what the start brought. Raises FormatError."""
+    paths = [f"{name}/{file}" for file in READ_ONLY]
+    definition, workloads = (files.get(path, b"").decode(errors="replace") for path in paths)
+    known = parse_definition(parse_json(definition, paths[0]), paths[0])
+    return Problem(known, parse_workloads(workloads, known, paths[1]))
+
+
+def spread(files: Mapping[str, bytes], names: Sequence[str]) -> list[str]:
+    """These problems of a tree, in an order whose every beginning spreads over families and sizes."""
+    return in_turn([problem_in(files, name) for name in names])

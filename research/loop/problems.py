@@ -7,7 +7,7 @@ the same. Used by steps.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -30,6 +30,12 @@ def differing(project: Project, one: str, other: str) -> list[str]:
         return []
     mine, theirs = entries(project.repository_path, one), entries(project.repository_path, other)
     return [name for name in project.problems if mine.get(name) != theirs.get(name)] or project.problems[:1]
+
+
+def spread(project: Project, problems: Sequence[str]) -> list[str]:
+    """These problems, in an order whose every beginning stands for all of them: of a floor a pair measures one."""
+    files = Repository(project.repository_path).files(project.start_commit) if len(problems) > 1 else {}
+    return project.contract.spread(files, problems) if files else list(problems)
 
 
 def ground_of(project: Project, commit: str, problems: Iterable[str]) -> str:

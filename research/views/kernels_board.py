@@ -124,6 +124,12 @@ class KernelBoard:
     def at_start(self) -> Headline:
         return Headline([row.start for row in self.rows])
 
+    @property
+    def untouched(self) -> int:
+        """Problems that were measured with the start's code: what they differ from their reference by is noise."""
+        start = self.project.start_commit
+        return sum(self.main[name] == start and row.is_measured for name, row in self.standings.items())
+
     @cached_property
     def classes(self) -> list[str]:
         """The classes of machine that the shown times are of; times of different ones do not compare."""
