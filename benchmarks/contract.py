@@ -100,6 +100,11 @@ class Benchmark:
         trees = self._trees()
         return tuple(trees.problems(data)) if trees is not None else ()
 
+    def room(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Problem -> the share of its score that is left to gain, by the metrics of a trial; where a bound is known."""
+        trees = self._trees()
+        return dict(trees.room(metrics)) if trees is not None and hasattr(trees, "room") else {}
+
     def withheld(self, data: Path, problems: Sequence[str]) -> list[str]:
         """Those of these problems whose files are not ours to pass on; none where the benchmark brings all itself."""
         trees = self._trees()
@@ -109,11 +114,6 @@ class Benchmark:
         """These problems of a tree, ordered so that the first few stand for all; as they come where that is unknown."""
         trees = self._trees()
         return list(trees.spread(files, problems) if trees is not None and hasattr(trees, "spread") else problems)
-
-    def room(self, metrics: Mapping[str, float]) -> dict[str, float]:
-        """Problem -> the share of its score that is left to gain, by the metrics of a trial; where a bound is known."""
-        trees = self._trees()
-        return dict(trees.room(metrics)) if trees is not None and hasattr(trees, "room") else {}
 
     def _trees(self) -> ModuleType | None:
         """The module of a benchmark of many problems that knows them: `problems(data)`, `start_files(start, data)`."""

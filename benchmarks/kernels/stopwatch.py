@@ -1,8 +1,8 @@
 """A launch under a stopwatch, for devices that keep no account of who used them: docs/decisions/0027.
 
-    W = overhead + sets * (pads + call)          the candidate, by the worker's stopwatch
-    P =            sets *  pads                  the judge, calling nothing
-    R =            sets * (pads + reference)     the judge, calling the reference
+    W = overhead + sets * (pads + call)      + copy     the candidate, by the worker's stopwatch
+    P =            sets *  pads              + copy     the judge, calling nothing
+    R =            sets * (pads + reference) + copy     the judge, calling the reference
 
 so a call takes (W - overhead - P) / sets. Each call is alone on the device: pads that no cache holds, then the call,
 then everything that the process told the device is waited for. The call whose number the worker drew is copied at once
@@ -47,23 +47,23 @@ class StopwatchLaunch(Launch):
         drawn = self.hand_inputs(cell, sets)
         keys = [[_LOTS.getrandbits(31) for _ in range(cell.passes)] for _ in range(sets)]
         audit = _LOTS.randrange(sets)
-        paced = {"keys": keys}
+        paced = {"keys": keys, "audit": audit}
         referred: dict[str, Any] = {}
         if cell.batches % 2 == 0:  # the first time nobody knows yet what outputs look like
             referred = self.ask_judge({"op": "refer", **paced})
         with self.judge_memory({"op": "room"}) as (room, memory):
-            self.ask({"op": "outputs", **room, **paced}, memory, FETCH_WALL, cell.name)
+            self.ask({"op": "outputs", **room, "keys": keys}, memory, FETCH_WALL, cell.name)
         whole, _ = self._stopped({"op": "call", "problem": cell.problem, "audit": audit}, seconds, cell)
         fetching, answer = self._stopped({"op": "fetch"}, FETCH_WALL, cell)
         referred = referred or self.ask_judge({"op": "refer", **paced})
         pads = float(self.ask_judge({"op": "pace", **paced})["seconds"])
-        if self.judge_on(cell, {"audit": audit, **paced}):
+        if self.judge_on(cell, paced):
             words = f"{cell.name}: what empties the caches between its calls was left out"
             self.observe("pads_skipped", "structural", "its calls are not held apart", [words])
         self.ask({"op": "drop"}, (), FETCH_WALL, cell.name)
         cell.bytes = drawn["stride"] + referred["stride"]
         copying = float(referred["copying"])
-        called = whole - self.overhead - pads - copying / sets
+        called = whole - self.overhead - pads
         beside = max(fetching - self.overhead - HANDLING * copying - self.put_off, 0.0)
         solution = max((called + beside) / sets, LEAST)
         reference = max((float(referred["seconds"]) - pads) / sets, LEAST)

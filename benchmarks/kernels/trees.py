@@ -27,16 +27,6 @@ def problems(data: Path) -> tuple[str, ...]:
     return tuple(sorted(path.parent.name for path in (data / PROBLEMS).glob("*/definition.json")))
 
 
-def withheld(data: Path, names: Sequence[str]) -> list[str]:
-    """Those of these problems that are not ours, so that their licence may forbid to pass their files on.
-
-    The manifest names our own; all are withheld where there is none.
-    """
-    manifest = data / "manifest.json"
-    own = json.loads(manifest.read_text()).get("own", ()) if manifest.is_file() else ()
-    return [name for name in names if name not in own]
-
-
 def room(metrics: Mapping[str, float]) -> dict[str, float]:
     """Problem -> the share of its latency above the bound, geometric mean over the workloads with one."""
     found = {}
@@ -45,6 +35,16 @@ def room(metrics: Mapping[str, float]) -> dict[str, float]:
         if (reached := geometric_mean(shares)) is not None:
             found[name] = 1 - reached
     return found
+
+
+def withheld(data: Path, names: Sequence[str]) -> list[str]:
+    """Those of these problems that are not ours, so that their licence may forbid to pass their files on.
+
+    The manifest names our own; all are withheld where there is none.
+    """
+    manifest = data / "manifest.json"
+    own = json.loads(manifest.read_text()).get("own", ()) if manifest.is_file() else ()
+    return [name for name in names if name not in own]
 
 
 def start_files(start: str, data: Path) -> dict[str, bytes]:
