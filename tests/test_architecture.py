@@ -37,10 +37,16 @@ def tree(path: str) -> ast.Module:
     return ast.parse((ROOT / path).read_text(encoding="utf-8"), path)
 
 
-def imports(path: str) -> Iterator[str]:
+@cache
+def imports(path: str) -> tuple[str, ...]:
     """Full names of all that a file imports, wherever in it the import stands, types aside."""
-    skipped = {inner for node in ast.walk(tree(path)) if _is_for_types(node) for inner in ast.walk(node)}
-    for node in ast.walk(tree(path)):
+    return tuple(_imports(path))
+
+
+def _imports(path: str) -> Iterator[str]:
+    nodes = list(ast.walk(tree(path)))
+    skipped = {inner for node in nodes if _is_for_types(node) for inner in ast.walk(node)}
+    for node in nodes:
         if node in skipped:
             continue
         if isinstance(node, ast.Import):
