@@ -33,8 +33,13 @@ def is_editable_tree(path: str) -> bool:
 
 
 @cache
+def text(path: str) -> str:
+    return (ROOT / path).read_text(encoding="utf-8")
+
+
+@cache
 def tree(path: str) -> ast.Module:
-    return ast.parse((ROOT / path).read_text(encoding="utf-8"), path)
+    return ast.parse(text(path), path)
 
 
 @cache
@@ -62,10 +67,12 @@ def _is_for_types(node: ast.AST) -> bool:
 
 def importers(*names: str, among: list[str] | None = None) -> set[str]:
     """Files that import one of these modules or something in them."""
+    lasts = [name.rpartition(".")[2] for name in names]  # what imports a module says this word: the rest is not parsed
     return {
         path
         for path in (sources() if among is None else among)
-        if any(found == name or found.startswith(f"{name}.") for found in imports(path) for name in names)
+        if any(last in text(path) for last in lasts)
+        and any(found == name or found.startswith(f"{name}.") for found in imports(path) for name in names)
     }
 
 
