@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -37,7 +37,7 @@ __all__ = [
 ]  # fmt: skip
 
 FOLDER = Path(__file__).parent
-SHARED = ("compiled.py", "identity.py", "judging.py")  # of this folder: what every evaluator of the lab stands on
+SHARED = ("compiled.py", "gpu.py", "identity.py", "judge_device.py", "judging.py")  # below every evaluator
 UNPROTECTED = (
     "starts/", "catalogue/", "kernels/", "exploits/", "redteam/", "one_file/", "commands/", "explain.py", "suite.py",
 )  # fmt: skip
@@ -99,6 +99,21 @@ class Benchmark:
         """The problems of a benchmark of many, each a folder of the tree, by name; empty where the tree is one."""
         trees = self._trees()
         return tuple(trees.problems(data)) if trees is not None else ()
+
+    def room(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Problem -> the share of its score that is left to gain, by the metrics of a trial; where a bound is known."""
+        trees = self._trees()
+        return dict(trees.room(metrics)) if trees is not None and hasattr(trees, "room") else {}
+
+    def withheld(self, data: Path, problems: Sequence[str]) -> list[str]:
+        """Those of these problems whose files are not ours to pass on; none where the benchmark brings all itself."""
+        trees = self._trees()
+        return list(trees.withheld(data, problems)) if trees is not None and hasattr(trees, "withheld") else []
+
+    def spread(self, files: Mapping[str, bytes], problems: Sequence[str]) -> list[str]:
+        """These problems of a tree, ordered so that the first few stand for all; as they come where that is unknown."""
+        trees = self._trees()
+        return list(trees.spread(files, problems) if trees is not None and hasattr(trees, "spread") else problems)
 
     def _trees(self) -> ModuleType | None:
         """The module of a benchmark of many problems that knows them: `problems(data)`, `start_files(start, data)`."""

@@ -25,11 +25,16 @@ def data_folder(benchmark: str) -> Path:
     return root.absolute() / "datasets" / benchmark
 
 
+def prepare_command(benchmark: str, preset: str, data: str) -> list[str]:
+    """The arguments to Python that prepare the data of a preset; `data`: what the preset calls them."""
+    return ["-m", f"benchmarks.{benchmark}", "prepare", *(["--preset", preset] if data else [])]
+
+
 def data_id(benchmark: str, preset: Preset) -> str:
     """The id of the data in use for a preset. Raises DataError where nothing is prepared."""
     folder = data_folder(benchmark)
     current = _pointer(folder, preset.data)
-    command = f"python -m benchmarks.{benchmark} prepare" + (f" --preset {preset.name}" if preset.data else "")
+    command = " ".join(["python", *prepare_command(benchmark, preset.name, preset.data)])
     if not current.is_file():
         raise DataError(f"{benchmark} has no data{f' for {preset.name}' * bool(preset.data)} yet: run `{command}`")
     manifest = folder / current.read_text().strip() / "manifest.json"

@@ -20,6 +20,7 @@ from runners.sandbox import SandboxBroken
 READY_SECONDS = 180.0  # importing torch, a context on the device, one compiled kernel
 REPLY_SECONDS = 30.0  # beyond what a FORWARD process may take
 _MOST = 1 << 16  # bytes of a reply
+_HANDED = 2  # descriptors that come with one
 
 
 class JudgeProcess:
@@ -52,7 +53,8 @@ class JudgeProcess:
     def ask(self, request: dict[str, Any], descriptors: Sequence[int], late: str) -> dict[str, Any]:
         """Send a request, with descriptors of what it is about; the caller keeps and closes its own copies of them.
 
-        Raises TrialFailed: what the judge refuses with, that it died, or `late` where it takes longer than
+        Descriptors that the judge hands over with its reply lie in its `descriptors`; the caller closes them. Raises
+        TrialFailed: what the judge refuses with, that it died, or `late` where it takes longer than
         `request["seconds"]`.
         """
         self.ready()
@@ -83,10 +85,13 @@ class JudgeProcess:
         try:
             with self._hearing:
                 self.socket.settimeout(seconds)
-                message = self.socket.recv(_MOST)
+                message, descriptors, _, _ = socket.recv_fds(self.socket, _MOST, _HANDED)
         except (TimeoutError, ConnectionResetError):
             return None
-        return json.loads(message) if message else None
+        if not message:
+            return None
+        reply: dict[str, Any] = json.loads(message)
+        return reply | {"descriptors": descriptors} if descriptors else reply
 
     def pin(self, cpu: int) -> None:
         os.sched_setaffinity(self.process.pid, {cpu})

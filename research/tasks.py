@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from django.conf import settings
 from django.db import close_old_connections
 from django.db.models import F
 from django.utils import timezone
 
+from benchmarks.contract import load
+from benchmarks.data import prepare_command
 from research.loop import converse
 from research.loop.advance import advance_project_until_idle, advance_until_idle, let_go_of_the_dead
 from research.loop.asking import models
 from research.models import Machine, Project, Series, Session, Thread, Trial
+from runners import preparing
 from runners.queues import control, last_beat, machine_bell, sessions
 
 SESSIONS_SILENT = 10.0  # seconds without a sign of life, after which nobody is there to be rung
@@ -40,6 +44,13 @@ def advance_project(pk: int) -> None:
     close_old_connections()
     advance_project_until_idle(pk)
     ring_machines()
+
+
+@control.task(name="prepare_data")  # type: ignore[untyped-decorator]
+def prepare_data(benchmark: str, preset: str) -> None:
+    data = load(benchmark).preset(preset).data
+    log = preparing.log_of(settings.DATA_DIR, benchmark, data)
+    preparing.prepare(log, settings.DATA_DIR, prepare_command(benchmark, preset, data))
 
 
 def ring_machines() -> None:

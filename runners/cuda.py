@@ -130,6 +130,14 @@ class Device:
         self._call("cuMemSetAccess", pointer, length, ctypes.byref(access), ctypes.c_size_t(1))
         return DeviceMemory(pointer.value, size)
 
+    def synchronize(self) -> None:
+        """Wait for all that this process has told the device, on every stream."""
+        self._call("cuCtxSynchronize")
+
+    def reset_persisting(self) -> None:
+        """Let nothing stay in the L2 cache for longer than the rest."""
+        self._call("cuCtxResetPersistingL2Cache")
+
     def squares(self) -> list[int]:
         """Run one kernel of 256 threads, each of which stores the square of its number; what came back."""
         module, kernel, out = ctypes.c_void_p(), ctypes.c_void_p(), ctypes.c_ulonglong()

@@ -12,6 +12,7 @@ from benchmarks import contract
 from benchmarks.contract import Assignment, Outcome
 from benchmarks.kernels import evaluate, trees
 from benchmarks.tar import pack
+from runners.device import sandbox_options
 from runners.sandbox import Sandbox
 
 KERNELS = contract.parse(Path(contract.__file__).parent / "kernels" / "benchmark.toml")
@@ -66,6 +67,7 @@ class Trials:
     def __init__(self, data: Path, box: Sandbox) -> None:
         self.data, self.box, self.evaluator = data, box, evaluate.Evaluator()
         self.points: dict[str, list[float]] = {}
+        self.preset = SMOKE
 
     def run(self, changed: Mapping[str, str] | None = None, problems: tuple[str, ...] = (SCALE,), seed: int = 1,
             caches: Path | None = None, confirming: bool = False) -> Outcome:  # fmt: skip
@@ -74,7 +76,7 @@ class Trials:
         files |= {f"{name}/solution.py": text.encode() for name, text in (changed or {}).items()}
         task = Assignment(
             "kernels",
-            SMOKE,
+            self.preset,
             "c" * 40,
             pack(files),
             seed,
@@ -92,8 +94,11 @@ class Trials:
 
 
 @contextmanager
-def trials(folder: Path, slot: int = 6) -> Iterator[Trials]:
-    box = Sandbox.start(slot, inside=evaluate.INSIDE, preload=evaluate.PRELOAD, setup_statement=evaluate.SETUP)
+def trials(folder: Path, slot: int = 6, device: str = "cpu") -> Iterator[Trials]:
+    box = Sandbox.start(
+        slot, inside=evaluate.INSIDE, preload=evaluate.PRELOAD, setup_statement=evaluate.SETUP,
+        **sandbox_options(device),
+    )  # fmt: skip
     with box:
         found = Trials(prepare(folder), box)
         yield found

@@ -196,3 +196,13 @@ def test_distance_is_a_share_of_the_range() -> None:
     assert distance(technique, step(1, 0, "x"), step(1, 2, "x")) == pytest.approx(0.2)
     assert distance(technique, step(1, 0, "x"), step(1, 0, "y")) == 1.0
     assert distance(technique, Step("alpha", {}), step(1, 0, "x")) == 0.0
+
+
+def test_nothing_is_tried_where_nothing_is_left_to_gain_and_no_more_hoped_for_than_is_left() -> None:
+    shown = view(catalogue=Catalogue([SOUND["alpha"], SOUND["beta"]]), room={"alpha": 0.02, "beta": 0.031})
+    assert proposed(shown) == {("beta",)}
+    assert all(RESEARCHER.propose(replace(shown, seed=seed)).expected_effect <= 0.031 for seed in range(12))
+    with pytest.raises(NothingToPropose, match="nothing left to gain"):
+        RESEARCHER.propose(replace(shown, room={"alpha": 0.0, "beta": 0.0}))
+    asked = replace(shown, room={"alpha": 0.0, "beta": 0.0}, directives=Directives(again=frozenset({"alpha"})))
+    assert proposed(asked) == {("alpha",)}, "a person may still ask for it"

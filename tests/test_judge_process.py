@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,10 +20,10 @@ class Watched(socket.socket):
     waiting = False
     closed_under_somebody = False
 
-    def recv(self, size: int, flags: int = 0) -> bytes:
+    def recvmsg(self, *of: Any) -> Any:
         self.waiting = True
         try:
-            return super().recv(size, flags)
+            return super().recvmsg(*of)
         finally:
             self.waiting = False
 

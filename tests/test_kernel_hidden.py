@@ -9,12 +9,14 @@ import pytest
 
 from benchmarks.kernels.formats.loader import OWN, load_problem
 from benchmarks.kernels.hidden import LEAST, MOST, neighbour
-from benchmarks.kernels.prepare import TIMED
+from benchmarks.kernels.prepare import SIZES
 
 
-@pytest.mark.parametrize("folder", sorted(path.parent for path in OWN.glob(f"*/{TIMED}")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "folder", sorted(path.parent for path in OWN.glob(f"*/{SIZES['cpu']}")), ids=lambda path: path.name
+)
 def test_a_hidden_size_is_new_near_and_a_multiple_of_what_all_listed_ones_are(folder) -> None:
-    problem = load_problem(folder, TIMED)
+    problem = load_problem(folder, SIZES["cpu"])
     found = [neighbour(problem, Random(seed)) for seed in range(40)]
     for hidden in filter(None, found):
         base = next(each for each in problem.workloads if hidden.uuid.endswith(each.uuid))
@@ -31,7 +33,7 @@ def test_a_hidden_size_is_new_near_and_a_multiple_of_what_all_listed_ones_are(fo
 
 
 def test_nothing_is_hidden_where_axes_depend_on_each_other_or_have_one_size() -> None:
-    problem = load_problem(OWN / "rms_norm", TIMED)
+    problem = load_problem(OWN / "rms_norm", SIZES["cpu"])
     bound = replace(problem, definition=replace(problem.definition, constraints=("rows % 2 == 0",)))
     single = replace(problem, workloads=problem.workloads[:1])
     assert neighbour(bound, Random(1)) is None and neighbour(single, Random(1)) is None

@@ -90,7 +90,7 @@ def test_a_wrong_solution_is_told_and_ends_with_1(
 
 @pytest.mark.torch
 def test_our_own_problems_have_sizes_for_a_cpu() -> None:
-    found = own_problems()
+    found = own_problems("cpu")
     assert len(found) >= 15
     assert all(2 <= len(problem.workloads) <= 6 for problem, _ in found)
 
@@ -123,6 +123,24 @@ def test_bad_names_and_folders_are_one_line(problems: Path, tmp_path: Path, caps
         error = capsys.readouterr().err
         assert words in error, error
     shutil.rmtree(tmp_path / "data" / "datasets" / "kernels")
+
+
+@pytest.mark.torch
+def test_what_no_device_of_the_preset_can_run_is_left_out_and_said(
+    problems: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    four_bits = json.loads((problems / SCALE / "definition.json").read_text())
+    four_bits["inputs"]["x"]["dtype"], four_bits["name"] = "float4_e2m1fn_x2", "in_four_bits"
+    (problems / "in_four_bits").mkdir()
+    (problems / "in_four_bits" / "definition.json").write_text(json.dumps(four_bits))
+    shutil.copy(problems / SCALE / "workload.jsonl", problems / "in_four_bits")
+    assert main(["prepare", "--preset", "smoke", "--problems", str(problems), "--json"]) == 0
+    told = capsys.readouterr()
+    row = json.loads(told.out)
+    assert row["problems"] == 2 and "NVFP4" in row["left_out"]["in_four_bits"]
+    assert "in_four_bits is left out: needs NVFP4" in told.err
+    assert main(["prepare", "--preset", "smoke", "--problems", str(problems / "in_four_bits")]) == 2
+    assert "holds no problem that a cpu device can run" in capsys.readouterr().err
 
 
 @pytest.mark.torch

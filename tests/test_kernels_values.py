@@ -48,7 +48,7 @@ def test_without_a_bound_that_the_reference_keeps_there_is_a_speed_up_and_no_sco
 
 
 def test_what_was_not_measured_is_its_reference() -> None:
-    cell = Place("a", None, 0.25)
+    cell = Place("a", None, CellTimes(0.25, 0.25))
     assert (cell.score, cell.speedup, cell.latency_ms) == (0.5, 1.0, 0.25)
     assert mark(cell)[0] == "○" and "not measured" in told(cell, "rows 8")
     assert Standing(()).score == 0.5 and Standing(()).speedup == 1.0 and Standing(()).latency_ms is None
@@ -56,7 +56,7 @@ def test_what_was_not_measured_is_its_reference() -> None:
 
 def test_a_problem_is_the_mean_of_its_workloads_and_those_of_the_data_come_first() -> None:
     cells = {"z": CellTimes(0.1, 1.0, 0.1), "b": CellTimes(1.0, 1.0, 0.1), "new": CellTimes(1.0, 1.0, 0.1)}
-    row = standing(("b", "a", "z"), cells, {"a": 3.0})
+    row = standing(("b", "a", "z"), cells, {"a": CellTimes(4.0, 3.0)})
     assert [each.uuid for each in row.places] == ["b", "a", "z", "new"]
     assert row.score == pytest.approx((0.5 + 0.5 + 1.0 + 0.5) / 4)
     assert row.places[1].latency_ms == 3.0 and row.is_measured
@@ -69,6 +69,22 @@ def test_the_headline_counts_the_missing_and_the_unbounded_as_their_reference() 
     assert head.score == pytest.approx((1.0 + 0.5 + 0.5) / 3)
     assert (head.measured, head.unbounded, head.faster, head.is_scored) == (2, 1, 2, True)
     assert not Headline([unbounded, missing]).is_scored
+
+
+def test_scaled_anchors_make_a_score_of_their_own_in_which_the_missing_count_0() -> None:
+    row = CellTimes(0.2, 0.4, 0.1, 0.1, 0.3)
+    cell, stood_in = Place("a", row), Place("b", None, row)
+    assert cell.scaled == pytest.approx(official(0.2, 0.1, 0.3)) and cell.score == pytest.approx(
+        official(0.2, 0.1, 0.4)
+    )
+    assert stood_in.scaled == pytest.approx(official(0.4, 0.1, 0.3)) and stood_in.score == 0.5
+    assert cell_text(cell, Show.SCALED) == ".67" and "by scaled anchors .67" in told(cell, "rows 8")
+    whole = Standing((cell, stood_in, Place("c")))
+    assert whole.scaled == pytest.approx(((cell.scaled or 0) + (stood_in.scaled or 0)) / 3)
+    head = Headline([whole, Standing((place(0.5),))])
+    assert head.is_scaled and head.scaled == pytest.approx((whole.scaled or 0) / 2)
+    assert not Headline([Standing((place(0.5),))]).is_scaled
+    assert gain_text(Standing((cell,)), Standing((stood_in,)), Show.SCALED) == "+.27"
 
 
 def test_a_gain_is_a_difference_of_scores_or_a_share_of_speed_or_time() -> None:

@@ -8,7 +8,9 @@ from django.contrib.auth.models import User
 from research.loop import ablate, check, rival, transfer
 from research.loop.advance import advance_project_until_idle
 from research.loop.champion import begin_audit, begin_baseline
+from research.loop.memory import view_of
 from research.loop.problems import differing
+from research.loop.room import room_of
 from research.models import Ablation, DataUse, Experiment, Idea, Project, Thread
 from research.models.trial import CHECK
 from research.validation.records import Rule, Scale
@@ -175,3 +177,17 @@ def test_a_benchmark_of_one_problem_names_none(
     works = Lab("quick", "quick cpu, 2 slots", 2, {}).claim()
     assert works and {work.task.problems for work in works} == {()}
     assert begin("another").problems == []
+
+
+def test_what_is_left_to_gain_is_known_of_the_code_that_was_measured(bench: Bench, thread: Thread) -> None:
+    project = thread.project
+    assert room_of(project, project.start_commit) == {}
+    after = merged(bench, thread, "big_gemm_tile")
+    at_start, now = room_of(after, after.start_commit), room_of(after, after.champion)
+    assert at_start["big_gemm"] == pytest.approx(1 - 0.36, abs=0.05)
+    assert now["big_gemm"] == pytest.approx(1 - 0.36 / 0.5, abs=0.05)
+    others = at_start.keys() - {"big_gemm"}
+    assert {name: now.get(name) for name in others} == {name: at_start[name] for name in others}
+    assert "rms_norm" not in now
+    shown = view_of(Thread.objects.get(pk=thread.pk), 9)
+    assert shown.room["big_gemm_fuse"] == now["big_gemm"] and shown.room["rms_norm_tile"] == 1.0

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from benchmarks.contract import Outcome
+from benchmarks.gpu import device_failure
 from benchmarks.nanochat import bounds, evaluate
 from benchmarks.nanochat.judge import windows
 from benchmarks.nanochat.tokens import tokenizer
-from benchmarks.nanochat.training import device_failure
 from runners.sandbox import Sandbox, SandboxBroken
 from tests import token_play as play
 

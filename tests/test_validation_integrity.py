@@ -145,6 +145,8 @@ def test_honest_training_code_has_no_finding():
     [
         ("import ctypes", "native_code"),
         ("from torch.utils.cpp_extension import load_inline", "native_code"),
+        ("import calls\ncalls.Pads.run = None", "harness"),
+        ("from inside_call import fds", "harness"),
         ("import subprocess as sp", "process"),
         ("import os\nos.system('ls')", "process"),
         ("import os as o\no._exit(0)", "process"),

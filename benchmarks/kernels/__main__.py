@@ -36,8 +36,9 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def install(preset: str) -> None:
-    """Prepare our own problems for a preset of the CPU, with progress on stderr. For a lab that has none yet."""
-    prepare.prepare(prepare.own_problems(), load("kernels").preset(preset).data, say)
+    """Prepare our own problems for a preset, with progress on stderr. For a lab that has none yet."""
+    wanted = load("kernels").preset(preset)
+    prepare.prepare(prepare.own_problems(wanted.device), wanted.data, say)
 
 
 def say(words: str) -> None:

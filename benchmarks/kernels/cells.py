@@ -6,37 +6,52 @@ A cell is one workload of one problem. Its metrics are named `KIND PROBLEM/UUID`
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
-LATENCY, REFERENCE, BOUND = "latency_ms", "reference_ms", "bound_ms"
+from benchmarks.kernels.anchors import Anchor
 
 
 @dataclass(frozen=True)
 class CellTimes:
-    """One workload in one trial; both times were taken in turns, in the same launch, on the same device."""
+    """One workload in one trial; latency and reference were taken in turns, in the same launch, on the same device."""
 
     latency_ms: float  # of a call of the solution
     reference_ms: float  # of a call of the definition's reference
     bound_ms: float | None = None  # by the roofline of the device; None where it is not known
+    scaled_bound_ms: float | None = None  # published for another device, and carried over to this one
+    scaled_baseline_ms: float | None = None
+    span_ms: float | None = None  # the latency by events in the process of the solution, which nobody vouches for
+
+    @property
+    def measured(self) -> Anchor | None:
+        """The reference as the baseline."""
+        return None if self.bound_ms is None else Anchor(self.bound_ms, self.reference_ms)
+
+    @property
+    def scaled(self) -> Anchor | None:
+        if self.scaled_bound_ms is None or self.scaled_baseline_ms is None:
+            return None
+        return Anchor(self.scaled_bound_ms, self.scaled_baseline_ms)
+
+
+KINDS = tuple(field.name for field in fields(CellTimes))
 
 
 def metrics(problem: str, uuid: str, times: CellTimes) -> dict[str, float]:
-    place = f"{problem}/{uuid}"
-    found = {f"{LATENCY} {place}": times.latency_ms, f"{REFERENCE} {place}": times.reference_ms}
-    return found if times.bound_ms is None else found | {f"{BOUND} {place}": times.bound_ms}
+    values = ((kind, getattr(times, kind)) for kind in KINDS)
+    return {f"{kind} {problem}/{uuid}": value for kind, value in values if value is not None}
 
 
 def cells(metrics: Mapping[str, float]) -> dict[str, dict[str, CellTimes]]:
     """Problem -> uuid -> times, of all cells that a result's metrics tell of; other metrics are passed over."""
-    kinds: dict[str, dict[str, float]] = {LATENCY: {}, REFERENCE: {}, BOUND: {}}
+    places: dict[str, dict[str, float]] = {}
     for name, value in metrics.items():
         kind, _, place = name.partition(" ")
-        if kind in kinds and "/" in place:
-            kinds[kind][place] = value
+        if kind in KINDS and "/" in place:
+            places.setdefault(place, {})[kind] = value
     found: dict[str, dict[str, CellTimes]] = {}
-    for place, latency in kinds[LATENCY].items():
+    for place, values in places.items():
         problem, _, uuid = place.partition("/")
-        if place in kinds[REFERENCE]:
-            times = CellTimes(latency, kinds[REFERENCE][place], kinds[BOUND].get(place))
-            found.setdefault(problem, {})[uuid] = times
+        if "latency_ms" in values and "reference_ms" in values:
+            found.setdefault(problem, {})[uuid] = CellTimes(**values)
     return found

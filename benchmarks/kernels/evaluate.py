@@ -15,9 +15,13 @@ from pathlib import Path
 from benchmarks import identity
 from benchmarks.compiled import CompileCache
 from benchmarks.contract import Assignment, Failure, Gate, Observation, Outcome, PointSink, TrialFailed
+from benchmarks.gpu import check_not_busy, device_failure, gpu_of
 from benchmarks.judging import JudgeProcess
 from benchmarks.kernels import cells
+from benchmarks.kernels.cpu_clock import CpuLaunch
 from benchmarks.kernels.launch import Launch
+from benchmarks.kernels.stopwatch import StopwatchLaunch
+from runners import cuda
 from runners.logs import LogPump, last_line
 from runners.sandbox import Sandbox
 
@@ -26,6 +30,7 @@ PACKAGES = ("torch", "numpy")
 SETUP = "torch.set_num_threads(1)"
 INSIDE = Path(__file__).parent / "inside"
 JUDGE = (str(Path(__file__).parent / "judge.py"),)
+CLOCKS: dict[str, type[Launch]] = {"cpu": CpuLaunch, "wall": StopwatchLaunch}
 LOG_WALL = 2.0  # for the rest of the output, once every writer is dead
 LOOK_FASTER = 10.0  # times the reference: a person looks
 LOOK_BELOW = 0.7  # of the bound, which is by measured peaks
@@ -43,12 +48,13 @@ class Evaluator:
             self._judge.close()
             self._judge = None
 
-    def judge(self, task: Assignment) -> JudgeProcess:
+    def judge(self, task: Assignment, box: Sandbox) -> JudgeProcess:
         """The judge of these problems; another one where the slot turned to something else."""
-        if (held := self._judge) and (held.data != task.data or not held.lives):
+        gpu = gpu_of(task, box)
+        if (held := self._judge) and ((held.data, held.gpu) != (task.data, gpu) or not held.lives):
             self.close()
         if self._judge is None:
-            self._judge = JudgeProcess(task.data, JUDGE)
+            self._judge = JudgeProcess(task.data, JUDGE, gpu)
         return self._judge
 
     def run(
@@ -62,14 +68,17 @@ class Evaluator:
             return Outcome(failure=Failure("no_data", missing))
         began = time.monotonic()
         outcome = Outcome(hashes=identity.hashes(task, PACKAGES), surroundings=identity.surroundings(task, box))
-        judge = self.judge(task)
+        judge = self.judge(task, box)
         outcome.surroundings |= judge.ready()
         if cpu is not None:
             judge.pin(cpu)
         try:
+            check_not_busy(task, judge)
             self._launch(task, box, judge, sink, outcome, gate)
         except TrialFailed as failed:
             outcome.score, outcome.failure = None, _told(failed, outcome.log)
+        if judge.gpu is not None and judge.lives:
+            judge.memory()  # it lets go of what it holds of the device
         trained()
         outcome.seconds["total_wall"] = time.monotonic() - began
         return outcome
@@ -82,7 +91,7 @@ class Evaluator:
         return True
 
     def device_memory(self, task: Assignment, box: Sandbox) -> int:
-        return 0
+        return self.judge(task, box).memory()[1] if task.preset.device == "cuda" else 0
 
     @staticmethod
     def _missing(task: Assignment) -> str:
@@ -106,9 +115,9 @@ class Evaluator:
                 with theirs:
                     box.spawn(
                         "run_solutions", tree=task.tree, cache=compiled.content, fds={"channel": theirs.fileno()},
-                        log=writer,
+                        log=writer, args={"device": task.preset.device},
                     )  # fmt: skip
-                launch = Launch(task, box, judge, ours, outcome, sink)
+                launch = CLOCKS[task.preset.clock](task, box, judge, ours, outcome, sink)
                 launch.warm_up()
                 compiled.freeze(box)
                 outcome.seconds["warm_up"] = time.monotonic() - began
@@ -123,6 +132,8 @@ class Evaluator:
                 os.close(writer)
                 if peak := box.memory_peak():
                     outcome.metrics["memory_bytes"] = float(peak)
+                if judge.gpu is not None:
+                    outcome.surroundings |= cuda.condition(judge.gpu)
                 out_of_memory = box.oom_killed()
                 box.reset()
                 log.join(LOG_WALL)
@@ -134,6 +145,8 @@ class Evaluator:
 def _told(failed: TrialFailed, log: str) -> Failure:
     """A failure of its own with what the process said last."""
     kind, message = failed.failure.kind, failed.failure.message
+    if kind == "crash" and (why := device_failure(log)):
+        return Failure(why.failure.kind, f"{message}: {why.failure.message}")
     said = last_line(log) if kind == "crash" else ""
     return Failure(kind, f"{message}: {said}" if said else message)
 

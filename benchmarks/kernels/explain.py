@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.contract import Preset
-from benchmarks.kernels import launch, trees
+from benchmarks.kernels import launch, stopwatch
+from benchmarks.kernels.cpu_clock import CpuLaunch
+from benchmarks.kernels.stopwatch import StopwatchLaunch
+from runners.device import sandbox_options
 from runners.jail import Limits
 
 MEBI = 1 << 20
@@ -13,22 +16,55 @@ MEBI = 1 << 20
 
 def explain(preset: Preset, data: Path) -> list[str]:
     """One line each, markdown."""
-    limits = Limits()
-    names, rounds, sets, wall = trees.problems(data), launch.ROUNDS, launch.MOST_SETS, launch.WARM_UP_WALL
+    wall = launch.WARM_UP_WALL
     return [
-        f"Each of the {len(names)} problems is a folder: `definition.json` (shapes, dtypes, the reference), "
+        "Each problem is a folder: `definition.json` (shapes, dtypes, the reference), "
         "`workload.jsonl` (the sizes that are measured, and how close outputs must come) and `solution.py`, which "
         "alone may be changed. A change is measured on the problems whose folders it touches.",
         "`run(*inputs)` of `solution.py` gets the inputs in the definition's order and returns the outputs: a tensor, "
         "a sequence in order, or a dict by name; of the reference's shapes and dtypes. It must leave its inputs as "
         "they are. Other sizes than those listed may be asked for.",
-        f"Every set of inputs is drawn anew and called once; {rounds} batches of at most {sets} calls of each "
-        "workload are timed. What counts is the CPU seconds of all processes and threads, on one core, from the call "
-        "until the outputs are fetched. The reference is timed on the same inputs.",
+        _stopwatch() if preset.clock == "wall" else _cpu_clock(),
         f"Importing a solution and its first call on a workload are free, up to {wall:g} s each: compile there. "
         '`from harness import compile_cpp`: `compile_cpp(text, flags)` makes a library of C++ with `extern "C"` '
-        "functions, which take tensors as pointers, whole numbers as long, others as double. What compilers keep lies "
-        "in /cache.",
-        f"Limits: {limits.memory_bytes // MEBI:,} MiB of memory, {limits.scratch_bytes // MEBI} MiB of scratch in it, "
-        f"{limits.processes} processes and threads, no network. What a solution prints is the log.",
+        "functions, which take tensors as pointers, whole numbers as long, others as double"
+        + (
+            "; `compile_cuda` the same of CUDA C++, and `harness.stream()` is the stream to launch on. "
+            if preset.device == "cuda"
+            else ". "
+        )
+        + "What compilers keep lies in /cache.",
+        _limits(preset),
     ]
+
+
+def _cpu_clock() -> str:
+    rounds, sets = CpuLaunch.rounds, CpuLaunch.most_sets
+    return (
+        f"Every set of inputs is drawn anew and called once; {rounds} batches of at most {sets} calls of each workload "
+        "are timed. What counts is the CPU seconds of all processes and threads, on one core, from the call until the "
+        "outputs are fetched. The reference is timed on the same inputs."
+    )
+
+
+def _stopwatch() -> str:
+    return (
+        f"Every set of inputs is drawn anew and called once; {StopwatchLaunch.rounds} batches of at most "
+        f"{StopwatchLaunch.most_sets} calls of each workload are timed from outside. Before each call passes over "
+        "memory larger than the L2 cache empty it and let the host get ahead, so short launches are hidden (of more "
+        f"than about {stopwatch.PASSES[1]} such passes they are not); after it everything on the device is waited for. "
+        "Outputs must be there at that moment. The reference is timed in the same way on the same inputs."
+    )
+
+
+def _limits(preset: Preset) -> str:
+    if preset.device == "cuda":
+        return (
+            "Limits: the memory of the device less what inputs, outputs and the reference take, a share of the host's "
+            "memory, no network. What a solution prints is the log."
+        )
+    limits = sandbox_options("cpu").get("limits", Limits())
+    return (
+        f"Limits: {limits.memory_bytes // MEBI:,} MiB of memory, {limits.scratch_bytes // MEBI} MiB of scratch in it, "
+        f"{limits.processes} processes and threads, no network. What a solution prints is the log."
+    )

@@ -1,46 +1,47 @@
 """The judge of the kernel lane: draws inputs, holds the references, says whether outputs are right. Protected.
 
 A process of its own, outside every sandbox. Inputs are drawn from a seed that no candidate sees, after it was imported,
-anew for every call; reference outputs exist in this process alone. Inputs travel to the candidate in a memory file,
-its outputs come back in another, which is poisoned with NaN before. The reference is run on the same inputs and timed
-by this process's own CPU clock.
+anew for every call; reference outputs exist in this process alone. Inputs travel to the candidate in memory that both
+map, its outputs come back in another such piece, which is poisoned with NaN before. The reference is run on the same
+inputs and timed by this process's own clock.
 """
 
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import hashlib
 import json
-import math
-import mmap
 import os
+import random
 import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # started by its path, outside any package
 
-from benchmarks.kernels.bounds import BoundError, Peaks, Work, bound_ms  # noqa: E402
-from benchmarks.kernels.calibrate import stored_peaks  # noqa: E402
+from benchmarks.judge_device import Shared, about  # noqa: E402
+from benchmarks.kernels.anchors import AnchorError  # noqa: E402
+from benchmarks.kernels.batch import Batch, Digest, Layout, copying  # noqa: E402
 from benchmarks.kernels.compare import compare  # noqa: E402
 from benchmarks.kernels.formats.fields import FormatError  # noqa: E402
 from benchmarks.kernels.formats.loader import load_problem  # noqa: E402
 from benchmarks.kernels.formats.workload import Problem, Workload  # noqa: E402
 from benchmarks.kernels.hidden import neighbour  # noqa: E402
 from benchmarks.kernels.inputs import make_inputs  # noqa: E402
-from benchmarks.kernels.prepare import read_works  # noqa: E402
-from benchmarks.kernels.reference import Reference, ReferenceFailed, Value  # noqa: E402
+from benchmarks.kernels.inside.calls import Pads, after, paced  # noqa: E402
+from benchmarks.kernels.reference import Reference, ReferenceFailed  # noqa: E402
+from benchmarks.kernels.roofline import Roofline, l2_bytes  # noqa: E402
+from runners import cuda  # noqa: E402
 
-ALIGNMENT = 256  # bytes
 MOST = 1 << 16  # of a request
+POISON = 0xFF  # NaN in every floating dtype
+COMPARED = 4  # calls of a paced batch whose outputs are compared, drawn by lot, besides the audited one
+PAD_BYTES = 256 << 10  # on a CPU, for tests; on a GPU twice the L2 cache
 Request = Mapping[str, Any]
 Reply = dict[str, Any]
 
@@ -53,45 +54,42 @@ class Refused(Exception):
         self.kind = kind
 
 
-@dataclass
-class Drawn:
-    """The inputs of one batch: [sets] of values by name, the shared file that holds them, and a digest of it."""
-
-    problem: Problem
-    workload: Workload
-    sets: Sequence[Mapping[str, Value]]
-    memory: mmap.mmap
-    written: bytes
-    outputs: list[dict[str, torch.Tensor]] = field(default_factory=list)
-
-
 class Judge:
-    def __init__(self, data: Path) -> None:
-        self.data = data
+    """Each method answers a request; `handed` is the descriptor that goes with the answer, which stays its own."""
+
+    def __init__(self, data: Path, device: torch.device) -> None:
+        self.data, self.device = data, device
+        self.gpu = cuda.Device() if device.type == "cuda" else None
+        self.synchronize: Callable[[], None] = self.gpu.synchronize if self.gpu else lambda: None
         self.problems: dict[str, tuple[Problem, Reference]] = {}
         self.hidden: dict[str, Workload] = {}
-        self.drawn: Drawn | None = None
-        self.peaks: Peaks | None = None
+        self.outputs: dict[tuple[str, str], Layout] = {}  # of each workload
+        self.copying: dict[tuple[str, str], float] = {}  # seconds for a set of outputs, on a GPU
+        self.batch: Batch | None = None
+        self.roofline = Roofline(data, device)
+        self.digest = Digest(device)
+        self.own_pads: Pads | None = None
+        self.their_pads: Shared | None = None
+        self.their_word = 0  # what each word of them is
+        self.handed: int | None = None
 
-    def open(self, request: Request, descriptor: int | None) -> Reply:
-        """The workloads of a problem: uuid, bound and floor in milliseconds, None where they cannot be found.
+    def open(self, request: Request) -> Reply:
+        """The workloads of a problem: uuid; bound, floor and scaled anchor in milliseconds, None where there is none.
 
         The bound prices what the reference multiplies, which an algorithm might do without; the floor is made of the
-        bytes alone that go in and out, which none can.
+        bytes alone that go in and out, which none can, less those that may still lie in a cache.
         """
         problem, _ = self._problem(request["problem"])
-        works = read_works(self.data / "problems" / problem.name)
-        return {"workloads": [{"uuid": each.uuid, **self._bounds(works, each)} for each in problem.workloads]}
+        return {"workloads": self.roofline.of(problem)}
 
-    def hide(self, request: Request, descriptor: int | None) -> Reply:
+    def hide(self, request: Request) -> Reply:
         """Another size of the problem, as the uuid by which it can be drawn; none where its reference has no answer."""
         problem, reference = self._problem(request["problem"])
-        workload = neighbour(problem, Random(request["seed"]))
+        workload = neighbour(problem, random.Random(request["seed"]))
         if workload is None:
             return {}
         try:
-            inputs = make_inputs(problem.definition, workload, request["seed"], reference=reference)
-            outputs = reference.run(inputs)
+            outputs = reference.run(self._drawn(problem, workload, request["seed"], reference))
         except ReferenceFailed:
             return {}
         if not all(bool(each.float().isfinite().all()) for each in outputs.values()):
@@ -99,74 +97,189 @@ class Judge:
         self.hidden[workload.uuid] = workload
         return {"uuid": workload.uuid}
 
-    def draw(self, request: Request, descriptor: int | None) -> Reply:
-        """Draw `sets` sets of inputs from `seed` into the memory file.
+    def pads(self, request: Request) -> Reply:
+        """New memory for the passes between a candidate's calls, all zero: `size` bytes."""
+        if self.their_pads is not None:
+            self.their_pads.close()
+        size = PAD_BYTES if self.gpu is None else 2 * l2_bytes(self.device)
+        self.own_pads = self.own_pads or Pads(self._shared(size).bytes)  # of the same kind of memory
+        self.their_pads, self.their_word = self._shared(size), 0
+        self.their_pads.bytes.zero_()
+        return self._handing(self.their_pads)
+
+    def draw(self, request: Request) -> Reply:
+        """Draw `sets` sets of inputs from `seed` into memory of `size` bytes that goes with the reply.
 
         Replies with the places of one set's values; those of the next begin `stride` bytes further, and have scalars
-        of their own. `mapping`: CPU seconds to make the file part of a process's memory.
+        of their own. `mapping`: CPU seconds to make such a file part of a process's memory.
         """
+        self._let_go()
         problem, reference = self._problem(request["problem"])
-        listed = {each.uuid: each for each in problem.workloads}
-        workload = (self.hidden | listed)[request["uuid"]]
-        sets = [
-            make_inputs(problem.definition, workload, seed, blobs=problem.folder, reference=reference)
-            for seed in _seeds(request, workload)
-        ]
-        places, stride = _laid_out(sets[0])
-        memory = _mapped(descriptor, stride * len(sets))
-        for number, one in enumerate(sets):
-            for place in places:
-                if isinstance(value := one[place["name"]], torch.Tensor):
-                    _at(memory, place, number * stride).copy_(value)
-        self.drawn = Drawn(problem, workload, sets, memory, _digest(memory))
-        scalars = [[value for value in one.values() if not isinstance(value, torch.Tensor)] for one in sets]
+        workload = self._workload(problem, request["uuid"])
+        seeds = _seeds(request, workload)
+        for seed in seeds:
+            one = self._drawn(problem, workload, seed, reference)
+            if self.batch is None:
+                layout = Layout(one)
+                self.batch = Batch(problem, workload, layout, self._shared(layout.stride * len(seeds)))
+            self.batch.add(one)
+        batch = self._batch()
+        batch.written = self.digest.of(batch.inputs)
         began = time.process_time()
-        _mapped(descriptor, stride * len(sets)).close()
-        return {"places": places, "scalars": scalars, "stride": stride, "mapping": time.process_time() - began}
+        if self.gpu is None:
+            Shared(batch.inputs.size, self.device).close()
+        mapping, layout = time.process_time() - began, batch.layout
+        reply = {"places": layout.places, "scalars": batch.scalars, "stride": layout.stride, "mapping": mapping}
+        return self._handing(batch.inputs) | reply
 
-    def refer(self, request: Request, descriptor: int | None) -> Reply:
-        """Run the reference on every set: CPU seconds of all, what its outputs look like, what copying them takes."""
-        drawn, reference = self._drawn(), self.problems[self._drawn().problem.name][1]
-        began = time.process_time()
-        drawn.outputs = [reference.run(one) for one in drawn.sets]
-        seconds = time.process_time() - began
-        places, stride = _laid_out(drawn.outputs[0])
-        return {"seconds": seconds, "places": places, "stride": stride, "copying": _copying(drawn.outputs)}
+    def refer(self, request: Request) -> Reply:
+        """Run the reference on every set: the seconds of all, what its outputs look like, what copying them takes.
 
-    def check(self, request: Request, descriptor: int | None) -> Reply:
-        """Compare every set's outputs, laid into the memory file, with the reference's; `reason` is empty if right."""
-        drawn = self._drawn()
-        places, stride = _laid_out(drawn.outputs[0])
-        memory, reasons = _mapped(descriptor, stride * len(drawn.outputs)), []
-        for number, expected in enumerate(drawn.outputs):
-            outputs = {place["name"]: _at(memory, place, number * stride) for place in places}
-            found = compare(outputs, expected, drawn.workload.tolerance)
+        CPU seconds; with `keys` those of a stopwatch, over calls that are paced.
+        """
+        batch, reference = self._batch(), self.problems[self._batch().problem.name][1]
+        if self.gpu is not None and batch.written != self.digest.of(batch.inputs):
+            batch.touched = True
+        if "keys" in request:
+            seconds, batch.outputs = self._paced(reference.run, [(one,) for one in batch.sets], request)
+        else:
+            began = time.process_time()
+            batch.outputs = [reference.run(one) for one in batch.sets]
+            seconds = time.process_time() - began
+        key, layout = (batch.problem.name, batch.workload.uuid), Layout(batch.outputs[0])
+        self.outputs[key] = layout
+        if self.gpu is None:
+            took = copying(batch.outputs, layout, self.device)
+        else:  # the device's own time, which hardly varies
+            if key not in self.copying:
+                self.copying[key] = copying(batch.outputs, layout, self.device) / len(batch.outputs)
+            took = self.copying[key] * len(batch.outputs)
+        return {"seconds": seconds, "places": layout.places, "stride": layout.stride, "copying": took}
+
+    def pace(self, request: Request) -> Reply:
+        """The seconds of a stopwatch that the pads of a batch take, with nothing called between them.
+
+        And the copy of one set of outputs, of which those of the reference stand for those of a call.
+        """
+        outputs = self._batch().outputs
+        seconds, _ = self._paced(lambda number: outputs[number], [(n,) for n in range(len(outputs))], request)
+        return {"seconds": seconds}
+
+    def room(self, request: Request) -> Reply:
+        """Memory of `size` bytes for the outputs of every set, all NaN; after a reference ran.
+
+        And for those of one set more, as they were when its call was over, unless there is only one.
+        """
+        batch = self._batch()
+        layout, count = self.outputs[batch.problem.name, batch.workload.uuid], len(batch.sets)
+        if batch.room is None:
+            batch.room = self._shared(layout.stride * (count + 1 if count > 1 else 1))
+        batch.room.bytes.fill_(POISON)
+        return self._handing(batch.room) | {"places": layout.places, "stride": layout.stride}
+
+    def check(self, request: Request) -> Reply:
+        """Compare outputs that lie in the room with the reference's; `reason` is empty if they are right.
+
+        Those of every set; with `keys` of a few drawn by lot, and of set `audit` as they were when its call was over,
+        and whether the pads hold what that many passes leave there.
+        """
+        batch = self._batch()
+        assert batch.room is not None
+        count, layout = len(batch.outputs), self.outputs[batch.problem.name, batch.workload.uuid]
+        looked_at = {number: number for number in range(count)}  # place in the room -> set
+        reply: Reply = {"skipped": False}
+        if "keys" in request:
+            drawn = random.SystemRandom().sample(range(count), min(COMPARED, count))
+            looked_at = {number: number for number in drawn} | ({count: request["audit"]} if count > 1 else {})
+            reply["skipped"] = not self._passed_over(request)
+        reasons = []
+        for place, number in looked_at.items():
+            outputs = layout.get(batch.room.bytes, place)
+            found = compare(outputs, batch.outputs[number], batch.workload.tolerance)
             if found.reason:
-                reasons.append(f"call {number + 1} of {len(drawn.outputs)}: {found.reason}")
-        return {"reason": "; ".join(reasons[:2])[:500], "mutated": _digest(drawn.memory) != drawn.written}
+                when = "at once after " if place == count else ""
+                reasons.append(f"{when}call {number + 1} of {count}: {found.reason}")
+        batch.touched = batch.touched or batch.written != self.digest.of(batch.inputs)
+        return reply | {"reason": "; ".join(reasons[:2])[:500], "mutated": batch.touched}
+
+    def memory(self, request: Request) -> Reply:
+        """Bytes of the device's memory that others hold, and all of them; between two trials."""
+        self._let_go()
+        torch.cuda.empty_cache()
+        free, total = torch.cuda.mem_get_info(self.device)
+        return {"used": total - free - torch.cuda.memory_reserved(self.device), "total": total}
+
+    def _paced(
+        self, run: Callable[..., Any], sets: list[tuple[Any, ...]], request: Request
+    ) -> tuple[float, list[dict[str, torch.Tensor]]]:
+        assert self.own_pads is not None
+        batch, keys = self._batch(), self.own_pads.keys(request["keys"])
+        layout = self.outputs.get((batch.problem.name, batch.workload.uuid))
+        spare = torch.empty(layout.stride if layout else 0, dtype=torch.uint8, device=self.device)  # nobody else's
+
+        def look(number: int, outputs: Any) -> None:
+            if number == request["audit"] and layout:
+                layout.put(outputs, spare, 0)
+                self.synchronize()
+
+        self.synchronize()
+        began = time.perf_counter()
+        returned, _ = paced(run, sets, self.own_pads, keys, self.synchronize, look)
+        return time.perf_counter() - began, returned  # type: ignore[return-value]
+
+    def _passed_over(self, request: Request) -> bool:
+        """Whether every word of the candidate's pads has gone through all passes. From here on it is what it is."""
+        assert self.their_pads is not None
+        words = self.their_pads.bytes.view(torch.int32)
+        wanted = after(self.their_word, request["keys"])
+        if bool((words == wanted).all()):
+            self.their_word = wanted
+            return True
+        words.zero_()
+        self.their_word = 0
+        return False
+
+    def _drawn(self, problem: Problem, workload: Workload, seed: int, reference: Reference) -> Mapping[str, Any]:
+        return make_inputs(
+            problem.definition, workload, seed, self.device, blobs=problem.folder, reference=reference
+        )  # fmt: skip
 
     def _problem(self, name: str) -> tuple[Problem, Reference]:
         if name not in self.problems:
             try:
                 problem = load_problem(self.data / "problems" / name)
-                self.problems[name] = problem, Reference(problem.definition, "cpu")
+                self.problems[name] = problem, Reference(problem.definition, self.device)
             except (FormatError, ReferenceFailed, OSError) as error:
                 raise Refused("no_data", f"{name}: {error}") from error
         return self.problems[name]
 
-    def _bounds(self, works: Mapping[str, Work], workload: Workload) -> dict[str, float | None]:
-        self.peaks = self.peaks or stored_peaks(torch.device("cpu"), self.data / "peaks.json")
-        try:
-            work = works[workload.uuid]
-            floor = 1e3 * work.memory_seconds(self.peaks)
-            return {"bound_ms": bound_ms(work, self.peaks, overhead_seconds=0.0), "floor_ms": floor}
-        except (KeyError, BoundError):
-            return {"bound_ms": None, "floor_ms": None}
+    def _workload(self, problem: Problem, uuid: str) -> Workload:
+        return (self.hidden | {each.uuid: each for each in problem.workloads})[uuid]
 
-    def _drawn(self) -> Drawn:
-        if self.drawn is None:
+    def _batch(self) -> Batch:
+        if self.batch is None:
             raise Refused("refused", "nothing has been drawn yet")
-        return self.drawn
+        return self.batch
+
+    def _let_go(self) -> None:
+        if self.batch is not None:
+            self.batch.close()
+            self.batch = None
+
+    def _shared(self, size: int) -> Shared:
+        try:
+            return Shared(size, self.device)
+        except (torch.OutOfMemoryError, cuda.CudaError):
+            torch.cuda.empty_cache()  # what torch keeps is no use to others
+        try:
+            return Shared(size, self.device)
+        except (torch.OutOfMemoryError, cuda.CudaError) as problem:
+            raise Refused("out_of_memory", f"no room on the device for {size / 2**30:.1f} GiB: {problem}") from None
+
+    def _handing(self, memory: Shared) -> Reply:
+        self.synchronize()  # what was written into it is there
+        self.handed = memory.descriptor
+        return {"size": memory.size}
 
 
 def _seeds(request: Request, workload: Workload) -> list[int]:
@@ -178,88 +291,40 @@ def _seeds(request: Request, workload: Workload) -> list[int]:
     ]
 
 
-def _laid_out(values: Mapping[str, Value]) -> tuple[list[dict[str, Any]], int]:
-    """Where each tensor of a set lies, dense, from the beginning of the set; and how far the next set is from it."""
-    places: list[dict[str, Any]] = []
-    size = 0
-    for name, value in values.items():
-        if isinstance(value, torch.Tensor):
-            dtype = str(value.dtype).removeprefix("torch.")
-            places.append({"name": name, "dtype": dtype, "shape": list(value.shape), "offset": size})
-            size = _aligned(size + value.numel() * value.element_size())
-        else:
-            places.append({"name": name})
-    return places, size
-
-
-def _aligned(size: int) -> int:
-    return -(-size // ALIGNMENT) * ALIGNMENT
-
-
-def _mapped(descriptor: int | None, size: int) -> mmap.mmap:
-    if descriptor is None:
-        raise Refused("refused", "a memory file must come with this request")
-    if os.fstat(descriptor).st_size < max(size, 1):
-        os.ftruncate(descriptor, max(size, 1))
-        # A candidate that shrank it would end whoever reads it.
-        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
-    return mmap.mmap(descriptor, max(size, 1), mmap.MAP_SHARED | mmap.MAP_POPULATE)
-
-
-def _at(memory: mmap.mmap, place: Mapping[str, Any], start: int) -> torch.Tensor:
-    dtype, shape = getattr(torch, place["dtype"]), place["shape"]
-    count = math.prod(shape)
-    if not count:
-        return torch.empty(shape, dtype=dtype)
-    raw = torch.frombuffer(memory, dtype=torch.uint8, count=count * dtype.itemsize, offset=start + place["offset"])
-    return raw.view(dtype).view(shape)
-
-
-def _copying(outputs: Sequence[Mapping[str, torch.Tensor]]) -> float:
-    """CPU seconds to copy all outputs into a memory file, as a candidate has to."""
-    places, stride = _laid_out(outputs[0])
-    with open(os.memfd_create("copy", os.MFD_ALLOW_SEALING), "rb+") as scratch:  # noqa: PTH123  a descriptor
-        began = time.process_time()
-        memory = _mapped(scratch.fileno(), stride * len(outputs))
-        for number, one in enumerate(outputs):
-            for place in places:
-                _at(memory, place, number * stride).copy_(one[place["name"]])
-        return time.process_time() - began
-
-
-def _digest(memory: mmap.mmap) -> bytes:
-    return hashlib.blake2b(memory, digest_size=16).digest()
-
-
 def serve(judge: Judge, control: socket.socket) -> None:
     """Serve one worker until it closes the socket."""
-    while True:
-        content, descriptors, _, _ = socket.recv_fds(control, MOST, 1)
-        if not content:
-            return
+    while content := control.recv(MOST):
         request = json.loads(content)
-        descriptor = descriptors[0] if descriptors else None
+        judge.handed = None
         try:
-            reply = getattr(judge, request["op"])(request, descriptor)
+            reply = getattr(judge, request["op"])(request)
         except Refused as refused:
             reply = {"refusal": refused.kind, "message": str(refused)}
+        except AnchorError as damaged:
+            reply = {"refusal": "no_data", "message": str(damaged)}
         except ReferenceFailed as failed:
             reply = {"refusal": "no_data", "message": f"the reference fails: {failed}"}
-        finally:
-            if descriptor is not None:
-                socket.close(descriptor)
-        control.send(json.dumps(reply).encode())
+        except torch.OutOfMemoryError as problem:
+            reply = {"refusal": "out_of_memory", "message": f"the judge found no room on the device: {problem}"[:500]}
+        handed: list[int] = [] if judge.handed is None or "refusal" in reply else [judge.handed]
+        socket.send_fds(control, [json.dumps(reply).encode()], handed)
 
 
 def main() -> None:
     """`judge.py DATA CONTROL_FD DEVICE`."""
+    data, descriptor, name = sys.argv[1:4]
     torch.set_num_threads(1)
     libc = ctypes.CDLL(None)
     for option, value in ((-3, 1 << 30), (-1, (1 << 31) - 1)):  # as inside/run_solutions.py does, and for its reason
         libc.mallopt(option, value)
-    control = socket.socket(fileno=int(sys.argv[2]))
-    control.send(b"{}")  # ready
-    serve(Judge(Path(sys.argv[1])), control)
+    control, device = socket.socket(fileno=int(descriptor)), torch.device(name)
+    try:
+        judge, ready = Judge(Path(data), device), about(device)
+    except (RuntimeError, OSError) as problem:  # no device, no driver
+        control.send(json.dumps({"refusal": "no_device", "message": str(problem).strip().splitlines()[-1]}).encode())
+        os._exit(1)  # a driver that fails may hang at exit
+    control.send(json.dumps(ready).encode())
+    serve(judge, control)
 
 
 if __name__ == "__main__":

@@ -4,23 +4,22 @@
                         -> fetch the outputs (candidate) -> compare (judge)
 
 Every set of inputs is called once: nothing that a call computed is of use to another. Candidate and reference take
-turns in being first. The clock is the worker's; it counts the CPU seconds of every process of the sandbox, until the
-outputs are here: work on another thread, or put off until after the answer, is on the bill.
+turns in being first. How a batch is timed says the clock of the preset: `cpu_clock`, `stopwatch`.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import os
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -33,16 +32,8 @@ MOST = 1 << 16  # bytes of a reply
 JUDGE_SECONDS = 120.0  # for drawing, a reference or a comparison
 WARM_UP_WALL = 120.0  # for importing a solution, and for its first call of a workload: compilers work in both
 FETCH_WALL = 60.0
-ROUNDS = 6  # timed batches of a workload
-MOST_SETS = 32  # calls of a batch
-MOST_BYTES = 24 << 20  # of the inputs and outputs of a batch
-QUIET = 2e-3  # seconds after an answer: the kernel counts a process's time when it goes to sleep
-HANDLING = 2.0  # times as long as the judge may a candidate take to map inputs and to copy outputs, which are cold
-A_SET = 2e-5  # CPU seconds to lay out the tensors of a set, in Python
-PUT_OFF = 3e-4  # CPU seconds beside the calls of a batch that are nobody's fault
-MOSTLY = 2.0  # times the CPU seconds of its calls: who works so much beside them works there
-SIZE_STAYS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-POISON = b"\xff" * (1 << 20)  # NaN in every floating dtype
+MOSTLY = 2.0  # times the seconds of its calls: who works so much beside them works there
+Message = Mapping[str, Any]
 
 
 class JudgeFailed(TrialFailed):
@@ -55,16 +46,18 @@ class Cell:
 
     problem: str
     uuid: str
-    bound_ms: float | None
-    floor_ms: float | None
-    solution_first: float = math.inf  # of the warm-up
-    reference_first: float = math.inf
+    bound_ms: float | None = None
+    floor_ms: float | None = None
+    scaled_ms: tuple[float, float] | None = None  # the published bound and baseline, carried over to this device
+    once: float = math.inf  # of a call of solution and reference, with all that is timed beside them
     bytes: int = 0  # of the inputs and outputs of one call
     batches: int = 0
-    called: float = 0.0  # CPU seconds in all timed calls
-    beside: float = 0.0  # and beside them, more than it takes to handle inputs and outputs
+    passes: int = 1  # over the pads before each call, under a stopwatch
+    called: list[float] = field(default_factory=list)  # seconds in all calls of each timed batch
+    beside: list[float] = field(default_factory=list)  # and beside them, more than handling inputs and outputs takes
     solution: list[float] = field(default_factory=list)
     reference: list[float] = field(default_factory=list)
+    spans: list[float] = field(default_factory=list)  # of a call by the candidate's own events
 
     @property
     def name(self) -> str:
@@ -72,10 +65,30 @@ class Cell:
 
     @property
     def times(self) -> CellTimes:
-        return CellTimes(1e3 * median(self.solution), 1e3 * median(self.reference), self.bound_ms)
+        bound, baseline = self.scaled_ms or (None, None)
+        span = 1e3 * median(self.spans) if self.spans else None
+        return CellTimes(
+            1e3 * median(self.solution), 1e3 * median(self.reference), self.bound_ms, bound, baseline, span
+        )
 
 
-class Launch:
+@dataclass
+class Timed:
+    """What one batch came to, in seconds: of one call, and of all calls and what was done beside them."""
+
+    solution: float
+    reference: float
+    called: float
+    beside: float
+    spans: Sequence[float] = ()
+
+
+class Launch(ABC):
+    rounds: ClassVar[int]  # timed batches of a workload
+    most_sets: ClassVar[int]  # calls of a batch
+    most_bytes: ClassVar[int]  # of the inputs and outputs of a batch
+    put_off: ClassVar[float]  # seconds beside the calls of a batch that are nobody's fault
+
     def __init__(
         self, task: Assignment, box: Sandbox, judge: JudgeProcess, channel: socket.socket, outcome: Outcome,
         sink: PointSink,
@@ -83,143 +96,150 @@ class Launch:
         self.task, self.box, self.judge, self.channel = task, box, judge, channel
         self.outcome, self.sink = outcome, sink
         self.cells: list[Cell] = []
-        self.overhead = 0.0
+        self.overhead = 0.0  # of a message and its answer, without a call
+        self.share = 0.0  # of the budget, for a timed batch
         self.asked = 0  # messages to the candidate; each answer names its own
 
+    @abstractmethod
+    def time_batch(self, cell: Cell, sets: int, seconds: float) -> Timed:
+        """Draw fresh inputs, call the solution and the reference on each once, compare the outputs.
+
+        `seconds`: how long the calls may take. Raises TrialFailed where anything is wrong.
+        """
+
+    @abstractmethod
+    def measure_overhead(self, cell: Cell) -> float: ...
+
+    @abstractmethod
+    def get_ready(self) -> None:
+        """Before anything is called."""
+
+    @abstractmethod
+    def settle(self, cell: Cell) -> None:
+        """After a workload was called for the first time."""
+
     def warm_up(self) -> None:
-        """Import every solution and call it once on every workload, untimed; wrong ones fail here."""
-        for problem in self.task.problems:
-            known = self._judge({"op": "open", "problem": problem})
-            self._candidate({"op": "load", "problem": problem}, [], WARM_UP_WALL, problem)
-            for each in known["workloads"]:
-                cell = Cell(problem, each["uuid"], each["bound_ms"], each["floor_ms"])
-                self._batch(cell, 1, WARM_UP_WALL, timed=False)
-                self._batch(cell, 1, WARM_UP_WALL, timed=False)  # what the first compiled is not in the second
+        """Import every solution and call it on every workload, untimed; wrong ones fail here."""
+        self.get_ready()
+        known = {each: self.ask_judge({"op": "open", "problem": each})["workloads"] for each in self.task.problems}
+        self.share = self.task.preset.budget_seconds / (sum(map(len, known.values())) * self.rounds)
+        for problem, workloads in known.items():
+            self.ask({"op": "load", "problem": problem}, (), WARM_UP_WALL, problem)
+            for each in workloads:
+                scaled = None if each["scaled_ms"] is None else tuple(each["scaled_ms"])
+                cell = Cell(problem, each["uuid"], each["bound_ms"], each["floor_ms"], scaled)
+                self._batch(cell, 1, WARM_UP_WALL)
+                if not self.overhead:
+                    self.overhead = self.measure_overhead(cell)
+                self._warm(cell)  # what the first compiled is not in the second
+                self.settle(cell)
                 self.cells.append(cell)
-        self.overhead = self._overhead()
 
     def measure(self) -> None:
         """Time every workload, by turns: no workload has a quiet or a noisy stretch of the launch to itself."""
         deadline = time.monotonic() + self.task.preset.wall_cap_seconds
-        share = self.task.preset.budget_seconds / (len(self.cells) * ROUNDS)
-        for number in range(ROUNDS):
+        for number in range(self.rounds):
             for cell in self.cells:
                 if (left := deadline - time.monotonic()) <= 0:
                     raise TrialFailed("timeout", f"{cell.name}: the timed calls took too long")
-                self._batch(cell, _sets(cell, share), left, timed=True)
-                latency = np.array([1e3 * cell.solution[-1]])
-                self.sink(f"latency_ms {cell.name}", np.array([number]), latency)
+                timed = self._batch(cell, self.sets_in(cell), left)
+                cell.called.append(timed.called)
+                cell.beside.append(timed.beside)
+                cell.solution.append(timed.solution)
+                cell.reference.append(timed.reference)
+                cell.spans += timed.spans
+                self.sink(f"latency_ms {cell.name}", np.array([number]), np.array([1e3 * timed.solution]))
         if lines := [
-            f"{cell.name}: {1e3 * cell.beside:.2f} ms beside {1e3 * cell.called:.2f} in the calls"
+            f"{cell.name}: {1e3 * median(cell.beside):.2f} ms beside {1e3 * median(cell.called):.2f} in the calls"
             for cell in self.cells
-            if cell.beside > MOSTLY * cell.called + ROUNDS * PUT_OFF
+            if median(cell.beside) > MOSTLY * median(cell.called) + self.put_off
         ]:
-            meaning = "most of its work is done beside the calls"
-            self.outcome.observations.append(Observation("work_beside", "structural", meaning, tuple(lines)))
+            self.observe("work_beside", "structural", "most of its work is done beside the calls", lines)
 
     def look_further(self) -> None:
         """Whether it is right at sizes that are not listed, too: one a problem, untimed."""
         for problem in self.task.problems:
             try:
-                found = self._judge({"op": "hide", "problem": problem, "seed": self.task.seed})
-                if "uuid" not in found:
-                    continue
-                self._batch(Cell(problem, found["uuid"], None, None), 1, WARM_UP_WALL, timed=False)
+                found = self.ask_judge({"op": "hide", "problem": problem, "seed": self.task.seed})
+                if "uuid" in found:
+                    self._batch(Cell(problem, found["uuid"]), 1, WARM_UP_WALL)
             except JudgeFailed:
                 return
             except TrialFailed as failed:
-                meaning, words = "is wrong at a size that is not listed", str(failed)
-                self.outcome.observations.append(Observation("other_size", "structural", meaning, (words,)))
+                self.observe("other_size", "structural", "is wrong at a size that is not listed", [str(failed)])
                 if failed.failure.kind != "bad_output":
                     return  # its process is gone or busy
 
-    def _batch(self, cell: Cell, sets: int, seconds: float, *, timed: bool) -> None:
-        """Draw fresh inputs, call the solution and the reference on them once each, compare the outputs."""
-        seed = {"seed": self.task.seed, "batch": cell.batches, "sets": sets, "uuid": cell.uuid}
-        with memory_file() as inputs:
-            drawn = self._judge({"op": "draw", "problem": cell.problem, **seed}, [inputs])
-            laid = {"places": drawn["places"], "scalars": drawn["scalars"], "stride": drawn["stride"]}
-            early = self._spent({"op": "inputs", **laid}, [inputs], FETCH_WALL, cell)
-            reference_first = bool(cell.batches % 2)
-            referred = self._judge({"op": "refer"}) if reference_first else {}
-            began = self.box.cpu_seconds()
-            spent = self._spent({"op": "call", "problem": cell.problem}, [], seconds, cell)
-            referred = referred or self._judge({"op": "refer"})
-            late = self.box.cpu_seconds() - began - spent
+    def sets_in(self, cell: Cell) -> int:
+        """How many calls a timed batch has: as many as fit its time and memory, at least one."""
+        by_time = self.share / max(cell.once, 1e-9)
+        return int(max(1, min(self.most_sets, by_time, self.most_bytes // max(cell.bytes, 1))))
+
+    def observe(self, kind: str, severity: str, meaning: str, lines: Sequence[str]) -> None:
+        self.outcome.observations.append(Observation(kind, severity, meaning, tuple(lines)))
+
+    def _batch(self, cell: Cell, sets: int, seconds: float) -> Timed:
+        timed = self.time_batch(cell, sets, seconds)
         cell.batches += 1
-        fetching = self._check(cell, sets, referred)
-        early -= float(drawn["mapping"]) + sets * A_SET
-        fetching -= float(referred["copying"]) + sets * A_SET
-        cell.bytes = drawn["stride"] + referred["stride"]
-        called = max(spent - self.overhead, 1e-9)
-        charged = late + early - (HANDLING - 1) * float(drawn["mapping"]) + fetching
-        charged -= (HANDLING - 1) * float(referred["copying"]) + PUT_OFF
-        solution = (called + max(charged, 0.0)) / sets
-        reference = referred["seconds"] / sets
-        if not timed:
-            cell.solution_first, cell.reference_first = solution, reference
-            return
-        cell.called += called
-        cell.beside += early + late + fetching
-        cell.solution.append(solution)
-        cell.reference.append(reference)
+        return timed
 
-    def _spent(self, message: dict[str, Any], descriptors: Sequence[int], seconds: float, cell: Cell) -> float:
-        """CPU seconds of the sandbox from the message to the answer, and a little longer."""
-        began = self.box.cpu_seconds()
-        self._candidate(message, descriptors, seconds, cell.name)
-        time.sleep(QUIET)
-        return self.box.cpu_seconds() - began
+    def _warm(self, cell: Cell) -> None:
+        timed = self._batch(cell, 1, WARM_UP_WALL)
+        cell.once = timed.solution + timed.reference
 
-    def _check(self, cell: Cell, sets: int, referred: dict[str, Any]) -> float:
-        """Fetch and compare. Returns the CPU seconds that fetching took, and what was done until all was compared."""
-        size = max(referred["stride"] * sets, 1)
-        laid = {"op": "fetch", "places": referred["places"], "stride": referred["stride"]}
-        with memory_file(size) as outputs:
-            began = self.box.cpu_seconds()
-            self._spent(laid, [outputs], FETCH_WALL, cell)
-            found = self._judge({"op": "check"}, [outputs])
-            took = self.box.cpu_seconds() - began
-            self._candidate({"op": "drop"}, [], FETCH_WALL, cell.name)
+    # --- talking
+
+    def hand_inputs(self, cell: Cell, sets: int) -> dict[str, Any]:
+        """Let the judge draw, and the candidate map what was drawn; the judge's answer."""
+        request = {"seed": self.task.seed, "batch": cell.batches, "sets": sets, "uuid": cell.uuid}
+        with self.judge_memory({"op": "draw", "problem": cell.problem, **request}) as (drawn, memory):
+            laid = {"op": "inputs"} | {key: drawn[key] for key in ("places", "scalars", "stride", "size")}
+            self.ask(laid, memory, FETCH_WALL, cell.name)
+        return drawn
+
+    def judge_on(self, cell: Cell, request: Message) -> bool:
+        """Let the judge compare a batch. Whether the pads were left out. Raises TrialFailed for wrong outputs."""
+        found = self.ask_judge({"op": "check", **request})
         if found["mutated"]:
             raise TrialFailed("bad_output", f"{cell.name}: it writes to its inputs; return new tensors")
         if found["reason"]:
             raise TrialFailed("bad_output", f"{cell.name}: {found['reason']}")
-        return took
+        return bool(found["skipped"])
 
-    def _overhead(self) -> float:
-        """Seconds of a message and its answer, without a call."""
-        cell = self.cells[0]
-        nothing: dict[str, Any] = {"op": "inputs", "places": [], "scalars": [], "stride": 0}
-        with memory_file(1) as inputs:
-            self._candidate(nothing, [inputs], FETCH_WALL, cell.name)
-        call = {"op": "call", "problem": cell.problem}
-        return median(self._spent(call, [], FETCH_WALL, cell) for _ in range(5))
-
-    def _judge(self, request: dict[str, Any], descriptors: Sequence[int] = ()) -> dict[str, Any]:
+    def ask_judge(self, request: Message) -> dict[str, Any]:
         late = "the judge took too long over a reference"
         try:
-            return self.judge.ask(request | {"seconds": JUDGE_SECONDS}, descriptors, late)
+            return self.judge.ask({**request, "seconds": JUDGE_SECONDS}, (), late)
         except TrialFailed as failed:
             raise JudgeFailed(failed.failure.kind, failed.failure.message) from failed
 
-    def _candidate(
-        self, message: dict[str, Any], descriptors: Sequence[int], seconds: float, what: str
-    ) -> dict[str, Any]:
-        """Raises TrialFailed where the candidate fails, dies, or does not answer in time."""
+    @contextmanager
+    def judge_memory(self, request: Message) -> Iterator[tuple[dict[str, Any], list[int]]]:
+        """The judge's answer and the memory that comes with it."""
+        reply = self.ask_judge(request)
+        memory: list[int] = reply.pop("descriptors", [])
+        try:
+            yield reply, memory
+        finally:
+            for descriptor in memory:
+                os.close(descriptor)
+
+    def ask(self, message: Message, descriptors: Sequence[int], seconds: float, what: str) -> dict[str, Any]:
+        """The candidate's answer. Raises TrialFailed where it fails, dies, or does not answer in time."""
         self.asked += 1
         self.channel.settimeout(max(seconds, 0.01))
+        content = json.dumps({**message, "id": self.asked}).encode()
         try:
-            socket.send_fds(self.channel, [json.dumps(message | {"id": self.asked}).encode()], descriptors)
-            content = self.channel.recv(MOST)
+            socket.send_fds(self.channel, [content], descriptors)
+            answer = self.channel.recv(MOST)
         except TimeoutError:
             raise TrialFailed("timeout", f"{what}: no answer to {message['op']!r} within {seconds:.0f} s") from None
         except OSError:
-            content = b""
-        if not content:
+            answer = b""
+        if not answer:
             raise TrialFailed("crash", f"{what}: it ended in {message['op']!r}")
         try:
-            reply = json.loads(content)
+            reply = json.loads(answer)
             wrong, answers = reply.get("wrong"), reply.get("id")
         except (ValueError, AttributeError, RecursionError):
             answers, wrong = None, None
@@ -228,24 +248,3 @@ class Launch:
         if wrong:
             raise TrialFailed("bad_output", f"{what}: {str(wrong)[:400]}")
         return dict(reply)
-
-
-def _sets(cell: Cell, seconds: float) -> int:
-    """How many calls a batch has: as many as fit its time and memory, at least one."""
-    by_time = seconds / max(cell.solution_first + cell.reference_first, 1e-9)
-    return int(max(1, min(MOST_SETS, by_time, MOST_BYTES // max(cell.bytes, 1))))
-
-
-@contextmanager
-def memory_file(poisoned: int = 0) -> Iterator[int]:
-    """A descriptor of a file in memory; empty, or of so many bytes, all NaN: then nobody can change its size."""
-    memory = os.memfd_create("kernel", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        left = poisoned
-        while left > 0:
-            left -= os.write(memory, POISON[: min(left, len(POISON))])
-        if poisoned:
-            fcntl.fcntl(memory, fcntl.F_ADD_SEALS, SIZE_STAYS)
-        yield memory
-    finally:
-        os.close(memory)

@@ -1,7 +1,7 @@
 """The prepared problems of the kernel lane: a folder that is whole or not there, found by the hash of its content.
 
-manifest.json                             data_id, the names
-problems/NAME/definition.json             and workload.jsonl, as they came
+manifest.json                             data_id, the names, and which of them are our own and may be passed on
+problems/NAME/definition.json             and workload.jsonl, as they came; published figures in metadata.json
 problems/NAME/work.json                   of each workload what it cannot do without, for its bound
 """
 
@@ -17,20 +17,30 @@ from contextlib import suppress
 from pathlib import Path
 
 from benchmarks.data import data_folder, use
+from benchmarks.kernels.anchors import METADATA
 from benchmarks.kernels.bounds import Work
 from benchmarks.kernels.formats.fields import wrong
 from benchmarks.kernels.formats.loader import OWN, load_problem
 from benchmarks.kernels.formats.workload import Problem
 
-FOLDER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
+FOLDER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 WORK = "work.json"
-TIMED = "workload.cpu_timed.jsonl"  # of our own problems: sizes for one core of a CPU
+SIZES = {"cpu": "workload.cpu_timed.jsonl", "cuda": "workload.jsonl"}  # of our own problems: for one core, for a GPU
 
 
-def own_problems() -> list[tuple[Problem, str]]:
-    """Our own, with the name of the file of their sizes for a CPU."""
-    folders = sorted(path.parent for path in OWN.glob(f"*/{TIMED}"))
-    return [(load_problem(folder, TIMED), TIMED) for folder in folders]
+def own_problems(device: str) -> list[tuple[Problem, str]]:
+    """Our own, with the name of the file of their sizes for a device ("cpu" or "cuda")."""
+    sizes = SIZES[device]
+    return [(load_problem(path.parent, sizes), sizes) for path in sorted(OWN.glob(f"*/{sizes}"))]
+
+
+def is_own(problem: Problem, workloads: str) -> bool:
+    """Whether a problem is ours, from wherever it was read: word for word one that ships with the lab."""
+    ours, folder = OWN / problem.name, problem.folder
+    return folder is not None and all(
+        (folder / name).read_bytes() in {path.read_bytes() for path in ours.glob(pattern)}
+        for name, pattern in (("definition.json", "definition.json"), (workloads, "workload*.jsonl"))
+    )
 
 
 def prepare(problems: Sequence[tuple[Problem, str]], data: str, say: Callable[[str], None] = lambda _: None) -> Path:
@@ -42,7 +52,7 @@ def prepare(problems: Sequence[tuple[Problem, str]], data: str, say: Callable[[s
         if problem.folder is None:
             wrong(problem.name, "comes from a parquet file", "give a folder of problems")
         if not FOLDER_NAME.fullmatch(problem.name):
-            wrong(problem.name, "cannot name a folder of a tree", "use letters, digits, hyphens and underscores")
+            wrong(problem.name, "cannot name a folder of a tree", "use letters, digits, dots, hyphens and underscores")
     root = data_folder("kernels")
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root, prefix=".partial-") as made:
@@ -53,11 +63,13 @@ def prepare(problems: Sequence[tuple[Problem, str]], data: str, say: Callable[[s
             target.mkdir(parents=True)
             shutil.copyfile(problem.folder / "definition.json", target / "definition.json")
             shutil.copyfile(problem.folder / workloads, target / "workload.jsonl")
-            for blob in sorted(problem.folder.glob("*.safetensors")):
-                shutil.copyfile(blob, target / blob.name)
+            for more in (*sorted(problem.folder.glob("*.safetensors")), problem.folder / METADATA):
+                if more.is_file():
+                    shutil.copyfile(more, target / more.name)
         identity = hashlib.sha256(b"".join(_digests(folder))).hexdigest()
         names = [problem.name for problem, _ in problems]
-        manifest = {"data_id": identity, "vocabulary": 0, "problems": names}
+        own = [problem.name for problem, workloads in problems if is_own(problem, workloads)]
+        manifest = {"data_id": identity, "vocabulary": 0, "problems": names, "own": own}
         (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
         target = root / f"problems-{identity[:16]}"
         if not target.exists():
@@ -67,6 +79,8 @@ def prepare(problems: Sequence[tuple[Problem, str]], data: str, say: Callable[[s
                 (folder / "problems" / problem.name / WORK).write_text(json.dumps(works) + "\n")
             folder.rename(target)
             folder.mkdir()  # for who cleans up
+        else:
+            (folder / "manifest.json").replace(target / "manifest.json")  # an older one may say less
         target.chmod(0o755)
     use(target, data, identity)
     return target

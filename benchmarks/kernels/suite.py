@@ -24,7 +24,8 @@ from benchmarks.kernels.cells import CellTimes, cells
 from benchmarks.kernels.formats.fields import wrong
 from benchmarks.kernels.score import mean, score
 from benchmarks.tar import pack
-from runners.sandbox import Sandbox
+from runners import device
+from runners.sandbox import Sandbox, SandboxBroken
 
 SLOT = 0
 
@@ -44,14 +45,19 @@ class Line:
     @property
     def sol(self) -> float | None:
         """Mean SOL score over the workloads, the reference as baseline; 0 where it failed, None without bounds."""
+        return self._score(lambda times: times.measured)
+
+    @property
+    def scaled(self) -> float | None:
+        """The same by published anchors that were scaled to this device."""
+        return self._score(lambda times: times.scaled)
+
+    def _score(self, anchor: Callable[[CellTimes], Anchor | None]) -> float | None:
         if self.score is None:
             return 0.0
-        anchors = [
-            Anchor(each.bound_ms, each.reference_ms) for each in self.times.values() if each.bound_ms is not None
-        ]
-        if len(anchors) < len(self.times):
-            return None
-        return mean([score(each.latency_ms, at) for each, at in zip(self.times.values(), anchors, strict=True)])
+        pairs = [(times.latency_ms, anchor(times)) for times in self.times.values()]
+        scores = [score(latency, at) for latency, at in pairs if at is not None]
+        return mean(scores) if len(scores) == len(pairs) else None
 
     def to_json(self) -> dict[str, Any]:
         return vars(self) | {"times": {uuid: vars(each) for uuid, each in self.times.items()}}
@@ -91,13 +97,19 @@ class Suite:
     ) -> Iterator[tuple[Line, Outcome]]:
         """A launch a problem. Raises SandboxBroken where no sandbox can be had."""
         with ExitStack() as stack:
+            if why := device.missing(self.preset.device):
+                raise SandboxBroken(why)
             box = stack.enter_context(
-                Sandbox.start(SLOT, inside=evaluate.INSIDE, preload=evaluate.PRELOAD, setup_statement=evaluate.SETUP)
-            )
+                Sandbox.start(
+                    SLOT, inside=evaluate.INSIDE, preload=evaluate.PRELOAD, setup_statement=evaluate.SETUP,
+                    **device.sandbox_options(self.preset.device),
+                )
+            )  # fmt: skip
             evaluator = evaluate.Evaluator()
             stack.callback(evaluator.close)
-            core = min(os.sched_getaffinity(0))
-            box.pin(core)
+            core = min(os.sched_getaffinity(0)) if self.preset.device == "cpu" else None
+            if core is not None:
+                box.pin(core)
             for name in names:
                 say(name)
                 task = Assignment(
@@ -115,19 +127,20 @@ class Suite:
 
 
 def read_lines(path: Path, key: str) -> dict[str, Line]:
-    """What a file has of this key, by problem; a last line that was cut off is left out. Raises FormatError."""
-    found: dict[str, Line] = {}
+    """What a file has of this key, by problem. Raises FormatError."""
+    return {line.problem: line for line in (all_lines(path) if path.is_file() else ()) if line.key == key}
+
+
+def all_lines(path: Path) -> Iterator[Line]:
+    """All that a file holds, in order; a last line that was cut off is left out. Raises FormatError."""
     if not path.is_file():
-        return found
+        wrong(str(path), "is not there", "give what `suite --out` wrote")
     content = path.read_bytes()
     for number, text in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), start=1):
         try:
-            line = Line.from_json(json.loads(text))
+            yield Line.from_json(json.loads(text))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             wrong(f"{path}:{number}", f"is no line of a suite ({error})", "remove it, or give another file")
-        if line.key == key:
-            found[line.problem] = line
-    return found
 
 
 def append(path: Path, line: Line) -> None:
@@ -143,11 +156,16 @@ def append(path: Path, line: Line) -> None:
 def summary(lines: Sequence[Line]) -> dict[str, Any]:
     """Over all problems given: what failed counts as 0 for the SOL score and is no part of the geometric mean."""
     scores = [line.score for line in lines if line.score is not None]
-    sols = [line.sol for line in lines]
-    whole = [sol for sol in sols if sol is not None]
     return {
         "problems": len(lines), "passed": len(scores),
         "relative_latency": math.exp(math.fsum(map(math.log, scores)) / len(scores)) if scores else None,
-        "sol_score": mean(whole) if whole and len(whole) == len(sols) else None, "anchors": "measured, the reference",
+        "sol_score": _mean_of_all([line.sol for line in lines]), "anchors": "measured, the reference",
+        "scaled_score": _mean_of_all([line.scaled for line in lines]),
         "findings": sum(bool(line.findings) for line in lines),
     }  # fmt: skip
+
+
+def _mean_of_all(scores: Sequence[float | None]) -> float | None:
+    """None where a problem that passed has no anchor: a mean over the others is another number."""
+    known = [score for score in scores if score is not None]
+    return mean(known) if known and len(known) == len(scores) else None

@@ -22,11 +22,12 @@ from typing import Any
 
 from benchmarks.compiled import CompileCache
 from benchmarks.contract import Assignment, Failure, Gate, Observation, Outcome, PointSink, TrialFailed
+from benchmarks.gpu import check_not_busy, device_failure, gpu_of
 from benchmarks.identity import surroundings
 from benchmarks.judging import JudgeProcess
 from benchmarks.nanochat import audits, bounds, identity, sizes
 from benchmarks.nanochat.tokens.tokenizer import spellings
-from benchmarks.nanochat.training import Training, TrainSession, WarmUpSession, device_failure
+from benchmarks.nanochat.training import Training, TrainSession, WarmUpSession
 from benchmarks.nanochat.weights import Weights
 from runners import cuda
 from runners.logs import LogPump, last_line
@@ -44,7 +45,6 @@ INSIDE = Path(__file__).parent / "inside"
 BYTES = 256  # the vocabulary of the byte lane
 WARM_UP_SHARE = 0.5  # of a budget of CPU seconds; a longer warm-up could train, on text that the candidate carries
 LOG_WALL = 2.0  # for the rest of the output, once every writer is dead
-BUSY_BYTES = 4 << 30  # of a device, held by others before a trial; the judge itself holds well below one
 
 
 class Evaluator:
@@ -65,7 +65,7 @@ class Evaluator:
     def judge(self, task: Assignment, box: Sandbox) -> JudgeProcess:
         """The judge of this lane, its data and device; another one where the slot turned to something else."""
         program = self.judge_program if task.preset.vocabulary == BYTES else self.token_judge_program
-        wanted = (task.data, program, _gpu(task, box))
+        wanted = (task.data, program, gpu_of(task, box))
         if (held := self._judge) and ((held.data, held.program, held.gpu) != wanted or not held.lives):
             self.close()
         if self._judge is None:
@@ -93,7 +93,7 @@ class Evaluator:
         try:
             outcome.metrics["code_bytes"] = _checked_size(task.tree)
             if not beside:
-                _checked_device(task, judge)
+                check_not_busy(task, judge)
             compiled = CompileCache(task, outcome)
             training = self.train(task, box, sink, outcome, gate, compiled)
             with training.weights as weights:
@@ -320,28 +320,9 @@ class _described:
         self._thread.join()
 
 
-def _gpu(task: Assignment, box: Sandbox) -> int | None:
-    """The number of the trial's GPU; None without one. Raises SandboxBroken where the sandbox has none."""
-    if task.preset.device != "cuda":
-        return None
-    try:
-        return cuda.number_of(box.jail.devices)
-    except cuda.CudaError as error:
-        raise SandboxBroken(f"preset {task.preset.name} needs an NVIDIA GPU: {error}") from None
-
-
 def _without(missing: list[str], task: Assignment) -> str:
     command = "python -m benchmarks.nanochat prepare" + (f" --preset {task.preset.name}" if task.preset.data else "")
     return f"the prepared data lack {', '.join(missing)}: run `{command}` again"
-
-
-def _checked_device(task: Assignment, judge: JudgeProcess) -> None:
-    if task.preset.device != "cuda":
-        return
-    used, total = judge.memory()
-    if used > BUSY_BYTES:
-        words = f"{used / 2**30:.1f} of its {total / 2**30:.1f} GiB are taken: end the other programs on it"
-        raise TrialFailed("busy_device", f"the GPU is busy: {words}")
 
 
 def _of_phase(phase: str, failed: TrialFailed, log: str, task: Assignment) -> TrialFailed:

@@ -10,10 +10,7 @@ inside/run_scores.py is the other end.
 
 from __future__ import annotations
 
-import fcntl
 import math
-import mmap
-import os
 import socket
 import struct
 import time
@@ -25,6 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.judge_device import Shared
 from benchmarks.nanochat.judge import CAN_STEP, WHOLE, Refusal
 from runners import cuda
 
@@ -38,33 +36,6 @@ _WIDEST = 4  # bytes of a score
 _POISON = 0xFF  # four such bytes, or two, are NaN
 _LATE = "the model did not score the validation data in time"
 _GONE = "the model ended before it had scored all positions"
-
-
-class Shared:
-    """Memory that a FORWARD process maps too; `bytes` is uint8 [size] on the judge's device."""
-
-    def __init__(self, size: int, device: torch.device) -> None:
-        self._device = self._memory = self._map = None
-        if device.type == "cuda":
-            self._device = cuda.Device()
-            self.descriptor, self._memory = self._device.share(size)
-            self.bytes = torch.as_tensor(self._memory, device=device)
-        else:
-            self.descriptor = os.memfd_create("scores", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-            os.ftruncate(self.descriptor, size)
-            # Shrunk by the candidate, it would kill the judge at its next read.
-            fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
-            self._map = mmap.mmap(self.descriptor, size)
-            self.bytes = torch.frombuffer(self._map, dtype=torch.uint8)
-        self.size = len(self.bytes)
-
-    def close(self) -> None:
-        del self.bytes
-        if self._device is not None and self._memory is not None:
-            self._device.free(self._memory)
-        if self._map is not None:
-            self._map.close()
-        os.close(self.descriptor)
 
 
 class Exchange:

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # started by its path, outside any package
 
+from benchmarks.judge_device import about  # noqa: E402
 from benchmarks.nanochat import losses  # noqa: E402
 from benchmarks.nanochat.exchange import GROUP, Exchange, Rehearsal  # noqa: E402
 from benchmarks.nanochat.judge import (  # noqa: E402
@@ -318,18 +319,6 @@ def _groups(tokens: Tokens, random: np.random.Generator) -> Iterator[Tokens]:
         yield rows
 
 
-def _about(device: torch.device) -> dict[str, str]:
-    """What this judge works on, for the record of a trial."""
-    if device.type != "cuda":
-        return {}
-    about = torch.cuda.get_device_properties(device)
-    found = {"gpu": about.name, "gpu_memory": f"{about.total_memory / 2**30:.1f} GiB", "cuda": str(torch.version.cuda)}
-    version = Path("/proc/driver/nvidia/version")
-    if version.is_file() and (words := version.read_text().partition("Kernel Module")[2].split()):
-        found["gpu_driver"] = next((word for word in words if word[0].isdigit()), "")
-    return found
-
-
 def main() -> None:
     """`token_judge.py DATA CONTROL_FD DEVICE`."""
     data, descriptor, name = sys.argv[1:4]
@@ -338,7 +327,7 @@ def main() -> None:
         judge = TokenJudge(Path(data), device)
         if device.type == "cuda":
             judge.rehearse()
-        ready: dict[str, Any] = _about(device)
+        ready: dict[str, Any] = about(device)
     except (RuntimeError, OSError, ValueError) as problem:  # no device, no driver, no data
         control.send(json.dumps({"refusal": "no_device", "message": str(problem).strip().splitlines()[-1]}).encode())
         os._exit(1)  # a driver that fails may hang at exit

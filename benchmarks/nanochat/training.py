@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from benchmarks.contract import Assignment, Gate, PointSink, TrialFailed
+from benchmarks.gpu import device_failure
 from benchmarks.nanochat import bounds
 from benchmarks.nanochat.weights import Weights
 from runners.clock import BudgetClock
@@ -19,17 +19,6 @@ from runners.sandbox import Exit, Sandbox
 
 POLL_SECONDS = 0.02
 MESSAGE_BYTES = 64 << 10
-_UNITS = {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
-_ASKED = re.compile(r"Tried to allocate ([\d.]+) (bytes|KiB|MiB|GiB)")
-# What torch and the CUDA runtime say, and the kind of failure that it is.
-_ON_DEVICE = (
-    ("out_of_memory", re.compile(r"CUDA out of memory|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED")),
-    (
-        "busy_device",
-        re.compile(r"CUDA-capable device\(s\) is/are busy or unavailable|all CUDA-capable devices are busy"),
-    ),
-    ("no_device", re.compile(r"no CUDA-capable device is detected|No CUDA GPUs are available|no NVIDIA driver on")),
-)
 
 
 @dataclass
@@ -165,17 +154,3 @@ class WarmUpSession(TrainSession):
     def _start(self) -> None:
         self.compiled.freeze(self.box)
         self.done = True
-
-
-def device_failure(log: str) -> TrialFailed | None:
-    """What the last complaint of the CUDA runtime in a log means, None where there is none.
-
-    Of memory that ran out, `out_of_memory_bytes` says how much was asked for in vain.
-    """
-    for line in reversed(log.splitlines()):
-        for kind, words in _ON_DEVICE:
-            if words.search(line):
-                asked = _ASKED.search(line)
-                metrics = {"out_of_memory_bytes": float(asked[1]) * _UNITS[asked[2]]} if asked else {}
-                return TrialFailed(kind, line.strip()[:300], metrics)
-    return None

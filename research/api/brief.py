@@ -15,6 +15,7 @@ from research.models.token import CLAIM_LIFE
 from research.repository import Repository
 
 MOST_GAINS, MOST_VERDICTS, MOST_LESSONS, MOST_DEAD_ENDS, MOST_FILES, MOST_THREADS = 5, 6, 5, 6, 20, 8
+MOST_PROBLEMS = 24
 LINE = 160
 ADDRESS = "https://YOUR-LAB"
 
@@ -48,7 +49,8 @@ def _problems(facts: ProjectFacts) -> str:
     """A line of its own where the tree holds many."""
     if not facts.problems:
         return ""
-    names = ", ".join(facts.problems)
+    names, more = ", ".join(facts.problems[:MOST_PROBLEMS]), len(facts.problems) - MOST_PROBLEMS
+    names += f" and {more} more, which `/projects/{facts.name}` names" if more > 0 else ""
     return (
         f"- The tree holds {len(facts.problems)} problems, a folder each: {names}. A change is measured on those it "
         "touches, so change one at a time; a gain there stands whatever becomes of the others.\n"
@@ -109,10 +111,14 @@ def _room(costs: Costs, left: float | None) -> str:
 
 def _code(project: Project, facts: ProjectFacts) -> str:
     files = sorted(Repository(project.repository_path).files(project.champion).items())
+    lies = ""
+    if facts.problems:
+        lies = f", of {facts.problems[0]} as of each problem"
+        files = [(path, text) for path, text in files if path.startswith(f"{facts.problems[0]}/")]
     named = [f"`{path}` ({len(text.splitlines())} lines)" for path, text in files[:MOST_FILES]]
     more = f" and {len(files) - MOST_FILES} more" if len(files) > MOST_FILES else ""
     contract = [f"- {line}" for line in project.contract.explain(project.sizes, project.data_path)]
-    return "\n".join(["## The code and its sandbox", "", f"- On `main`: {', '.join(named)}{more}.", *contract])
+    return "\n".join(["## The code and its sandbox", "", f"- On `main`{lies}: {', '.join(named)}{more}.", *contract])
 
 
 def _rules(facts: ProjectFacts) -> str:
@@ -180,6 +186,10 @@ def _verdict(row: Experiment) -> str:
 
 
 def _how(facts: ProjectFacts, address: str) -> str:
+    path, listing = "train.py", ""
+    if facts.problems:
+        path = f"{facts.problems[0]}/solution.py"
+        listing = f'curl -H "$AUTH" "$API/projects/{facts.name}/files?commit=main&folder={facts.problems[0]}"\n'
     api, half_an_hour = f"{address}/api/v1", f"{CLAIM_LIFE.total_seconds() / 60:.0f} minutes"
     return f"""## How to take part
 
@@ -190,10 +200,10 @@ at `{address}/mcp` (streamable HTTP, the same token), or `manage.py mcp` on the 
 API={api}; AUTH="Authorization: Bearer YOUR-TOKEN"
 curl -H "$AUTH" -X POST $API/threads/THREAD/claim             # yours until {half_an_hour} of silence; or begin one:
 curl -H "$AUTH" -X POST $API/projects/{facts.name}/threads
-curl -H "$AUTH" "$API/projects/{facts.name}/file?commit=main&path=train.py"   # or commit=HEAD-OF-THREAD
-curl -H "$AUTH" "$API/projects/{facts.name}/lessons?query=learning+rate"
+curl -H "$AUTH" "$API/projects/{facts.name}/file?commit=main&path={path}"   # or commit=HEAD-OF-THREAD
+{listing}curl -H "$AUTH" "$API/projects/{facts.name}/lessons?query=learning+rate"
 curl -H "$AUTH" -X POST $API/threads/THREAD/submissions -H "Content-Type: application/json" \\
-  -d '{{"key": "my-1", "base": "HEAD-OF-THREAD", "files": {{"train.py": "whole new text"}}, "title": "a few words",
+  -d '{{"key": "my-1", "base": "HEAD-OF-THREAD", "files": {{"{path}": "whole new text"}}, "title": "a few words",
        "hypothesis": "one sentence that can turn out false", "expected_effect": 0.01}}'
 curl -H "$AUTH" "$API/submissions/ID?wait=50"   # again until again_in_seconds is 0; -X DELETE withdraws what waits
 curl -H "$AUTH" "$API/experiments/ID"           # pair by pair, also while it runs; ID/log?arm=baseline or candidate

@@ -53,6 +53,7 @@ ASKED = {  # what a parameter is, for the document and for whoever gets it wrong
     "limit": f"how many rows, newest first: 1 to {reading.MOST}",
     "commit": "`main`, `start`, or at least 7 characters of a commit such as a thread's `head`",
     "path": "a path as /files lists it, such as train.py",
+    "folder": "only files below it, such as one problem of many; left out: all",
     "verdict": "only this one; left out: all, running ones too",
     "query": "words, such as learning rate: what matters for them comes first; left out: the newest",
     "arm": "baseline or candidate",
@@ -64,6 +65,7 @@ Name = Annotated[str, Path(max_length=80, description=ASKED["name"])]
 Id = Annotated[str, Path(max_length=20, description=ASKED["id"])]
 Limit = Annotated[int, Query(ge=1, le=reading.MOST, description=ASKED["limit"])]
 Commit = Annotated[str, Query(max_length=200, description=ASKED["commit"])]
+Folder = Annotated[str, Query(max_length=200, description=ASKED["folder"])]
 FilePath = Annotated[str, Query(max_length=200, description=ASKED["path"])]
 Wait = Annotated[float, Query(ge=0, le=LONGEST_WAIT, description=ASKED["wait"])]
 OneArm = Annotated[Arm, Query(description=ASKED["arm"])]
@@ -139,8 +141,8 @@ def begin(request: HttpRequest, name: Name) -> Any:
 
 
 @api.get("/projects/{name}/files", response=_answers(Files), summary="Files of a commit")
-def files(request: HttpRequest, name: Name, commit: Commit = "main") -> Any:
-    return reading.files(_token(request), name, commit)
+def files(request: HttpRequest, name: Name, commit: Commit = "main", folder: Folder = "") -> Any:
+    return reading.files(_token(request), name, commit, folder)
 
 
 @api.get("/projects/{name}/file", response=_answers(FileText), summary="The text of one file")

@@ -87,9 +87,9 @@ async def release(ctx: Context, id: str) -> ThreadFacts:
     return await _answer(ctx, acting.release, id)
 
 
-async def files(ctx: Context, name: str, commit: str = "main") -> Files:
-    """The files of a commit of a project: main, start, or a hash such as a thread's head."""
-    return await _answer(ctx, reading.files, name, commit)
+async def files(ctx: Context, name: str, commit: str = "main", folder: str = "") -> Files:
+    """The files of a commit of a project: main, start, or a hash such as a thread's head; of one folder, if named."""
+    return await _answer(ctx, reading.files, name, commit, folder)
 
 
 async def file(ctx: Context, name: str, path: str, commit: str = "main") -> FileText:

@@ -68,8 +68,11 @@ def project_line(found: Project) -> dict[str, str]:
     }  # fmt: skip
 
 
-def files(token: ApiToken, name: str, commit: str) -> Files:
-    """The files of a commit of the project; `head` of no thread, but `main` or `start` or a commit."""
+def files(token: ApiToken, name: str, commit: str, folder: str = "") -> Files:
+    """The files of a commit of the project; `head` of no thread, but `main` or `start` or a commit.
+
+    `folder`: of this one alone, such as one problem of many.
+    """
     found = project_of(token, name)
     known = commit_of(found, commit)
     contract = found.contract
@@ -77,7 +80,9 @@ def files(token: ApiToken, name: str, commit: str) -> Files:
     closed = {
         path for path in sizes if integrity.check_paths([path], contract.editable, contract.protected)
     }  # fmt: skip
-    lines = [FileLine(path=path, size=len(text), editable=path not in closed) for path, text in sorted(sizes.items())]
+    below = f"{folder.rstrip('/')}/" if folder else ""
+    wanted = [(path, text) for path, text in sorted(sizes.items()) if path.startswith(below)]
+    lines = [FileLine(path=path, size=len(text), editable=path not in closed) for path, text in wanted]
     return Files(commit=known, files=lines)
 
 

@@ -7,12 +7,12 @@ one session to the next comes last. Words of others go in as quotations.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 
 from research.loop.decide import direction_of
 from research.loop.desk import RowDesk
-from research.loop.memory import sources_of
+from research.loop.scope import about, shown, steered
 from research.models import Call, Idea, Project, ProjectPrompt, Session, Thread
 from research.models.asked import lines_of
 from research.models.session import CAP
@@ -77,7 +77,8 @@ def ask_for_idea(thread: Thread, number: int) -> Session:
         "results": quoted("results", desk.results(RESULTS), words),
         "lessons": quoted("lessons", desk.lessons(direction.words), words + 1_000),
     }
-    return _open(thread, Purpose.PROPOSE, f"{thread.public_id}-{number}", specs, parts, mode=direction.mode)
+    of = f"{thread.public_id}-{number}"
+    return _open(thread, Purpose.PROPOSE, of, specs, parts, steered(thread) or direction.problems, mode=direction.mode)
 
 
 def ask_for_change(idea: Idea, feedback: str = "") -> Session:
@@ -91,7 +92,7 @@ def ask_for_change(idea: Idea, feedback: str = "") -> Session:
         "lessons": quoted("lessons", desk.lessons(" ".join([idea.name, *idea.tags])), words + 1_000),
         "feedback": f"{feedback}\n" if feedback else "",
     }
-    return _open(thread, Purpose.IMPLEMENT, idea.public_id, specs, parts, idea)
+    return _open(thread, Purpose.IMPLEMENT, idea.public_id, specs, parts, about(idea), idea)
 
 
 def ask_for_review(idea: Idea, change: Session, patch: str) -> Session | None:
@@ -99,7 +100,7 @@ def ask_for_review(idea: Idea, change: Session, patch: str) -> Session | None:
     if not (specs := for_role(Purpose.REVIEW)):
         return None
     parts = {"idea": quoted("the idea", words_of(idea), 8_000), "change": quoted("the change", patch, 40_000)}
-    return _open(idea.thread, Purpose.REVIEW, change.public_id, specs, parts, idea, change.base)
+    return _open(idea.thread, Purpose.REVIEW, change.public_id, specs, parts, about(idea), idea, change.base)
 
 
 def begin_session(thread: Thread, ask: Callable[[], Session]) -> bool:
@@ -157,14 +158,14 @@ def prompt_for(project: Project, name: str) -> prompts.Prompt:
 
 def _open(
     thread: Thread, purpose: Purpose, of: str, specs: tuple[ModelSpec, ...], parts: dict[str, str],
-    idea: Idea | None = None, base: str = "", mode: str = "",
+    problems: Sequence[str], idea: Idea | None = None, base: str = "", mode: str = "",
 ) -> Session:  # fmt: skip
     base = base or thread.head
     prompt = prompt_for(thread.project, purpose)
     room = min(room_for_files(spec) for spec in specs)
     parts = {
         "question": thread.project.question, "facts": facts(thread.project), "data_rule": RULE,
-        "editable": ", ".join(thread.project.contract.editable), "files": _files(thread.project, base, room),
+        "editable": ", ".join(thread.project.contract.editable), "files": shown(thread.project, base, room, problems),
         "directives": wishes(directives(thread)), **parts,
     }  # fmt: skip
     system, task = prompts.opening(prompt, **parts)
@@ -184,6 +185,7 @@ def facts(project: Project) -> str:
             f"- metric: {contract.metric.name} ({contract.metric.unit}), {better}",
             f"- a trial's {contract.work} gets {sizes.budget_seconds:g} {sizes.clock} seconds",
             f"- protected: {', '.join(contract.protected)}",
+            *(f"- {line}" for line in contract.explain(sizes, project.data_path) if project.problems),
         )
     )
 
@@ -203,15 +205,3 @@ def directives(thread: Thread) -> str:
 def _names(thread: Thread, techniques: list[str]) -> list[str]:
     titles = {f"change-{idea.public_id}": idea.name for idea in Idea.objects.filter(thread__project=thread.project)}
     return [titles.get(name, name) for name in techniques]
-
-
-def _files(project: Project, commit: str, room: int) -> str:
-    """Every file, those that fit in full; the others can be read by tools."""
-    found = []
-    for path, text in sorted(sources_of(project.repository_path, commit).items()):
-        if len(text) <= room:
-            room -= len(text)
-            found.append(quoted(path, text, len(text) + 1))
-        else:
-            found.append(f"{path}: {len(text.splitlines())} lines, not shown; read_file shows them")
-    return "\n".join(found)

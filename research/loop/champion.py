@@ -12,7 +12,7 @@ from django.db import transaction
 
 from research.loop.beside import begin, bring_to, calibration_of
 from research.loop.memory import noise_floor
-from research.loop.problems import differing
+from research.loop.problems import differing, spread
 from research.models import Event, Experiment, MergeRequest, Project
 from research.validation.rules import Rule, Stage
 
@@ -37,7 +37,7 @@ def begin_baseline(project: Project) -> bool:
     for old in project.experiments.running().filter(purpose=Experiment.Purpose.BASELINE):
         old.cancel()
     label, main = "the new champion against itself", project.champion
-    problems = differing(project, project.start_commit, main)  # one after another, as a floor spans them
+    problems = spread(project, differing(project, project.start_commit, main))  # one after another, as for a floor
     fresh = begin(project, key, Experiment.Purpose.BASELINE, label, main, main, problems=problems)
     return bring_to(fresh, "noise", BASELINE_PAIRS)
 

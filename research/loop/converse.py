@@ -29,7 +29,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from research.loop.desk import RowDesk
-from research.loop.memory import sources_of
+from research.loop.scope import about, of_these, texts_of
 from research.models import Call, Ceiling, HoldLost, Message, OverCap, Session
 from research.models.session import CAP
 from research.researchers.llm import tools
@@ -108,7 +108,7 @@ def workspace_of(session: Session, said: Sequence[Said]) -> Workspace:
     """The files of the session's commit with the edits of its transcript."""
     project = session.project
     contract = project.contract
-    sources = sources_of(project.repository_path, session.base)
+    sources = texts_of(project.repository_path, session.base)
     workspace = Workspace(sources, contract.editable, contract.protected)
     answered: list[ToolCall] = []
     for message in said:
@@ -194,7 +194,8 @@ def _ask(session: Session, owner: str, rows: Sequence[Message], models: Mapping[
     offered = tools.tools_for(session.purpose, spec.edits)
     if not spec.tools:
         workspace = workspace_of(session, [_said(row) for row in rows])
-        offered = within(offered, workspace.editable_paths(), workspace.constants())
+        mine = of_these(workspace.editable_paths(), about(session.idea) if session.idea else ())
+        offered = within(offered, mine, workspace.constants(mine))
     try:
         fitted = _fitted(session, rows, offered, choice)
         most = Ceiling(fitted.tokens, spec.reply_tokens, spec.reserve(fitted.tokens))

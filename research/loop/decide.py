@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from research.loop.account import paid, tried
 from research.loop.memory import sources_of
+from research.loop.scope import of_these, steered
 from research.models import Call, Experiment, Idea, Result, Thread, Verdict
 from research.researchers.llm.wire import ModelSpec
 from research.validation.criteria import Criteria, Progress, Spent
@@ -51,12 +52,16 @@ GUIDANCE = {
 
 @dataclass(frozen=True)
 class Direction:
-    """What the next idea of a thread is to be about, and who is asked, in order. `focus`: experiments and labels."""
+    """What the next idea of a thread is to be about, and who is asked, in order. `focus`: experiments and labels.
+
+    `problems`: of many, those that these are of.
+    """
 
     mode: str
     words: str
     model_chain: tuple[str, ...]
     focus: tuple[str, ...]
+    problems: tuple[str, ...] = ()
 
 
 # For those who propose
@@ -67,13 +72,13 @@ def direction_of(thread: Thread, number: int, models: Sequence[ModelSpec]) -> Di
     everything = tried(thread.project)
     mine = [one for one in everything if one.thread == thread.number]
     mode, why = _mode(thread, number, everything, mine)
-    focus = _focus(thread, mode, everything)
+    focus, problems = _focus(thread, mode, everything)
     words = [f"Mode: {mode}. {GUIDANCE[mode]}"]
     if focus:
         words.append(f"Look at: {', '.join(focus)}.")
     if why:
         words.append(f"Why now: {why}. Do not go on in the same direction.")
-    return Direction(str(mode), " ".join(words), chain_of(thread, number, models), focus)
+    return Direction(str(mode), " ".join(words), chain_of(thread, number, models), focus, problems)
 
 
 def chain_of(thread: Thread, number: int, models: Sequence[ModelSpec]) -> tuple[str, ...]:
@@ -143,8 +148,8 @@ def _was_promising(one: Tried) -> bool:
     return one.outcome in (Outcome.NO_GAIN, Outcome.NEAR_MISS) and (one.measured or 0.0) > 0
 
 
-def _focus(thread: Thread, mode: Mode, everything: Sequence[Tried]) -> tuple[str, ...]:
-    """Experiments by number, and labels of the lab's own: no word that a model wrote."""
+def _focus(thread: Thread, mode: Mode, everything: Sequence[Tried]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Experiments by number, and labels of the lab's own: no word that a model wrote. And the problems of these."""
     if mode is Mode.EXPLORE:
         return _least_touched(thread)
     wanted = {
@@ -156,18 +161,25 @@ def _focus(thread: Thread, mode: Mode, everything: Sequence[Tried]) -> tuple[str
     chosen = [one for one in everything if one.experiment and wanted(one)]
     least_first = mode is Mode.ABLATE  # what gained least is the first to go
     chosen.sort(key=lambda one: (one.measured or 0.0) * (1 if least_first else -1))
-    return tuple(f"experiment {one.experiment} ({one.measured or 0.0:+.2%}, {one.outcome})" for one in chosen[:SHOWN])
+    chosen = chosen[:SHOWN]
+    rows = thread.project.experiments.filter(number__in=[one.experiment for one in chosen]) if chosen else ()
+    problems = {name for row in rows for name in row.problems}
+    words = (f"experiment {one.experiment} ({one.measured or 0.0:+.2%}, {one.outcome})" for one in chosen)
+    return tuple(words), tuple(name for name in thread.project.problems if name in problems)
 
 
-def _least_touched(thread: Thread) -> tuple[str, ...]:
-    """Editable files of the head with how many ideas have changed each, fewest first."""
+def _least_touched(thread: Thread) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Editable files of the head with how many ideas have changed each, fewest first; and their problems."""
     project = thread.project
     sources = sources_of(project.repository_path, thread.head)
-    files = [path for path in sources if any(fnmatch(path, glob) for glob in project.contract.editable)]
+    files = [path for path in of_these(sources, steered(thread))
+             if any(fnmatch(path, glob) for glob in project.contract.editable)]  # fmt: skip
     touched = Idea.objects.filter(thread__project=project).values_list("files", flat=True)
     counts = Counter(path for paths in touched for path in paths)
     files.sort(key=lambda path: (counts[path], path))
-    return tuple(f"{path} ({counts[path]} idea{'s' if counts[path] != 1 else ''})" for path in files[:SHOWN])
+    least = files[:SHOWN]
+    words = (f"{path} ({counts[path]} idea{'s' if counts[path] != 1 else ''})" for path in least)
+    return tuple(words), tuple(project.touched(least))
 
 
 # Plateaus and repetition

@@ -12,6 +12,7 @@ from benchmarks.catalogue import CHANGE, Catalogue, Sources, Step, is_change
 from benchmarks.contract import load
 from benchmarks.found import with_found
 from research.loop.problems import is_alike
+from research.loop.room import room_of
 from research.models import (
     Candidate,
     Experiment,
@@ -77,6 +78,8 @@ def view_of(thread: Thread, number: int) -> View:
     """The view for the thread's idea `number`; the same rows and number give the same view."""
     project = thread.project
     project.list_techniques()
+    problems = {name: frozenset(project.touched(about["files"])) for name, about in project.described.items()}
+    left = room_of(project, thread.head)
     return View(
         head=thread.head,
         sources=_copy(sources_of(project.repository_path, thread.head)),
@@ -95,7 +98,8 @@ def view_of(thread: Thread, number: int) -> View:
         ),
         sent_back=[steps_of(request.candidate.idea.steps) for request in _sent_back(project)],
         labels=project.labels,
-        problems={name: frozenset(project.touched(about["files"])) for name, about in project.described.items()},
+        problems=problems,
+        room={name: max(left.get(each, 1.0) for each in mine) for name, mine in problems.items() if mine},
         elsewhere=_confirmed_elsewhere(thread),
         discards=[steps_of(lesson.techniques) for lesson in held_discards(project, thread.head)]
         if project.memory

@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.db import transaction
 
 from research.loop.memory import noise_floor
+from research.loop.problems import spread
 from research.models import Event, Experiment, NoiseFloor, Project, Result, Trial
 
 
@@ -48,13 +49,14 @@ def begin(project: Project, preset: str) -> bool:
         return False  # the first result tells the machine class; a stored floor may fit it
     other = preset if preset != project.preset else ""
     pairs = project.contract.preset(preset).noise_pairs
+    problems = spread(project, project.problems)
     with transaction.atomic():
         experiment, new = Experiment.objects.get_or_create(
             key=key_of(project, preset),
             defaults={
                 "project": project, "purpose": Experiment.Purpose.NOISE, "rule": project.rule, "preset": other,
                 "number": project.next_experiment_number(), "baseline_commit": project.start_commit,
-                "candidate_commit": project.start_commit, "problems": project.problems,
+                "candidate_commit": project.start_commit, "problems": problems,
             },
         )  # fmt: skip
         experiment.plan("noise", pairs)

@@ -7,7 +7,7 @@ the same. Used by steps.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -28,8 +28,14 @@ def differing(project: Project, one: str, other: str) -> list[str]:
     """What is measured to compare two commits: the problems that differ; the first alone where none does."""
     if not project.problems:
         return []
-    mine, theirs = _entries(project.repository_path, one), _entries(project.repository_path, other)
+    mine, theirs = entries(project.repository_path, one), entries(project.repository_path, other)
     return [name for name in project.problems if mine.get(name) != theirs.get(name)] or project.problems[:1]
+
+
+def spread(project: Project, problems: Sequence[str]) -> list[str]:
+    """These problems, in an order whose every beginning stands for all of them: of a floor a pair measures one."""
+    files = Repository(project.repository_path).files(project.start_commit) if len(problems) > 1 else {}
+    return project.contract.spread(files, problems) if files else list(problems)
 
 
 def ground_of(project: Project, commit: str, problems: Iterable[str]) -> str:
@@ -37,8 +43,8 @@ def ground_of(project: Project, commit: str, problems: Iterable[str]) -> str:
     if not project.problems:
         return commit
     others = set(project.problems) - set(problems)
-    entries = _entries(project.repository_path, commit)
-    return " ".join(f"{name}={entries[name]}" for name in sorted(entries) if name not in others)
+    at = entries(project.repository_path, commit)
+    return " ".join(f"{name}={at[name]}" for name in sorted(at) if name not in others)
 
 
 def is_alike(project: Project, one: str, other: str, problems: Iterable[str]) -> bool:
@@ -47,6 +53,6 @@ def is_alike(project: Project, one: str, other: str, problems: Iterable[str]) ->
 
 
 @lru_cache(maxsize=4096)
-def _entries(repository: Path, commit: str) -> dict[str, str]:
+def entries(repository: Path, commit: str) -> dict[str, str]:
     """Name at the top of a commit's tree -> git's hash of what it holds."""
     return Repository(repository).entries(commit)

@@ -126,6 +126,11 @@ class Project(models.Model):
         return [name for name in self.problems if name in folders]
 
     @property
+    def withheld(self) -> list[str]:
+        """The problems that others wrote, not ours to pass on; all where the data are gone, which alone can tell."""
+        return self.contract.withheld(self.data_path, self.problems)
+
+    @property
     def noise_key(self) -> dict[str, Any]:
         """What a noise floor must have been measured on to hold here, but for the class of machine."""
         return self.noise_key_at(self.preset)

@@ -64,6 +64,7 @@ class View:
     sent_back: Sequence[tuple[Step, ...]] = ()  # changes that a person wanted different: never again just so
     labels: Mapping[str, frozenset[str]] = field(default_factory=dict)  # what steering calls each technique
     problems: Mapping[str, frozenset[str]] = field(default_factory=dict)  # technique -> of many, those that it changes
+    room: Mapping[str, float] = field(default_factory=dict)  # technique -> the most that it can gain here
     discards: Sequence[tuple[Step, ...]] = ()  # settled against, and what that assumed holds for this head
 
     def allows(self, technique: Technique) -> bool:

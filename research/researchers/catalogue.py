@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from benchmarks.catalogue import Catalogue, Sources, Step, Technique, Tunable, Value, changed_files
@@ -23,6 +23,7 @@ RETUNE_PRIOR = (0.003, 0.008)  # mean and sd of the gain of other tunables for a
 JOINT_DISCOUNT = 0.7  # gains of two techniques rarely add up in full
 TRIES_A_HEAD = 3  # tries of one technique on one head, each with other tunables
 PAIRS_A_VERDICT = 4.0  # what a verdict costs on average
+CEILING = 0.03  # of the score left to gain: below it nothing is tried any more
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,16 @@ class CatalogueResearcher:
     def propose(self, view: View) -> Draft:
         """The arm with the best draw that applies to the head and is no repetition."""
         random_ = random.Random(view.seed)
-        arms = sorted(self._arms(view, random_), key=lambda arm: (arm.again, arm.drawn), reverse=True)
+        possible = (_within(view, arm) for arm in self._arms(view, random_))
+        arms = sorted(filter(None, possible), key=lambda arm: (arm.again, arm.drawn), reverse=True)
         for arm in arms:
             draft = self._draft(view, arm, random_)
             if draft is not None:
                 return draft
-        raise NothingToPropose("every technique that steering allows has been tried on this head; loosen the steering")
+        raise NothingToPropose(
+            "every technique that steering allows has been tried on this head or has nothing left to gain; "
+            "loosen the steering"
+        )
 
     def implement(self, view: View, kind: str, steps: Sequence[Step]) -> tuple[Sources, tuple[Step, ...]]:
         if kind != "retune":
@@ -141,6 +146,14 @@ class CatalogueResearcher:
             attempt.base == view.head and name in {step.technique for step in attempt.steps}
             for attempt in view.attempts
         )
+
+
+def _within(view: View, arm: Arm) -> Arm | None:
+    """The arm with a gain that its problems still have room for; None where they are at their bound."""
+    room = max(view.room.get(name, 1.0) for name in arm.techniques)
+    if room < CEILING and not arm.again:
+        return None
+    return replace(arm, drawn=min(arm.drawn, room), expected=min(arm.expected, room))
 
 
 def posterior(technique: Technique, lessons: Sequence[LessonView]) -> tuple[float, float]:

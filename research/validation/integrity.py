@@ -86,6 +86,7 @@ REVIEWED: Mapping[str, str] = {
     **dict.fromkeys(("inspect.currentframe", "inspect.stack", "inspect.getouterframes"), "introspection"),
     **dict.fromkeys(("inspect._getframe", "inspect.getinnerframes", "inspect.trace"), "introspection"),
     **dict.fromkeys(("gc.get_objects", "gc.get_referrers", "gc.get_referents"), "introspection"),
+    **dict.fromkeys(("inside_call", "zygote", "calls", "run_solutions", "weightfile", "run_train"), "harness"),
 }
 # Common in honest training code (a paused collector, an allocator setting); still worth a line.
 NOTED: Mapping[str, str] = {
@@ -116,6 +117,7 @@ MESSAGES: Mapping[str, str] = {
     "dynamic_code": "builds or loads code while it runs",
     "environment": "reads or sets environment variables",
     "exit_hooks": "runs code on signals or at exit",
+    "harness": "reaches into the lab's own modules",
     "hidden_text": "holds characters that reorder or hide text on screen",
     "introspection": "looks into frames, objects or functions that are not its own",
     "large_literal": "holds a literal large enough to carry data or weights",

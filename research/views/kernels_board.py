@@ -92,9 +92,11 @@ class KernelBoard:
 
     @cached_property
     def show(self) -> Show:
-        """As asked; else scores, and speed-ups where nothing has a bound."""
+        """As asked; else scores, by scaled anchors where there are any, and speed-ups where nothing has a bound."""
         if self._show in list(Show):
             return Show(self._show)
+        if self.headline.is_scaled:
+            return Show.SCALED
         return Show.SPEEDUP if self.headline.measured and not self.headline.is_scored else Show.SCORE
 
     # ---- what is measured ---------------------------------------------------------------------------------------
@@ -121,6 +123,12 @@ class KernelBoard:
     @property
     def at_start(self) -> Headline:
         return Headline([row.start for row in self.rows])
+
+    @property
+    def untouched(self) -> int:
+        """Problems that were measured with the start's code: what they differ from their reference by is noise."""
+        start = self.project.start_commit
+        return sum(self.main[name] == start and row.is_measured for name, row in self.standings.items())
 
     @cached_property
     def classes(self) -> list[str]:
@@ -267,6 +275,8 @@ class KernelBoard:
     def shows(self) -> list[tuple[str, bool, str]]:
         """(words, is it shown?, address)."""
         words = {Show.SCORE: "SOL score", Show.SPEEDUP: "speed-up", Show.LATENCY: "latency, µs"}
+        if self.headline.is_scaled:
+            words = {Show.SCALED: "SOL score, scaled anchors"} | words | {Show.SCORE: "measured anchors"}
         return [(word, show is self.show, self.address(show=str(show))) for show, word in words.items()]
 
     @property
@@ -280,5 +290,4 @@ class KernelBoard:
 @lru_cache(maxsize=2048)  # about 5 kB each with 16 workloads
 def _standing(row: Known, mine: Measured | None, newest: Measured | None) -> Standing:
     """Kept: of 235 problems a trial changes one."""
-    times = {uuid: cell.reference_ms for uuid, cell in newest.cells.items()} if newest else {}
-    return standing(row.uuids, mine.cells if mine else None, times)
+    return standing(row.uuids, mine.cells if mine else None, newest.cells if newest else {})

@@ -47,7 +47,8 @@ class HeatMap:
         self.board, self.digest = board, hashlib.sha1(usedforsecurity=False)
         self._before, self._rows = _sent.get(have, {}), dict[str, int]()
         self.bodies = mark_safe("".join(self._group(group) for group in board.groups))  # noqa: S308  it escapes
-        self.digest.update(f"{board.show} {board.sort} {board.headline.score} {board.headline.speedup}".encode())
+        head = board.headline
+        self.digest.update(f"{board.show} {board.sort} {head.score} {head.scaled} {head.speedup}".encode())
         _sent[self.key] = self._rows
         _sent.move_to_end(self.key)
         while len(_sent) > MAPS:
@@ -64,6 +65,8 @@ class HeatMap:
         head, count = group.headline, len(group.rows)
         scored = self.board.show is Show.SCORE and (head.is_scored or not head.measured)
         worth = score_text(head.score) if scored else speedup_text(head.speedup)
+        if self.board.show is Show.SCALED:
+            worth = score_text(head.scaled)
         said = f"{count} problem{'s' * (count != 1)}, mean {worth}"
         name = escape(group.name.replace("_", " "))
         return (

@@ -1,6 +1,7 @@
-"""The problems of a project on a benchmark of many: their names, families and workloads, read from the prepared data.
+"""The problems of a project on a benchmark of many: their names, families and workloads.
 
-A data set never changes under its id, so what was read of one is kept. Nothing is executed.
+The project's row says which they are. What they are stands in its first commit: definitions and workloads lie there
+beside the solutions, and no candidate may change them. So a board needs no prepared data. Nothing is executed.
 """
 
 from __future__ import annotations
@@ -10,12 +11,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from benchmarks.contract import ContractError
-from benchmarks.data import DataError
 from benchmarks.kernels.families import family_of
 from benchmarks.kernels.formats.fields import FormatError
-from benchmarks.kernels.formats.loader import load_problem
+from benchmarks.kernels.trees import problem_in
 from research.models import Project
+from research.repository import GitError, Repository
 
 UNKNOWN = "other"
 
@@ -25,7 +25,7 @@ class Known:
     """One problem as far as its files tell; without readable files it has a name alone. The same while it is kept."""
 
     name: str
-    group: str = UNKNOWN  # its collection, or the family of kernels that it belongs to
+    group: str = UNKNOWN  # the family of kernels that it belongs to
     workloads: Mapping[str, str] | None = None  # uuid -> its axes in words, in their order
     description: str = ""
 
@@ -37,28 +37,26 @@ class Known:
         return (self.workloads or {}).get(uuid) or uuid
 
 
-def names_of(project: Project) -> tuple[str, ...]:
-    """Empty for a benchmark whose tree is one, and where the data are not on this machine."""
-    try:
-        return project.contract.problems(project.data_path)
-    except (OSError, ContractError, DataError, FormatError):
-        return ()
-
-
 def known(project: Project) -> tuple[Known, ...]:
-    """The problems of a project in the order of its benchmark."""
-    return _known(project.data_path, names_of(project))
+    """The problems of a project in the order of its row; empty for a benchmark whose tree is one."""
+    names = tuple(project.problems)
+    try:
+        return _known(project.repository_path, project.start_commit, names)
+    except GitError:  # it is being made, or was lost
+        return tuple(map(Known, names))
 
 
 @lru_cache(maxsize=4)
-def _known(data: Path, names: tuple[str, ...]) -> tuple[Known, ...]:
-    return tuple(_read(data / "problems" / name, name) for name in names)
+def _known(repository: Path, start: str, names: tuple[str, ...]) -> tuple[Known, ...]:
+    """Kept: a commit never changes. Raises GitError."""
+    files = Repository(repository).files(start) if names else {}
+    return tuple(_read(files, name) for name in names)
 
 
-def _read(folder: Path, name: str) -> Known:
+def _read(files: Mapping[str, bytes], name: str) -> Known:
     try:
-        problem = load_problem(folder)
-    except (OSError, FormatError):
+        problem = problem_in(files, name)
+    except FormatError:
         return Known(name)
     all_axes = [set(workload.axes.items()) for workload in problem.workloads]
     fixed = set.intersection(*all_axes) if len(all_axes) > 1 else set()  # said of one, it says nothing
@@ -66,5 +64,4 @@ def _read(folder: Path, name: str) -> Known:
     for workload in problem.workloads:
         axes = [f"{axis} {size}" for axis, size in workload.axes.items() if (axis, size) not in fixed]
         workloads[workload.uuid] = ", ".join(axes) or workload.uuid
-    group = problem.collection or str(family_of(problem.definition))
-    return Known(name, group, workloads, problem.definition.description)
+    return Known(name, str(family_of(problem.definition)), workloads, problem.definition.description)

@@ -3,6 +3,9 @@
 Every cell has anchors of its own launch: its baseline is the time of the definition's reference, run as it is in turns
 with the solution, its bound that of the device's roofline. So 0.5 is as fast as the reference by definition. A cell
 without a usable bound has no score; a problem of which nothing was measured counts as its reference.
+
+Problems with published figures have a second score, by anchors that were scaled to the device: the one that boards
+compare. There what was not measured, not even its reference, counts 0. The two are never mixed.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ SAME = 0.015  # of a score: within it of the reference nothing is called faster 
 class Show(StrEnum):
     """What the cells say."""
 
+    SCALED = "scaled"
     SCORE = "score"
     SPEEDUP = "speedup"
     LATENCY = "latency"
@@ -34,12 +38,23 @@ class Show(StrEnum):
 class Place:
     """One workload of a problem. `times`: of the newest measurement of the code that is shown; None without one.
 
-    `reference_ms`: the newest time of the reference in any launch, which stands in for what was never measured.
+    `reference`: the newest times of the workload in any launch, whose reference stands in for what was never measured.
     """
 
     uuid: str
     times: CellTimes | None = None
-    reference_ms: float | None = None
+    reference: CellTimes | None = None
+
+    @property
+    def reference_ms(self) -> float | None:
+        return self.reference.reference_ms if self.reference else None
+
+    @cached_property
+    def scaled(self) -> float | None:
+        """The score by scaled anchors; None without such."""
+        row = self.times or self.reference
+        anchor, time = (row.scaled if row else None), self.latency_ms
+        return score(time, anchor) if anchor and time and time > 0 else None
 
     @cached_property
     def anchor(self) -> Anchor | None:
@@ -100,6 +115,12 @@ class Standing:
         return None if len(known) < len(scores) else mean(known) if known else REFERENCE_SCORE
 
     @cached_property
+    def scaled(self) -> float | None:
+        """Mean over the workloads, 0 for those without; None where no workload has scaled anchors."""
+        scores = [place.scaled for place in self.places]
+        return mean([value or 0.0 for value in scores]) if any(value is not None for value in scores) else None
+
+    @cached_property
     def speedup(self) -> float:
         """Geometric mean over the workloads."""
         return geometric_mean([place.speedup for place in self.places]) or 1.0
@@ -114,7 +135,9 @@ class Standing:
         return sum(place.below_bound for place in self.places)
 
     def value(self, show: Show) -> float | None:
-        return {Show.SCORE: self.score, Show.SPEEDUP: self.speedup, Show.LATENCY: self.latency_ms}[show]
+        return {
+            Show.SCALED: self.scaled, Show.SCORE: self.score, Show.SPEEDUP: self.speedup, Show.LATENCY: self.latency_ms,
+        }[show]  # fmt: skip
 
     def shown(self, show: Show) -> str:
         """In words: the speed-up where the score is asked for and there is no bound."""
@@ -132,7 +155,9 @@ class Standing:
         return (bound, latency, reference) if bound and latency and reference else None
 
 
-def standing(uuids: Sequence[str], cells: Mapping[str, CellTimes] | None, reference: Mapping[str, float]) -> Standing:
+def standing(
+    uuids: Sequence[str], cells: Mapping[str, CellTimes] | None, reference: Mapping[str, CellTimes]
+) -> Standing:
     """Of a problem's workloads, in their order; those that were measured and are not among them come last."""
     more = [uuid for uuid in cells or () if uuid not in uuids]
     return Standing(
@@ -144,6 +169,8 @@ def gain(now: Standing, then: Standing, show: Show) -> float | None:
     """What `now` is ahead of `then`: a difference of scores, else the share of the speed-up or of the time saved."""
     if show is Show.SCORE and now.score is not None and then.score is not None:
         return now.score - then.score
+    if show is Show.SCALED:
+        return (now.scaled or 0.0) - (then.scaled or 0.0)
     if show is Show.LATENCY:
         old, new = then.latency_ms, now.latency_ms
         return 1 - new / old if old and new else None
@@ -155,7 +182,7 @@ def gain_text(now: Standing, then: Standing, show: Show) -> str:
     value = gain(now, then, show)
     if value is None or abs(value) < 0.005:
         return "\N{EN DASH}"
-    if show is Show.SCORE and now.score is not None and then.score is not None:
+    if show is Show.SCALED or show is Show.SCORE and now.score is not None and then.score is not None:
         return f"{value:+.2f}".replace("0.", ".", 1).replace("-", MINUS)
     if show is Show.LATENCY:
         return f"{-100 * value:+.0f} %".replace("-", MINUS)
@@ -177,6 +204,16 @@ class Headline:
     def score(self) -> float:
         scores = [REFERENCE_SCORE if row.score is None else row.score for row in self.standings]
         return mean(scores) if scores else REFERENCE_SCORE
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether anything has scaled anchors."""
+        return any(row.scaled is not None for row in self.standings)
+
+    @property
+    def scaled(self) -> float:
+        """By scaled anchors, over all problems: what was not measured or has none counts 0."""
+        return mean([row.scaled or 0.0 for row in self.standings]) if self.standings else 0.0
 
     @property
     def speedup(self) -> float:
@@ -206,7 +243,8 @@ class Headline:
 def text(value: float | None, show: Show) -> str:
     if value is None:
         return "\N{EN DASH}"
-    return {Show.SCORE: score_text, Show.SPEEDUP: speedup_text, Show.LATENCY: latency_text}[show](value)
+    write = {Show.SPEEDUP: speedup_text, Show.LATENCY: latency_text}.get(show, score_text)
+    return write(value)
 
 
 def score_text(value: float) -> str:
@@ -238,6 +276,8 @@ def cell_text(place: Place, show: Show) -> str:
     if show is Show.SCORE:
         value = place.score
         return score_text(value) if value is not None else speedup_text(place.speedup)
+    if show is Show.SCALED:
+        return text(place.scaled, show)
     return speedup_text(place.speedup) if show is Show.SPEEDUP else text(place.latency_ms, show)
 
 
@@ -265,5 +305,7 @@ def told(place: Place, name: str) -> str:
         parts.append(f"bound {time_text(row.bound_ms)}")
     if (value := place.score) is not None:
         parts.append(f"score {score_text(value)}")
+    if (value := place.scaled) is not None:
+        parts.append(f"by scaled anchors {score_text(value)}")
     glyph, why = mark(place)
     return f"{name}: {', '.join(parts)}{f'; {why}' if glyph else ''}"

@@ -37,7 +37,6 @@ from research.views.datawords import DataUsed, data_used
 from research.views.experiment_rows import ExperimentRow, experiment_rows
 from research.views.frontier import Frontier, Key, drawing, frontier_of, key_of
 from research.views.gain import Gain, gain_of
-from research.views.kernels_problems import names_of
 from research.views.now import SILENT_AFTER
 from research.views.spent import Spent, spent_of
 from research.views.wall import ThreadRow, thread_rows
@@ -102,7 +101,7 @@ class ProjectBoard:
 
     @property
     def has_problems(self) -> bool:
-        return bool(names_of(self.project))
+        return bool(self.project.problems)
 
     @property
     def researchers(self) -> list[str]:

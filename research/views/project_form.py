@@ -8,9 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from django import forms
+from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db.models import Avg, Count
@@ -20,7 +23,7 @@ from django.utils import timezone
 from django.utils.text import slugify
 
 from benchmarks.contract import Benchmark, ContractError, Preset, load, names
-from benchmarks.data import DataError, data_id
+from benchmarks.data import DataError, data_id, prepare_command
 from research import tasks
 from research.loop.begin import Budget, begin_project, rule_for
 from research.models import Machine, Membership, NoiseFloor, NotAllowed, Project, Result, Role
@@ -31,6 +34,7 @@ from research.validation.records import Rule
 from research.views.pages import go, render_page
 from research.views.project_board import seconds_a_pair
 from research.views.session_models import Configured, configured, why_not
+from runners import preparing
 
 MOST_THREADS = 16
 HOUR = 3600.0
@@ -81,6 +85,33 @@ class Size:
         return f"{self.preset.noise_pairs} pairs of the start against itself come first, about {duration(seconds)}"
 
 
+@dataclass(frozen=True)
+class DataNeeded:
+    """Whether the data of a preset are there; if not, what the lab does about it."""
+
+    preset: str
+    command: str  # that prepares them
+    missing: str  # why nothing can begin; empty where they are there
+    can_prepare: bool
+    log: Path
+
+    @cached_property
+    def _last(self) -> preparing.Preparation | None:
+        return preparing.last(self.log) if self.missing and self.can_prepare else None
+
+    @property
+    def running(self) -> bool:
+        return self._last is not None and self._last.running
+
+    @property
+    def failed(self) -> bool:
+        return self._last is not None and self._last.failed
+
+    @property
+    def line(self) -> str:
+        return self._last.line if self._last else ""
+
+
 class ProjectForm(forms.Form):
     preset = forms.ChoiceField()
     start = forms.ChoiceField()
@@ -97,8 +128,8 @@ class ProjectForm(forms.Form):
     max_tokens = forms.IntegerField(min_value=1, max_value=10**15, required=False)
     single_person = forms.BooleanField(required=False)
 
-    def __init__(self, contract: Benchmark, user: User, data: Any = None) -> None:
-        preset = next(iter(contract.presets))
+    def __init__(self, contract: Benchmark, user: User, data: Any = None, preset: str = "") -> None:
+        preset = preset if preset in contract.presets else next(iter(contract.presets))
         start = contract.lane_of(preset).starts[0]
         super().__init__(data, initial={"preset": preset, "start": start, "name": free_name(contract, preset, start)})
         self.contract, self.user = contract, user
@@ -182,7 +213,7 @@ class ProjectForm(forms.Form):
             )
             seconds = seen["seconds"] or seconds_a_pair(preset.budget_seconds)
             rule = rule_for(self.contract, name)  # the default one: what the others cost, their own line says
-            lacks = [line for line in (self._no_data(preset), _no_device(preset, devices)) if line]
+            lacks = [line for line in (self._lacks_data(preset), _no_device(preset, devices)) if line]
             newest = list(floors.order_by("-measured")[:3])
             found.append(Size(preset, rule, seconds, seen["trials"], newest, lacks, self.contract.work))
         return found
@@ -205,6 +236,15 @@ class ProjectForm(forms.Form):
         }  # fmt: skip
         return [(self[name], label) for name, label in labels.items()]
 
+    @cached_property
+    def data_needed(self) -> DataNeeded:
+        """Of the preset that is chosen. Those of a CPU are there within minutes; others are for a person to fetch."""
+        named = str(self["preset"].value())
+        preset = self.contract.preset(named if named in self.contract.presets else next(iter(self.contract.presets)))
+        command = " ".join(["python", *prepare_command(self.contract.name, preset.name, preset.data)])
+        log = preparing.log_of(settings.DATA_DIR, self.contract.name, preset.data)
+        return DataNeeded(preset.name, command, self._no_data(preset), preset.device == "cpu", log)
+
     def _data(self, preset: Preset) -> str:
         return "" if self._no_data(preset) else data_id(self.contract.name, preset)
 
@@ -215,6 +255,13 @@ class ProjectForm(forms.Form):
         except DataError as error:
             return str(error)
         return ""
+
+    def _lacks_data(self, preset: Preset) -> str:
+        """The same in a line of a size; nothing where the page says it once, with a button."""
+        chosen = self.contract.preset(self.data_needed.preset)
+        if preset.device == "cpu" and preset.data == chosen.data:
+            return ""
+        return self._no_data(preset)
 
     @property
     def missing(self) -> str:
@@ -238,12 +285,24 @@ def new(request: HttpRequest) -> HttpResponse:
     contract = next((one for one in contracts if one.name == chosen), contracts[0] if contracts else None)
     if contract is None:
         return go(request, reverse("overview"), problem="no benchmark can be read; see benchmarks/ on the server")
-    form = ProjectForm(contract, user, request.POST if request.method == "POST" else None)
-    if form.is_bound and form.is_valid() and (project := _begun(form)):
+    filled = request.POST if request.method == "POST" else None
+    form = ProjectForm(contract, user, filled, request.GET.get("preset", ""))
+    prepares = request.POST.get("act") == "prepare"
+    if prepares:
+        _prepare(form)
+    elif form.is_bound and form.is_valid() and (project := _begun(form)):
         return go(request, reverse("project", args=[project.name]), said=f"{project.name} begins to search.")
-    response = render_page(request, "project/new", {"form": form, "contracts": contracts, "contract": contract})
-    response.status_code = 422 if form.is_bound else 200
+    context = {"form": form, "contracts": contracts, "contract": contract, "shown_alone": "part" in request.GET}
+    response = render_page(request, "project/new", context)
+    response.status_code = 422 if form.is_bound and not prepares else 200
     return response
+
+
+def _prepare(form: ProjectForm) -> None:
+    """Let the control worker prepare the data, where they are missing and nobody is at it."""
+    needed = form.data_needed
+    if needed.missing and needed.can_prepare and preparing.ask(needed.log):
+        tasks.prepare_data(form.contract.name, needed.preset)
 
 
 def _begun(form: ProjectForm) -> Project | None:

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from benchmarks.kernels.commands import anchors, evaluate, export, listing, prepare, sol, suite
+from benchmarks.kernels.commands import anchors, evaluate, export, listing, prepare, score, sol, suite
 from benchmarks.kernels.formats.workload import Problem
 
 
@@ -24,5 +24,6 @@ COMMANDS: Mapping[str, Command] = {
     "suite": suite,
     "sol": sol,
     "anchors": anchors,
+    "score": score,
     "export": export,
 }

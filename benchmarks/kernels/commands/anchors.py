@@ -1,30 +1,42 @@
-"""`anchors --show`: the anchors that scores are made from, of one provenance at a time."""
+"""`anchors`: show what scores are made from, of one provenance at a time, or measure baselines on this machine."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.kernels import anchors, bounds, measured, score
 from benchmarks.kernels.anchors import Anchors, Provenance
-from benchmarks.kernels.formats.workload import Problem
+from benchmarks.kernels.formats.workload import Problem, Workload
+from benchmarks.kernels.sweep import EAGER, VARIANTS, Task, sweep
+from runners.device import missing
+from runners.sandbox import SandboxBroken
 
 HELP = "the bounds and baselines that scores are made from: published, scaled to a device, or measured"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--show", action="store_true", required=True, help="print them; nothing is measured")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--show", action="store_true", help="print them; nothing is measured")
+    what.add_argument("--measure", choices=("cuda", "cpu"), help="measure baselines on this device into --store")
     parser.add_argument("--problems", type=Path, help="a folder of problems instead of our own")
-    parser.add_argument("--store", type=Path, help="show what was measured, from this file")
+    parser.add_argument("--store", type=Path, help="what was measured: read by --show, continued by --measure")
     parser.add_argument("--device", default="H200", help="scale what was published to this device; B200: as published")
     parser.add_argument("--json", action="store_true", help="everything on one line")
+    parser.add_argument("--variants", nargs="+", default=[EAGER], choices=VARIANTS, help="what is measured")
+    parser.add_argument("--ends", action="store_true", help="of each problem the first, middle and last workload alone")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="stop after so long; the store is continued")
 
 
 def run(options: argparse.Namespace, problems: Sequence[Problem]) -> int:
-    """Raises AnchorError for damaged files, BoundError for an unknown device."""
+    """Raises AnchorError for damaged files, BoundError for an unknown device, SandboxBroken for a missing one."""
+    if options.measure:
+        return measure(options, problems)
     if options.store:
         shown = from_store(options.store, problems)
     else:
@@ -44,6 +56,38 @@ def run(options: argparse.Namespace, problems: Sequence[Problem]) -> int:
                   f"{anchor.headroom:9.2f}  {remark:12} {anchor.variant}")  # fmt: skip
     print(summary(shown, problems))
     return 0
+
+
+def measure(options: argparse.Namespace, problems: Sequence[Problem]) -> int:
+    """Exit code 1 where something is left to do."""
+    if not options.store:
+        raise anchors.AnchorError("measured baselines are kept: name the file by --store")
+    if why := missing(options.measure):
+        raise SandboxBroken(why)
+    store = measured.Store(options.store)
+    tried = store.done()
+    tasks = [
+        Task(str(problem.folder), problem.name, workload.uuid, variant)
+        for variant in options.variants
+        for problem in problems
+        for workload in (_ends(problem.workloads) if options.ends else problem.workloads)
+        if (problem.name, workload.uuid, variant) not in tried
+    ]
+    done = passed = 0
+    for row in sweep(tasks, options.measure, options.seconds):
+        store.append(row)
+        done, passed = done + 1, passed + (row.status == measured.PASSED)
+        latency = row.status if row.latency_ms is None else f"{1e3 * row.latency_ms:.2f} us"
+        words = f"{done} of {len(tasks)}: {row.problem} {row.uuid[:8]} {row.variant}: {latency}"
+        print(words, file=sys.stderr, flush=True)
+    told = {"measured": done, "passed": passed, "left": len(tasks) - done, "before": len(tried)}
+    print(json.dumps(told) if options.json else ", ".join(f"{value} {name}" for name, value in told.items()))
+    return int(done < len(tasks))
+
+
+def _ends(workloads: Sequence[Workload]) -> list[Workload]:
+    places = dict.fromkeys((0, len(workloads) // 2, len(workloads) - 1))
+    return [workloads[place] for place in places]
 
 
 def from_store(path: Path, problems: Sequence[Problem]) -> Anchors:

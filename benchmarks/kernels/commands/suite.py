@@ -57,6 +57,7 @@ def show(line: Line, as_json: bool) -> None:
         return
     value = "failed" if line.score is None else f"{line.score:.3f} x"
     sol = "" if line.sol is None else f"  SOL {line.sol:.3f}"
+    sol += "" if line.scaled is None else f"  scaled {line.scaled:.3f}"
     print(f"{line.problem:36} {value:>10}{sol}  {line.failure or '; '.join(line.findings)}".rstrip(), flush=True)
 
 

@@ -4,6 +4,10 @@
     library = compile_cpp(SOURCE)             # at import: g++ makes a library of `extern "C"` functions
     library.rows(x, out, *x.shape)            # tensors as pointers, whole numbers as long, others as double
 
+    from harness import compile_cuda, stream  # on a GPU
+    library = compile_cuda(SOURCE)            # the same by nvcc: `extern "C"` host functions that launch kernels
+    library.rows(x, out, *x.shape, stream())  # the last one a `long` that is cast to cudaStream_t
+
 A solution is `PROBLEM/solution.py` with `run(*inputs)`, in the order of the definition; it returns the outputs as a
 tensor, a sequence in order or a dict by name. It must not write to its inputs.
 
@@ -16,6 +20,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,6 +29,7 @@ import inside_call
 import torch
 
 FLAGS = ("-O3", "-march=native")
+CUDA_FLAGS = ("-O3", "--use_fast_math", "-arch=native", "-Xcompiler", "-fPIC")
 COMPILE_SECONDS = 120
 
 
@@ -56,17 +62,38 @@ def compile_cpp(source: str, flags: Sequence[str] = FLAGS) -> Library:
 
     Raises RuntimeError with what the compiler said, or where there is none.
     """
+    return _compiled(source, "cpp", "g++", (*flags, "-fPIC"))
+
+
+def compile_cuda(source: str, flags: Sequence[str] = CUDA_FLAGS) -> Library:
+    """The CUDA C++ text as a loaded library; like `compile_cpp`."""
+    return _compiled(source, "cu", nvcc(), flags)
+
+
+def nvcc() -> str:
+    """Where the toolkit is, whether it is on the path or not."""
+    home = os.environ.get("CUDA_HOME", "/usr/local/cuda")
+    return shutil.which("nvcc") or f"{home}/bin/nvcc"
+
+
+def stream() -> int:
+    """The stream on which torch works at the moment."""
+    return int(torch.cuda.current_stream().cuda_stream)
+
+
+def _compiled(source: str, suffix: str, compiler: str, flags: Sequence[str]) -> Library:
     identity = hashlib.sha256("\0".join((*flags, source)).encode()).hexdigest()[:24]
-    path = Path(inside_call.cache) / f"cpp-{identity}.so"
+    path = Path(inside_call.cache) / f"{suffix}-{identity}.so"
     if not path.exists():
-        text, made = Path(inside_call.scratch) / f"{identity}.cpp", path.with_suffix(f".{os.getpid()}")
+        text, made = Path(inside_call.scratch) / f"{identity}.{suffix}", path.with_suffix(f".{os.getpid()}")
         text.write_text(source)
-        command = ["g++", *flags, "-std=c++17", "-shared", "-fPIC", "-o", str(made), str(text)]
+        command = [compiler, *flags, "-std=c++17", "-shared", "-o", str(made), str(text)]
+        name = Path(compiler).name
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_SECONDS)
         except FileNotFoundError:
-            raise RuntimeError("there is no g++ on this machine: install it, or leave C++ out") from None
+            raise RuntimeError(f"there is no {name} on this machine: install it, or leave {name} out") from None
         if done.returncode:
-            raise RuntimeError(f"g++ refused the source:\n{done.stderr[:4000]}")
+            raise RuntimeError(f"{name} refused the source:\n{done.stderr[:4000]}")
         made.replace(path)
     return Library(str(path))

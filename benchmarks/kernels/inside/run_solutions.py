@@ -1,12 +1,14 @@
-"""Entry of a launch: calls the candidate's solutions on tensors that the lab lays into shared memory.
+"""Entry of a launch: calls the candidate's solutions on tensors that the judge lays into shared memory.
 
-It holds the candidate's code and no reference, no expected output and no seed. Each message is JSON; inputs and outputs
-lie in memory files whose descriptors come along. The lab's clock runs outside, around the message `call`.
+It holds the candidate's code and no reference, no expected output and no seed. Each message is JSON; the memory of
+inputs, outputs and pads comes along as a descriptor. The lab's clock runs outside, around the message `call`.
 
     load    PROBLEM                           imports its solution
+    pads    memory                            what is passed over between calls under a stopwatch
     inputs  sets of tensors and scalars       maps them; each set is called once
+    outputs where each output belongs         maps their memory; under a stopwatch also the keys of all passes
     call                                      run(*inputs) on every set; the outputs stay here
-    fetch   where each output belongs         copies the outputs of every set into the file
+    fetch                                     copies the outputs of every set to where they belong
     drop                                      lets go of everything that the batch held
 
 A reply holds `wrong` where the outputs are not those that the problem has; what the candidate raises ends the process.
@@ -27,6 +29,7 @@ from typing import Any
 
 import inside_call
 import torch
+from calls import Pads, at, paced
 
 MOST = 1 << 20  # bytes of a message
 Message = dict[str, Any]
@@ -36,10 +39,41 @@ class Wrong(Exception):
     """The outputs have not the form that the problem asks for."""
 
 
+class Memory:
+    """Memory of the judge; `bytes` is uint8 [size] on the device."""
+
+    def __init__(self, descriptor: int | None, size: int, driver: Any) -> None:
+        assert descriptor is not None
+        self._driver, self._attached = driver, None
+        if driver is None:  # populated: no call is to fault it in
+            mapped = mmap.mmap(descriptor, size, mmap.MAP_SHARED | mmap.MAP_POPULATE)
+            self.bytes = torch.frombuffer(mapped, dtype=torch.uint8)
+        else:
+            self._attached = driver.attach(descriptor, size)
+            self.bytes = torch.as_tensor(self._attached, device="cuda")
+
+    def close(self) -> None:
+        """What still lies in it must not be touched any more."""
+        del self.bytes
+        if self._attached is not None:
+            self._driver.free(self._attached)
+
+
 class Launch:
-    def __init__(self) -> None:
+    def __init__(self, driver: Any = None) -> None:
+        """`driver`: that of the GPU; None on a CPU."""
+        self.driver = driver
+        self.synchronize = (lambda: None) if driver is None else driver.synchronize
+        self.reset_persisting = resets(driver)
         self.solutions: dict[str, Callable[..., object]] = {}
+        self.pads_of: Pads | None = None
+        self.keys: list[list[torch.Tensor]] = []
+        self.spans: list[float] = []
+        self.memory: list[Memory] = []
         self.sets: list[list[object]] = []
+        self.places: list[Mapping[str, Any]] = []  # of the outputs
+        self.stride = 0
+        self.into: torch.Tensor | None = None
         self.returned: list[object] = []
 
     def load(self, message: Message, descriptor: int | None) -> None:
@@ -57,50 +91,67 @@ class Launch:
             raise Wrong(f"{problem}/solution.py has no function run")
         self.solutions[problem] = run
 
+    def pads(self, message: Message, descriptor: int | None) -> None:
+        self.pads_of = Pads(Memory(descriptor, message["size"], self.driver).bytes)
+
     def inputs(self, message: Message, descriptor: int | None) -> None:
-        stride, places = message["stride"], message["places"]
-        memory = mapped(descriptor, stride * len(message["scalars"]))
+        stride, places, memory = message["stride"], message["places"], self._map(message, descriptor)
         for number, scalars in enumerate(message["scalars"]):
             left = iter(scalars)
             self.sets.append([
-                tensor(memory, place, number * stride) if "offset" in place else next(left) for place in places
+                at(memory, place, number * stride) if "offset" in place else next(left) for place in places
             ])  # fmt: skip
 
-    def call(self, message: Message, descriptor: int | None) -> None:
-        run, returned = self.solutions[message["problem"]], []
-        with torch.no_grad():
-            for one in self.sets:
-                returned.append(run(*one))  # noqa: PERF401  each stays until the last has run
-        self.returned = returned
+    def outputs(self, message: Message, descriptor: int | None) -> None:
+        self.into = self._map(message, descriptor)
+        self.places, self.stride = message["places"], message["stride"]
+        if self.pads_of is not None:
+            self.keys = self.pads_of.keys(message["keys"])
+            self.synchronize()
 
-    def fetch(self, message: Message, descriptor: int | None) -> None:
-        stride, places = message["stride"], message["places"]
-        memory = mapped(descriptor, stride * len(self.returned))
+    def call(self, message: Message, descriptor: int | None) -> None:
+        """With `audit`: each call after its pads, and the one of that number copied behind all others."""
+        run = self.solutions[message["problem"]]
+        with torch.no_grad():
+            if "audit" not in message:
+                self.returned = [run(*one) for one in self.sets]
+                return
+            assert self.pads_of is not None
+            audit = message["audit"]
+            place = len(self.sets) if len(self.sets) > 1 else 0
+
+            def look(number: int, returned: object) -> None:
+                if number == audit:
+                    self._copy(returned, place)
+                    self.synchronize()
+
+            self.reset_persisting()
+
+            self.returned, self.spans = paced(run, self.sets, self.pads_of, self.keys, self.synchronize, look)
+
+    def fetch(self, message: Message, descriptor: int | None) -> Message:
+        if descriptor is not None:
+            self.outputs(message, descriptor)
         for number, returned in enumerate(self.returned):
-            found = by_name(returned, [place["name"] for place in places])
-            for place in places:
-                tensor(memory, place, number * stride).copy_(checked(found[place["name"]], place))
+            self._copy(returned, number)
+        self.synchronize()
+        return {"spans": self.spans}
 
     def drop(self, message: Message, descriptor: int | None) -> None:
-        self.sets, self.returned = [], []
+        self.sets, self.returned, self.into, self.keys = [], [], None, []
+        for memory in self.memory:
+            memory.close()
+        self.memory = []
 
+    def _map(self, message: Message, descriptor: int | None) -> torch.Tensor:
+        self.memory.append(Memory(descriptor, message["size"], self.driver))
+        return self.memory[-1].bytes
 
-def mapped(descriptor: int | None, size: int) -> mmap.mmap:
-    """Tensors keep it alive. Populated: no call is to fault it in."""
-    assert descriptor is not None
-    return mmap.mmap(descriptor, max(size, 1), mmap.MAP_SHARED | mmap.MAP_POPULATE)
-
-
-def tensor(memory: mmap.mmap, place: Mapping[str, Any], start: int) -> torch.Tensor:
-    """The tensor that lies at a place of the set that begins at `start`."""
-    dtype, shape = getattr(torch, place["dtype"]), place["shape"]
-    count = 1
-    for extent in shape:
-        count *= extent
-    if not count:
-        return torch.empty(shape, dtype=dtype)
-    raw = torch.frombuffer(memory, dtype=torch.uint8, count=count * dtype.itemsize, offset=start + place["offset"])
-    return raw.view(dtype).view(shape)
+    def _copy(self, returned: object, number: int) -> None:
+        assert self.into is not None
+        found = by_name(returned, [place["name"] for place in self.places])
+        for place in self.places:
+            at(self.into, place, number * self.stride).copy_(checked(found[place["name"]], place))
 
 
 def by_name(returned: object, names: Sequence[str]) -> Mapping[str, object]:
@@ -129,10 +180,32 @@ def checked(output: object, place: Mapping[str, Any]) -> torch.Tensor:
 
 def answer(launch: Launch, message: Message, descriptor: int | None) -> Message:
     try:
-        getattr(launch, message["op"])(message, descriptor)
-        return {}
+        return getattr(launch, message["op"])(message, descriptor) or {}
     except Wrong as wrong:
         return {"wrong": str(wrong)[:500]}
+
+
+def resets(driver: Any) -> Callable[[], None]:
+    """Lets nothing stay in the L2 cache for longer than the rest, where the device can keep something there at all."""
+    if driver is None:
+        return lambda: None
+    try:
+        driver.reset_persisting()
+    except OSError:
+        return lambda: None
+    reset: Callable[[], None] = driver.reset_persisting
+    return reset
+
+
+def gpu_driver() -> Any:
+    """Of the lab, by its path: another package may be named `cuda`, and a candidate's file, too."""
+    path = Path(inside_call.__file__).with_name("cuda.py")
+    spec = importlib.util.spec_from_file_location("lab_cuda", path)
+    assert spec is not None and spec.loader is not None
+    driver = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = driver  # its dataclasses ask for it
+    spec.loader.exec_module(driver)
+    return driver.Device()
 
 
 def keep_memory() -> None:
@@ -147,7 +220,8 @@ def keep_memory() -> None:
 
 def main() -> None:
     keep_memory()
-    launch, channel = Launch(), socket.socket(fileno=inside_call.fds["channel"])
+    channel = socket.socket(fileno=inside_call.fds["channel"])
+    launch = Launch(gpu_driver() if inside_call.args.get("device") == "cuda" else None)
     while True:
         content, descriptors, _, _ = socket.recv_fds(channel, MOST, 1)
         if not content:

@@ -34,4 +34,7 @@ class Command(BaseCommand):
         except (NotMovable, OSError) as error:
             raise CommandError(str(error), returncode=2) from error
         told = {name: value for name, value in about.items() if name != "sha256"}
+        if withheld := project.withheld:
+            count = f"{len(withheld)} problem{'s' * (len(withheld) != 1)}"
+            told["private"] = f"it holds {count} that others wrote: move it, but do not publish it"
         self.stdout.write(json.dumps({"file": str(target), **told}))

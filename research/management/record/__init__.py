@@ -3,6 +3,7 @@
     rows        the record, from the rows of a project
     beside      what was measured beside verdicts: closing pairs, other budgets, curves, two presets
     commands    how it was made: the commands that make it again
+    withheld    what is not the project's to pass on, so that diffs leave it out
     check       whether the verdicts of a record follow from the evidence in it
     figures     drawings of a record alone
     page        Markdown of a record alone; `words` are shared by both

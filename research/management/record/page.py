@@ -37,6 +37,7 @@ def _head(record: Record, name: str) -> str:
         f"**{label(record).capitalize()}.** {_assembled(record)}Researcher: {', '.join(project['researchers'])}"
         f"{screened}. This page and its figures are made from the [record]({name}.json) alone.",
     ]  # fmt: skip
+    lines += [_withheld(record)] if record.get("withheld") else []
     if gain is not None and gain.effect is not None:
         start, now, share = (summary[key] for key in ("start_score", "champion_score", "gain_percent"))
         lines.append(
@@ -45,6 +46,16 @@ def _head(record: Record, name: str) -> str:
             f"{signed(gain.effect)}{between(vars(gain))}."
         )
     return "\n\n".join(lines)
+
+
+def _withheld(record: Record) -> str:
+    project, names = record["project"], record["withheld"]
+    return (
+        f"**Left out:** definitions, workloads and references of {len(names)} problem{'s' * (len(names) != 1)} that "
+        f"others wrote, whose licence may forbid to pass them on ({', '.join(names)}); diffs show added lines alone. "
+        f"Fetch the problems from where they are published, then `python -m benchmarks.{project['benchmark']} prepare "
+        f"--problems DIR --preset {project['preset']}` makes the data of this record, `{project['data_id'][:16]}`."
+    )
 
 
 def _assembled(record: Record) -> str:

@@ -15,6 +15,7 @@ from research.loop.memory import catalogue_of, changes, noise_floor
 from research.loop.screens import points_of, relation_of
 from research.management.record import FORMAT, Record, beside
 from research.management.record.commands import commands_of
+from research.management.record.withheld import lines_of
 from research.management.results import results
 from research.management.summary import summary
 from research.models import Candidate, Experiment, Idea, MergeRequest, Project, Result, Verdict
@@ -30,7 +31,7 @@ def record_of(project: Project) -> Record:
     metric, floors = project.contract.metric, {name: noise_floor(project, name) for name in project.measured_presets}
     experiments = project.experiments.filter(verdict__isnull=False)
     merges = MergeRequest.objects.line(project)
-    relation = relation_of(project)
+    relation, withheld = relation_of(project), project.withheld
     return {
         "format": FORMAT,
         "project": {
@@ -41,6 +42,7 @@ def record_of(project: Project) -> Record:
             "researchers": sorted(set(project.threads.values_list("researcher", flat=True))),
             "metric": {"name": metric.name, "unit": metric.unit, "lower_is_better": metric.lower_is_better},
         },
+        "withheld": withheld,
         "commands": commands_of(project),
         "surroundings": surroundings(project),
         "rule": project.rule,
@@ -52,10 +54,10 @@ def record_of(project: Project) -> Record:
             "points": [point.to_json() for point in points_of(project)],
             "relation": relation.to_json() if relation else None,
         },
-        "champion": champion(project, merges),
+        "champion": champion(project, merges, withheld),
         "merges": [merge(request) for request in merges],
         "frontier": frontier(project),
-        "verdicts": [verdict(row, merges) for row in judged(experiments)],
+        "verdicts": [verdict(row, merges, withheld) for row in judged(experiments)],
         "curves": beside.curves(project, merges),
     }  # fmt: skip
 
@@ -66,7 +68,7 @@ def judged(experiments: Any) -> list[Verdict]:
     return list(rows.order_by("experiment__number"))
 
 
-def verdict(row: Verdict, merges: list[MergeRequest]) -> dict[str, Any]:
+def verdict(row: Verdict, merges: list[MergeRequest], withheld: list[str]) -> dict[str, Any]:
     """What was compared, what the rule said, and the evidence that it said it of; findings by kind alone."""
     experiment, candidate = row.experiment, row.experiment.candidate
     results = Result.objects.filter(trial__experiment=experiment)
@@ -80,7 +82,7 @@ def verdict(row: Verdict, merges: list[MergeRequest]) -> dict[str, Any]:
         "trials": spent["trials"], "device_seconds": round(spent["seconds"] or 0.0, 2),
         "isolation_level": min(results.values_list("isolation_level", flat=True), default=None),
         "idea": idea(candidate.idea) if candidate else {"name": experiment.label},
-        "patch": patch(candidate, merged),
+        "patch": patch(candidate, merged, withheld),
         "rule": None if experiment.rule == experiment.project.rule else experiment.rule,
         "evidence": without_words(row.evidence),
     }  # fmt: skip
@@ -93,11 +95,11 @@ def idea(idea: Idea) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def patch(candidate: Candidate | None, merged: bool) -> list[str] | None:
+def patch(candidate: Candidate | None, merged: bool, withheld: list[str]) -> list[str] | None:
     """The lines of a diff that cannot be made again from the catalogue, or that was merged."""
     if candidate is None or not (merged or any(is_change(name) for name in candidate.idea.techniques)):
         return None
-    return candidate.diff.patch.splitlines()
+    return lines_of(candidate.diff.patch, withheld)
 
 
 def without_words(evidence: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,7 +111,7 @@ def without_words(evidence: Mapping[str, Any]) -> dict[str, Any]:
     return {**evidence, "findings": bare}
 
 
-def champion(project: Project, merges: list[MergeRequest]) -> dict[str, Any]:
+def champion(project: Project, merges: list[MergeRequest], withheld: list[str]) -> dict[str, Any]:
     """The commit, its recipe with what each step is, and all of its difference from the start."""
     names = list(dict.fromkeys(step["technique"] for step in merges[-1].candidate.recipe)) if merges else []
     known, own = catalogue_of(project), changes(project, names)
@@ -125,7 +127,7 @@ def champion(project: Project, merges: list[MergeRequest]) -> dict[str, Any]:
         "commit": project.champion,
         "steps": steps,
         "recipe": merges[-1].candidate.recipe if merges else [],
-        "patch": change.patch.splitlines(),
+        "patch": lines_of(change.patch, withheld),
     }
 
 

@@ -50,7 +50,7 @@ def _tool(name: str, description: str, needed: tuple[str, ...] = (), **propertie
 
 TEXT, WHOLE = {"type": "string"}, {"type": "integer"}
 LOOK = (
-    _tool("list_files", "The files, with their length in lines."),
+    _tool("list_files", "The files, with their length in lines; of a folder alone, where you name one.", folder=TEXT),
     _tool("read_file", "Lines of a file, numbered.", ("path",), path=TEXT, first=WHOLE, last=WHOLE),
     _tool("search", "Lines of all files that hold a text or match a simple regular expression.", ("pattern",),
           pattern=TEXT),
@@ -139,7 +139,7 @@ def _act(name: str, given: Mapping[str, Any], workspace: Workspace, desk: Desk) 
     if name in EDITS:
         return _edit(name, given, workspace)
     acts: dict[str, Callable[[], str | Waiting]] = {
-        "list_files": workspace.listing,
+        "list_files": lambda: workspace.listing(_text(given, "folder") if given.get("folder") else ""),
         "read_file": lambda: workspace.read(_text(given, "path"), _whole(given, "first", 1), _whole(given, "last", 0)),
         "search": lambda: workspace.search(_text(given, "pattern")),
         "lessons": lambda: desk.lessons(_text(given, "query")[:400]),

@@ -11,7 +11,9 @@ import contextlib
 import re
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
+from difflib import get_close_matches
 from fnmatch import fnmatch
 from pathlib import PurePosixPath
 
@@ -21,7 +23,7 @@ from benchmarks.syntax import parse
 from research.researchers.llm.wire import FormatError
 
 LARGEST_FILE = 200_000  # characters
-MOST_FILES, MOST_LINES, MOST_HITS, LONGEST_LINE = 40, 600, 60, 400
+MOST_FILES, MOST_LISTED, MOST_LINES, MOST_HITS, LONGEST_LINE = 40, 200, 600, 60, 400
 SEARCH_SECONDS = 2.0
 PLAIN = re.compile(r"[A-Za-z0-9_./-]{1,200}")  # a name is shown in prompts: it must not be able to say anything
 
@@ -39,9 +41,15 @@ class Workspace:
         self.before, self.sources = dict(sources), dict(sources)
         self.editable, self.protected = tuple(editable), tuple(protected)
 
-    def listing(self) -> str:
-        rows = (f"{path}  {len(text.splitlines())} lines" for path, text in sorted(self.sources.items()))
-        return "\n".join(rows)
+    def listing(self, folder: str = "") -> str:
+        """Files with their length, of a folder alone where one is named; folders, where there are many files."""
+        below = f"{folder.rstrip('/')}/" if folder else ""
+        found = {path: text for path, text in sorted(self.sources.items()) if path.startswith(below)}
+        if not folder and len(found) > MOST_LISTED:
+            counts = Counter(path.partition("/")[0] for path in found)
+            return "\n".join(f"{name}/  {count} files" if name not in found else name for name, count in counts.items())
+        rows = (f"{path}  {len(text.splitlines())} lines" for path, text in found.items())
+        return "\n".join(rows) or "no such folder"
 
     def read(self, path: str, first: int = 1, last: int = 0) -> str:
         """Lines with their numbers, from `first` to `last` (0: as many as one answer holds)."""
@@ -77,9 +85,10 @@ class Workspace:
     def editable_paths(self) -> list[str]:
         return [path for path in sorted(self.sources) if self._may_edit(path)]
 
-    def constants(self) -> dict[str, dict[str, float]]:
-        """path -> upper-case name -> value, of the numbers that the modules of editable files set."""
-        found = {path: _numbers(text) for path, text in self.sources.items() if self._may_edit(path)}
+    def constants(self, paths: Collection[str] = ()) -> dict[str, dict[str, float]]:
+        """path -> upper-case name -> value, of the numbers that the modules of these editable files set; of all."""
+        editable = (path for path in self.sources if (not paths or path in paths) and self._may_edit(path))
+        found = {path: _numbers(self.sources[path]) for path in editable}
         return {path: numbers for path, numbers in found.items() if numbers}
 
     def set_constant(self, name: str, value: float, path: str = "") -> str:
@@ -104,8 +113,9 @@ class Workspace:
     def write(self, path: str, text: str) -> str:
         """A whole file, new or in the place of the old one."""
         self._allowed(path)
-        if path not in self.sources and len(self.sources) >= MOST_FILES:
-            raise ToolRefused(f"there are {MOST_FILES} files already, which is as many as there may be")
+        beside = sum(PurePosixPath(known).parent == PurePosixPath(path).parent for known in self.sources)
+        if path not in self.sources and beside >= MOST_FILES:
+            raise ToolRefused(f"there are {MOST_FILES} files already beside it, which is as many as there may be")
         return self._keep(path, text)
 
     def changed(self) -> Sources:
@@ -127,7 +137,11 @@ class Workspace:
 
     def _text(self, path: str) -> str:
         if path not in self.sources:
-            raise ToolRefused(f"there is no file {path[:120]!r} here; there are {', '.join(sorted(self.sources))}")
+            known = sorted(self.sources)
+            if len(known) > MOST_FILES:
+                beside = [other for other in known if PurePosixPath(other).parent == PurePosixPath(path).parent]
+                known = beside[:MOST_FILES] or get_close_matches(path[:120], known, 5, 0.3)
+            raise ToolRefused(f"there is no file {path[:120]!r} here; there are {', '.join(known) or 'none like it'}")
         return self.sources[path]
 
     def _may_edit(self, path: str) -> bool:

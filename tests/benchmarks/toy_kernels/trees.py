@@ -1,18 +1,5 @@
-"""The problems of prepared data, each a folder of the tree that begins as its reference."""
+"""The tree of the kernels benchmark over whatever problems a test has prepared."""
 
-from __future__ import annotations
+from benchmarks.kernels.trees import problems, spread, start_files
 
-from pathlib import Path
-
-from benchmarks.kernels.formats.loader import load_problem
-
-
-def problems(data: Path) -> tuple[str, ...]:
-    return tuple(sorted(folder.name for folder in (data / "problems").iterdir()))
-
-
-def start_files(start: str, data: Path) -> dict[str, bytes]:
-    return {
-        f"{name}/solution.py": load_problem(data / "problems" / name).definition.reference.encode()
-        for name in problems(data)
-    }
+__all__ = ["problems", "spread", "start_files"]

@@ -1,0 +1,68 @@
+"""A launch whose clock counts the CPU seconds of every process of the sandbox: docs/decisions/0026.
+
+Work on another thread, or put off until after the answer, is on the bill.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from statistics import median
+from typing import Any
+
+from benchmarks.kernels.launch import FETCH_WALL, Cell, Launch, Timed
+
+QUIET = 2e-3  # seconds after an answer: the kernel counts a process's time when it goes to sleep
+HANDLING = 2.0  # times as long as the judge may a candidate take to map inputs and to copy outputs, which are cold
+A_SET = 2e-5  # CPU seconds to lay out the tensors of a set, in Python
+
+
+class CpuLaunch(Launch):
+    rounds, most_sets, most_bytes, put_off = 6, 32, 24 << 20, 3e-4
+
+    def time_batch(self, cell: Cell, sets: int, seconds: float) -> Timed:
+        before = self.box.cpu_seconds()
+        drawn = self.hand_inputs(cell, sets)
+        time.sleep(QUIET)
+        early = self.box.cpu_seconds() - before
+        referred = self.ask_judge({"op": "refer"}) if cell.batches % 2 else {}
+        began = self.box.cpu_seconds()
+        spent = self._spent({"op": "call", "problem": cell.problem}, (), seconds, cell)
+        referred = referred or self.ask_judge({"op": "refer"})
+        late = self.box.cpu_seconds() - began - spent
+        fetching = self._fetch(cell)
+        early -= float(drawn["mapping"]) + sets * A_SET
+        fetching -= float(referred["copying"]) + sets * A_SET
+        cell.bytes = drawn["stride"] + referred["stride"]
+        called = max(spent - self.overhead, 1e-9)
+        allowed = (HANDLING - 1) * (float(drawn["mapping"]) + float(referred["copying"])) + self.put_off
+        charged = max(late + early + fetching - allowed, 0.0)
+        return Timed((called + charged) / sets, referred["seconds"] / sets, called, early + late + fetching)
+
+    def get_ready(self) -> None:
+        """Nothing is needed."""
+
+    def settle(self, cell: Cell) -> None:
+        """Nothing is to be found out."""
+
+    def measure_overhead(self, cell: Cell) -> float:
+        self.ask({"op": "drop"}, (), FETCH_WALL, cell.name)
+        call = {"op": "call", "problem": cell.problem}
+        return median(self._spent(call, (), FETCH_WALL, cell) for _ in range(5))
+
+    def _spent(self, message: dict[str, Any], descriptors: Sequence[int], seconds: float, cell: Cell) -> float:
+        """CPU seconds of the sandbox from the message to the answer, and a little longer."""
+        began = self.box.cpu_seconds()
+        self.ask(message, descriptors, seconds, cell.name)
+        time.sleep(QUIET)
+        return self.box.cpu_seconds() - began
+
+    def _fetch(self, cell: Cell) -> float:
+        """Fetch and compare. Returns the CPU seconds that fetching took, and what was done until all was compared."""
+        with self.judge_memory({"op": "room"}) as (room, memory):
+            began = self.box.cpu_seconds()
+            self._spent({"op": "fetch", **room}, memory, FETCH_WALL, cell)
+        self.judge_on(cell, {})
+        took = self.box.cpu_seconds() - began
+        self.ask({"op": "drop"}, (), FETCH_WALL, cell.name)
+        return took

@@ -1,0 +1,282 @@
+"""The kernel lane on a GPU: `python -m tests.gpu.kernel_lane PART ...`, one JSON object, rows on stderr as they come.
+
+    exploits   every planted exploit, twice, beside honest solutions of the same problem
+    honest     solutions of our own problems that nobody should be accused of (Triton, compiled, rewritten)
+    hand       latencies of launches against a loop written out here: events, cold caches, the median
+    itself     the same solution against itself: medians of several launches each, in turns
+    gone       what a solution that breaks the device, or takes all of its memory, comes to
+
+`--device cpu` plays everything at tiny size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.contract import Outcome, load
+from benchmarks.edits import DoesNotApply
+from benchmarks.kernels import trees
+from benchmarks.kernels.cells import CellTimes, cells
+from benchmarks.kernels.exploits import HONEST, Planted, exploits, on_gpu
+from benchmarks.kernels.formats.loader import load_problem
+from benchmarks.kernels.inputs import make_inputs
+from benchmarks.kernels.prepare import SIZES
+from benchmarks.kernels.reference import Reference
+from tests.kernel_technique_play import prepared
+from tests.kernel_trials import Trials, problem, trials
+
+HEAVY = "heavy_scale"
+ROWS = {"cuda": ((8192, 8192), (8193, 4000)), "cpu": ((96, 4096), (129, 2000))}
+GAIN = 0.75  # of the honest latency: below it an exploit has won something
+BREAKS = {
+    "illegal_address": """
+import torch
+from torch.cuda import _compile_kernel
+
+kernel = _compile_kernel('extern "C" __global__ void astray(float *x) { x[1ull << 40] = 1; }', "astray")
+
+
+def run(x, gain):
+    kernel((1, 1, 1), (1, 1, 1), (x,))
+    return x * gain
+""",
+    "all_memory": """
+import torch
+
+kept = []
+
+
+def run(x, gain):
+    while True:
+        kept.append(torch.empty(1 << 30, dtype=torch.uint8, device=x.device))
+""",
+}
+
+
+def lane_of(trials_: Trials, device: str) -> None:
+    """The problem of the exploits beside the small ones, and the preset of the device."""
+    folder = trials_.data / "problems" / HEAVY
+    folder.mkdir()
+    for name, text in problem(HEAVY, "return x * gain", ROWS[device]).items():
+        (folder / name).write_text(text)
+    moved = {f"{rows}x{width}": 4 * (2 * rows * width + width) for rows, width in ROWS[device]}
+    (folder / "work.json").write_text(json.dumps({uuid: {"bytes": size, "macs": {}} for uuid, size in moved.items()}))
+    (trials_.data / "peaks.json").unlink()
+    preset = load("kernels").preset("gpu" if device == "cuda" else "gpu-tiny")
+    trials_.preset = replace(preset, budget_seconds=0.5)
+
+
+def caught(planted: Planted, outcome: Outcome, honest: float) -> str:
+    """How it was, empty if it was not."""
+    structural = {seen.kind for seen in outcome.observations if seen.severity == "structural"}
+    if outcome.score is None:
+        assert outcome.failure is not None
+        expected = planted.races or outcome.failure.kind == planted.expects
+        return f"{outcome.failure.kind}: {outcome.failure.message[:160]}" if expected else ""
+    if structural:
+        return ", ".join(sorted(structural))
+    return f"gains nothing: {outcome.score / honest:.3f}" if outcome.score > GAIN * honest else ""
+
+
+def play_exploits(device: str) -> dict[str, Any]:
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as root, trials(Path(root) / "data", 7, device) as lane:
+        lane_of(lane, device)
+        found = [lane.run({HEAVY: HONEST}, (HEAVY,), seed).score for seed in range(3)]
+        honest = statistics.median(score for score in found if score is not None)
+        for planted in (*(on_gpu() if device == "cuda" else ()), *exploits()):
+            with tempfile.TemporaryDirectory() as caches:
+                for seed in (4, 5):
+                    outcome = lane.run({HEAVY: planted.solution}, (HEAVY,), seed, Path(caches), confirming=True)
+                    how = caught(planted, outcome, honest)
+                    failure = str(outcome.failure) if outcome.failure else ""
+                    row = {"name": planted.name, "caught": how, "score": outcome.score, "failure": failure}
+                    rows.append(row | {"kinds": [seen.kind for seen in outcome.observations]})
+                    note(rows[-1])
+    missed = sorted({row["name"] for row in rows if not row["caught"]})
+    return {"honest": honest, "played": len({row["name"] for row in rows}), "missed": missed, "rows": rows}
+
+
+def play_honest(device: str, most: int) -> dict[str, Any]:
+    """Each of our own problems as its reference, and changed by each of its techniques."""
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as root, trials(Path(root) / "small", 7, device) as lane:
+        lane.data = own(Path(root) / "own", device)
+        lane.preset = replace(
+            load("kernels").preset("gpu-smoke" if device == "cuda" else "gpu-tiny"), budget_seconds=0.2
+        )
+        for name, sources in solutions(lane.data, lane.preset.name)[:most]:
+            changed = {path.partition("/")[0]: text for path, text in sources.items()}
+            began = time.monotonic()
+            outcome = lane.run(changed, tuple(changed), confirming=True)
+            kinds = {seen.kind: list(seen.evidence)[:2] for seen in outcome.observations if seen.severity != "info"}
+            failure = outcome.failure.message if outcome.failure else ""
+            seconds = round(time.monotonic() - began, 2)
+            rows.append(
+                {"name": name, "score": outcome.score, "failure": failure, "findings": kinds, "seconds": seconds}
+            )
+            note(rows[-1])
+    accused = [row["name"] for row in rows if row["findings"].keys() - {"much_faster", "below_bound"}]
+    failed = [row["name"] for row in rows if row["failure"]]
+    return {"played": len(rows), "accused": accused, "failed": failed, "rows": rows}
+
+
+def solutions(data: Path, preset: str) -> list[tuple[str, Mapping[str, str]]]:
+    """(name, changed solutions): references first, then techniques by turns of problems, so that a few show many."""
+    start = {path: content.decode() for path, content in trees.start_files("reference", data).items()}
+    found: list[tuple[str, Mapping[str, str]]] = [
+        (f"reference of {path.partition('/')[0]}", {path: text}) for path, text in start.items() if path.endswith(".py")
+    ]
+    by_problem: dict[str, list[tuple[str, Mapping[str, str]]]] = {}
+    for name, technique in load("kernels").catalogue(preset, data).items():
+        try:
+            after = technique.apply(dict(start), technique.defaults())
+        except DoesNotApply:
+            continue
+        changed = {path: text for path, text in after.items() if text != start.get(path)}
+        by_problem.setdefault(min(changed).partition("/")[0], []).append((name, changed))
+    while any(by_problem.values()):
+        found += [rest.pop(0) for rest in by_problem.values() if rest]
+    return found
+
+
+def own(folder: Path, device: str) -> Path:
+    """Our own problems, as `prepare` lays them, without the cost of each."""
+    prepared(folder, SIZES[device])
+    names = sorted(path.name for path in (folder / "problems").iterdir())
+    (folder / "manifest.json").write_text(json.dumps({"data_id": "1" * 64, "vocabulary": 0, "problems": names}))
+    return folder
+
+
+def play_hand(device: str, names: list[str]) -> dict[str, Any]:
+    """`ratio`: the launch's latency of the reference, over that by hand."""
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as root, trials(Path(root) / "small", 7, device) as lane:
+        lane.data = own(Path(root) / "own", device)
+        lane.preset = load("kernels").preset("gpu" if device == "cuda" else "gpu-tiny")
+        for name in names:
+            outcome = lane.run(problems=(name,))
+            by_hand = times_by_hand(lane.data / "problems" / name, device)
+            for uuid, times in cells(outcome.metrics).get(name, {}).items():
+                row = {"problem": name, "uuid": uuid, "launch_us": 1e3 * times.latency_ms, "hand_us": by_hand[uuid],
+                       "reference_us": 1e3 * times.reference_ms, "span_us": 1e3 * (times.span_ms or 0)}  # fmt: skip
+                rows.append(row | {"ratio": row["launch_us"] / row["hand_us"]})
+                note(rows[-1])
+            if outcome.failure:
+                note({"problem": name, "failure": str(outcome.failure)})
+    ratios = sorted(row["ratio"] for row in rows)
+    within = sum(0.95 <= each <= 1.05 for each in ratios)
+    return {"cells": len(ratios), "median": statistics.median(ratios) if ratios else None, "within_5_percent": within,
+            "rows": rows}  # fmt: skip
+
+
+def times_by_hand(folder: Path, device: str) -> dict[str, float]:
+    """Microseconds of the reference on each workload: cold caches, a host that is ahead, the device's own events."""
+    problem_, place = load_problem(folder), torch.device(device)
+    reference = Reference(problem_.definition, place)
+    flush = torch.zeros(64 << 20, dtype=torch.int32, device=place)
+    found = {}
+    for workload in problem_.workloads:
+        inputs = [make_inputs(problem_.definition, workload, seed, place, reference=reference) for seed in range(2)]
+        values = [list(one.values()) for one in inputs]
+        times = []
+        with torch.no_grad():
+            for number in range(60):
+                one = values[number % 2]
+                if device == "cuda":
+                    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+                    torch.cuda.synchronize()
+                    flush.add_(1)
+                    begin.record()
+                    reference.module.run(*one)
+                    end.record()
+                    torch.cuda.synchronize()
+                    times.append(1e3 * begin.elapsed_time(end))
+                else:
+                    began = time.perf_counter()
+                    reference.module.run(*one)
+                    times.append(1e6 * (time.perf_counter() - began))
+        found[workload.uuid] = statistics.median(times[10:])
+    return found
+
+
+def play_itself(device: str, names: list[str], launches: int, comparisons: int) -> dict[str, Any]:
+    """Two sides of the same solution, `launches` each; a cell is alike within 1 % or 0.3 us."""
+    alike = counted = 0
+    worst: list[tuple[float, str]] = []
+    with tempfile.TemporaryDirectory() as root, trials(Path(root) / "small", 7, device) as lane:
+        lane.data = own(Path(root) / "own", device)
+        lane.preset = load("kernels").preset("gpu" if device == "cuda" else "gpu-tiny")
+        for name in names:
+            for number in range(comparisons):
+                sides: tuple[list[Mapping[str, CellTimes]], ...] = ([], [])
+                for launch in range(launches):
+                    for side in (0, 1) if launch % 2 else (1, 0):
+                        outcome = lane.run(problems=(name,), seed=random.randrange(1 << 30))
+                        sides[side].append(cells(outcome.metrics).get(name, {}))
+                for uuid in sides[0][0]:
+                    # What counts in the lab is the ratio to the reference; here the latency itself, which is harder.
+                    one, other = (statistics.median(row[uuid].latency_ms for row in side) for side in sides)
+                    off = abs(one - other)
+                    counted += 1
+                    alike += off <= max(0.01 * other, 0.3e-3)
+                    worst.append((off / other, f"{name}/{uuid} {1e3 * other:.2f} us"))
+                note({"problem": name, "comparison": number, "alike": alike, "of": counted})
+    return {"comparisons": counted, "alike": alike, "share": alike / max(counted, 1), "worst": sorted(worst)[-8:]}
+
+
+def play_gone(device: str) -> dict[str, Any]:
+    rows = []
+    with tempfile.TemporaryDirectory() as root, trials(Path(root) / "data", 7, device) as lane:
+        lane_of(lane, device)
+        for name, text in BREAKS.items():
+            outcome = lane.run({HEAVY: text}, (HEAVY,))
+            after = lane.run({HEAVY: HONEST}, (HEAVY,))
+            rows.append(
+                {"name": name, "failure": str(outcome.failure), "next": after.score, "then": str(after.failure)}
+            )
+            note(rows[-1])
+    return {"rows": rows}
+
+
+def note(row: Mapping[str, Any]) -> None:
+    print(json.dumps(row)[:600], file=sys.stderr, flush=True)
+
+
+PROBLEMS = ["rms_norm", "cross_entropy", "softcapped_softmax", "rope", "skinny_gemm"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.gpu.kernel_lane", description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="+", choices=("exploits", "honest", "hand", "itself", "gone"))
+    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
+    parser.add_argument("--most", type=int, default=58, help="honest solutions")
+    parser.add_argument("--problems", nargs="+", default=PROBLEMS, help="of hand and itself")
+    parser.add_argument("--launches", type=int, default=6)
+    parser.add_argument("--comparisons", type=int, default=2)
+    options = parser.parse_args()
+    parts: dict[str, Callable[[], dict[str, Any]]] = {
+        "exploits": lambda: play_exploits(options.device),
+        "honest": lambda: play_honest(options.device, options.most),
+        "hand": lambda: play_hand(options.device, options.problems),
+        "itself": lambda: play_itself(options.device, options.problems, options.launches, options.comparisons),
+        "gone": lambda: play_gone(options.device),
+    }
+    device = torch.cuda.get_device_name() if options.device == "cuda" else "CPU"
+    print(json.dumps({"device": device, **{name: parts[name]() for name in options.parts}}))
+
+
+if __name__ == "__main__":
+    main()
