@@ -100,6 +100,7 @@ class World:
     failure: Callable[[Trial], str] = lambda trial: ""
     screened: dict[str, float] = field(default_factory=dict)  # what constants are worth at a screening preset instead
     played: list[Trial] = field(default_factory=list)
+    gained: dict[int, list[str]] = field(default_factory=dict)  # by thread: what a stage has played (tests/stage.py)
 
     def score(self, trial: Trial) -> float:
         changed = {name: value for name, value in constants(trial.project, trial.commit).items() if value != 1}
@@ -133,8 +134,14 @@ class World:
         return count
 
     def gain(self, thread: Thread, *names: str) -> MergeRequest:
-        """Steer to techniques that are worth something; the head moves, a request is open."""
+        """Steer to techniques that are worth something; the head moves, a request is open.
+
+        What a stage has played stands there already.
+        """
         for name in names:
+            if name in (before := self.gained.get(thread.pk, [])):
+                before.remove(name)
+                continue
             focus(thread, name)
             verdict = self.until_verdict(thread)
             assert verdict.kind == "improved", verdict

@@ -18,10 +18,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # begun in the background
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
+    from pytest_django import DjangoDbBlocker
 
     from research.models import Machine, Project, Thread
     from tests.cast import World
     from tests.problem_play import Bench
+    from tests.stage import Stage
 
 
 @pytest.fixture(scope="session")
@@ -43,11 +45,35 @@ def toy(prepared_text: Path) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def stage(
+    django_db_setup: None, django_db_blocker: DjangoDbBlocker, prepared_text: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Stage]:  # fmt: skip
+    """A project, its thread and its world, to be `played` once for all tests of a file: see tests/stage.py."""
+    from django.db import transaction
+
+    from tests.cast import toy_benchmarks
+    from tests.stage import Stage
+
+    with toy_benchmarks(), django_db_blocker.unblock(), transaction.atomic():
+        yield Stage(tmp_path_factory.mktemp("stage"))
+        transaction.set_rollback(True)
+
+
+@pytest.fixture(scope="module")
+def played() -> Stage | None:
+    """The stage of a file whose tests share one; where none is set, each test begins anew."""
+    return None
+
+
 @pytest.fixture
-def quick(db: None) -> Machine:
+def quick(db: None, played: Stage | None) -> Machine:
     """A machine that answers at once."""
     from research.models import Machine
 
+    if played is not None:
+        return played.machine
     return Machine.objects.create(name="quick", machine_class="quick cpu, 2 slots", slots=2)
 
 
@@ -73,10 +99,13 @@ def bench(quick: Machine, many: Project, monkeypatch: pytest.MonkeyPatch) -> Ben
 
 
 @pytest.fixture
-def project(db: None, toy: None) -> Project:
+def project(db: None, toy: None, played: Stage | None) -> Project:
     """A project with one thread."""
     from tests.cast import begin
 
+    if played is not None:
+        played.put_back()
+        return played.project
     return begin()
 
 
@@ -86,12 +115,14 @@ def thread(project: Project) -> Thread:
 
 
 @pytest.fixture
-def world(quick: Machine, project: Project) -> World:
+def world(quick: Machine, project: Project, played: Stage | None) -> World:
     """The quick machine with its noise floor stored: ALPHA and BETA are worth 5 % each, DELTA does harm."""
     from tests.cast import World, store_floor
+    from tests.stage import GAINS
 
-    store_floor(project, quick)
-    return World(quick, {"ALPHA": 0.05, "BETA": 0.05, "GAMMA": 0.05, "DELTA": -0.05})
+    if played is None:
+        store_floor(project, quick)
+    return World(quick, dict(GAINS), gained=played.gained if played else {})
 
 
 @pytest.fixture

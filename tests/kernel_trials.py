@@ -16,7 +16,7 @@ from runners.device import sandbox_options
 from runners.sandbox import Sandbox
 
 KERNELS = contract.parse(Path(contract.__file__).parent / "kernels" / "benchmark.toml")
-SMOKE = replace(KERNELS.preset("smoke"), budget_seconds=0.1)
+SMOKE = replace(KERNELS.preset("smoke"), budget_seconds=0.03)
 SCALE, ADD = "scale_rows", "add_columns"
 
 

@@ -15,6 +15,8 @@ if not Path(os.environ.get("LAB_DATA", "")).name.startswith(PREFIX):  # a child 
 
 from recursive_web.settings import *  # noqa: E402, F403
 
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # a real one takes half a second on purpose
+
 if database := os.environ.get("TESTS_DATABASE"):  # a child process that works on the database of a running test
     DATABASES["default"]["NAME"] = database  # noqa: F405
 if os.environ.get("TESTS_TOY"):  # a child process that meets projects on the toy benchmark

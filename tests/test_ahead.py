@@ -70,11 +70,12 @@ def test_commits_warm_up_side_by_side_and_their_time_is_told_once(
     assert [evaluator.is_prepared(task, box) for task in (first, second, third, fourth)] == [True, True, True, False]
     owed = [ahead.settle(task.commit) for task in (first, second, third, fourth)]
     assert owed[0] == owed[1] == owed[2] > 0.33 and owed[3] == 0 and ahead.settle(first.commit) == 0
+    *others, last = tasks(prepared_text, tmp_path / "caches", many=7)[4:]
     began = time.monotonic()
-    assert (
-        ahead.prepare(evaluator, box, [fourth], [first, *tasks(prepared_text, tmp_path / "caches")[4:]], 8 * GIB) == 3
-    )
-    assert time.monotonic() - began < 2.9, "three sleeps of a second were one"
+    assert ahead.prepare(evaluator, box, [fourth], [first, *others], 8 * GIB) == 3
+    together, began = time.monotonic() - began, time.monotonic()
+    assert evaluator.prepare(last, box)
+    assert together < 2 * (time.monotonic() - began), "three sleeps of a second were one"
 
 
 @pytest.mark.torch

@@ -33,14 +33,25 @@ def is_editable_tree(path: str) -> bool:
 
 
 @cache
+def text(path: str) -> str:
+    return (ROOT / path).read_text(encoding="utf-8")
+
+
+@cache
 def tree(path: str) -> ast.Module:
-    return ast.parse((ROOT / path).read_text(encoding="utf-8"), path)
+    return ast.parse(text(path), path)
 
 
-def imports(path: str) -> Iterator[str]:
+@cache
+def imports(path: str) -> tuple[str, ...]:
     """Full names of all that a file imports, wherever in it the import stands, types aside."""
-    skipped = {inner for node in ast.walk(tree(path)) if _is_for_types(node) for inner in ast.walk(node)}
-    for node in ast.walk(tree(path)):
+    return tuple(_imports(path))
+
+
+def _imports(path: str) -> Iterator[str]:
+    nodes = list(ast.walk(tree(path)))
+    skipped = {inner for node in nodes if _is_for_types(node) for inner in ast.walk(node)}
+    for node in nodes:
         if node in skipped:
             continue
         if isinstance(node, ast.Import):
@@ -56,10 +67,12 @@ def _is_for_types(node: ast.AST) -> bool:
 
 def importers(*names: str, among: list[str] | None = None) -> set[str]:
     """Files that import one of these modules or something in them."""
+    lasts = [name.rpartition(".")[2] for name in names]  # what imports a module says this word: the rest is not parsed
     return {
         path
         for path in (sources() if among is None else among)
-        if any(found == name or found.startswith(f"{name}.") for found in imports(path) for name in names)
+        if any(last in text(path) for last in lasts)
+        and any(found == name or found.startswith(f"{name}.") for found in imports(path) for name in names)
     }
 
 

@@ -12,17 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_kill import ROOT, assert_sound, environment, processes, rows, wait_for
-from tests.text import write_corpus
+from tests.lab_play import ROOT, environment, lab_folder
+from tests.test_kill import assert_sound, processes, rows, wait_for
 
 pytestmark = pytest.mark.torch
-
-
-def prepare(data: Path, text: Path) -> None:
-    text.mkdir()
-    write_corpus(text)
-    command = [sys.executable, "-m", "benchmarks.nanochat", "prepare", "--data", str(text)]
-    subprocess.run(command, check=True, cwd=ROOT, env=environment(data), capture_output=True, timeout=60)
 
 
 @pytest.fixture
@@ -43,7 +36,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.slow
 def test_a_full_disk_stops_nothing_for_good(small_disk: Path, tmp_path: Path) -> None:
     data = small_disk / "lab"
-    prepare(data, tmp_path / "text")
+    lab_folder(data)
     command = [sys.executable, "manage.py", "campaign", "--preset", "smoke", "--minutes", "1.5", "--json"]
     with subprocess.Popen(
         command, cwd=ROOT, env=environment(data), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
@@ -69,7 +62,7 @@ def test_a_full_disk_stops_nothing_for_good(small_disk: Path, tmp_path: Path) ->
 def test_without_bubblewrap_one_line_says_what_to_do_and_the_level_is_lower(tmp_path: Path) -> None:
     """bwrap is hidden in a mount namespace of the command's own."""
     data = tmp_path / "lab"
-    prepare(data, tmp_path / "text")
+    lab_folder(data)
     hide = 'mount --bind /dev/null $(command -v bwrap) && exec "$@"'
     command = [sys.executable, "-m", "benchmarks.nanochat", "train", "--preset", "smoke", "--json"]
     run = subprocess.run(
@@ -94,7 +87,7 @@ def test_without_bubblewrap_one_line_says_what_to_do_and_the_level_is_lower(tmp_
 )
 def test_bad_arguments_get_one_line_and_exit_code_2(tmp_path: Path, arguments: list[str], words: str) -> None:
     data = tmp_path / "lab"
-    prepare(data, tmp_path / "text")
+    lab_folder(data)
     run = subprocess.run(
         [sys.executable, "manage.py", "campaign", *arguments], cwd=ROOT, env=environment(data), capture_output=True,
         text=True, timeout=60,

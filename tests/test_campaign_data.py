@@ -15,7 +15,8 @@ from benchmarks.contract import load
 from benchmarks.data import DataError, data_folder, data_id
 from benchmarks.nanochat.tokens.prepare import Manifest
 from research.management.embedded import ensure_data
-from tests.test_kill import ROOT, environment, processes
+from tests.lab_play import ROOT, environment
+from tests.test_kill import processes
 from tests.text import write_corpus
 
 

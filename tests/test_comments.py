@@ -14,15 +14,21 @@ from research.models import AuditEntry, Comment, Event, MergeRequest, NotAllowed
 from research.views.difftext import files_of
 from research.views.review_talk import Talk, followed
 from tests.cast import World, person
+from tests.stage import Stage
 from tests.test_page_review import HOSTILE, address, as_user, count, decide, read, words
 from tests.test_patch_sets import measured_again
 
 pytestmark = pytest.mark.django_db
 
 
+@pytest.fixture(scope="module")
+def played(stage: Stage) -> Stage:
+    return stage.gain("alpha")
+
+
 @pytest.fixture
-def request_(thread: Thread, world: World) -> MergeRequest:
-    return world.gain(thread, "alpha")
+def request_(thread: Thread) -> MergeRequest:
+    return thread.merge_requests.get()
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ def shaken(tree):
     return model.eval()
 
 
-@every_start
+@pytest.mark.parametrize("start", [pytest.param("modern", marks=pytest.mark.slow), "vanilla"])
 def test_a_start_learns_from_tokens_and_hands_over_in_time(start):
     with play.loaded(start, steps=36) as tree:
         tree.train.main()

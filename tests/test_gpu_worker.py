@@ -325,6 +325,7 @@ def test_a_broken_sandbox_leaves_the_other_slot_alone(tiny: Project, running: Ru
     assert warming.state == Trial.State.LOST and not Result.objects.filter(trial=warming).exists()
 
 
+@pytest.mark.slow
 def test_stop_ends_both_slots_and_gives_everything_back(tiny: Project, running: Running) -> None:
     judged_beside_warming(tiny, running)
     screen(tiny, 2, tiny.start_commit, tiny.start_commit)

@@ -1,8 +1,7 @@
-"""Sizes that are not listed: drawn near the listed ones, and a solution made for the list alone is found there."""
+"""Sizes that are not listed are drawn near the listed ones. That a solution meets them: test_kernel_trial.py."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from random import Random
 
@@ -11,7 +10,6 @@ import pytest
 from benchmarks.kernels.formats.loader import OWN, load_problem
 from benchmarks.kernels.hidden import LEAST, MOST, neighbour
 from benchmarks.kernels.prepare import SIZES
-from tests.kernel_trials import SCALE, Trials, trials
 
 
 @pytest.mark.parametrize(
@@ -39,23 +37,3 @@ def test_nothing_is_hidden_where_axes_depend_on_each_other_or_have_one_size() ->
     bound = replace(problem, definition=replace(problem.definition, constraints=("rows % 2 == 0",)))
     single = replace(problem, workloads=problem.workloads[:1])
     assert neighbour(bound, Random(1)) is None and neighbour(single, Random(1)) is None
-
-
-@pytest.fixture(scope="module")
-def lane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trials]:
-    with trials(tmp_path_factory.mktemp("hidden") / "data", 8) as lane:
-        yield lane
-
-
-@pytest.mark.torch
-def test_a_solution_for_the_listed_sizes_alone_is_found_when_it_is_to_be_confirmed(lane: Trials) -> None:
-    listed = "def run(x, gain):\n    return x * gain if tuple(x.shape) in ((40, 64), (64, 33)) else x.clone()\n"
-    screened, confirmed = (lane.run({SCALE: listed}, confirming=confirming) for confirming in (False, True))
-    assert screened.failure is None and "other_size" not in [seen.kind for seen in screened.observations]
-    (found,) = [seen for seen in confirmed.observations if seen.kind == "other_size"]
-    assert found.severity == "structural" and "scale_rows/hidden-" in found.evidence[0]
-    honest = lane.run({SCALE: "def run(x, gain):\n    return x * gain\n"}, confirming=True)
-    assert honest.failure is None and "other_size" not in [seen.kind for seen in honest.observations]
-    ends = listed.replace("x.clone()", "exit(3)")
-    gone = lane.run({SCALE: ends}, confirming=True)
-    assert gone.score is not None and "other_size" in [seen.kind for seen in gone.observations]

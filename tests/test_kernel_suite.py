@@ -57,9 +57,6 @@ def test_a_solution_is_prepared_for_evaluated_and_the_suite_goes_on_where_it_was
     line = json.loads(said(capsys)[-1])
     assert line["problem"] == SCALE and line["score"] < 1 and set(line["times"]) == {"40x64"}
     assert line["times"]["40x64"]["bound_ms"] > 0
-    solution.write_text(FAST.replace("*", "+"))
-    assert main(["evaluate", SCALE, "--solution", str(solution), "--preset", "smoke"]) == 1
-    assert "of the elements match" in said(capsys)[-1]
 
     (tmp_path / "tree" / SCALE).mkdir(parents=True)
     (tmp_path / "tree" / SCALE / "solution.py").write_text(FAST)
@@ -78,6 +75,17 @@ def test_a_solution_is_prepared_for_evaluated_and_the_suite_goes_on_where_it_was
     assert whole["problems"] == whole["passed"] == 2 and 0 < whole["relative_latency"] < 1.5
     assert 0 < whole["sol_score"] <= 1
     assert len(out.read_text().splitlines()) == 2
+
+
+@pytest.mark.torch
+@pytest.mark.slow
+def test_a_wrong_solution_is_told_and_ends_with_1(
+    problems: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["prepare", "--preset", "smoke", "--problems", str(problems)]) == 0
+    (tmp_path / "wrong.py").write_text(FAST.replace("*", "+"))
+    assert main(["evaluate", SCALE, "--solution", str(tmp_path / "wrong.py"), "--preset", "smoke"]) == 1
+    assert "of the elements match" in said(capsys)[-1]
 
 
 @pytest.mark.torch

@@ -92,6 +92,19 @@ def test_a_solution_that_is_wrong_at_one_size_alone_fails(lane: Trials) -> None:
     assert outcome.failure is not None and outcome.failure.message.startswith("scale_rows/64x33")
 
 
+def test_a_solution_for_the_listed_sizes_alone_is_found_when_it_is_to_be_confirmed(lane: Trials) -> None:
+    listed = "def run(x, gain):\n    return x * gain if tuple(x.shape) in ((40, 64), (64, 33)) else x.clone()\n"
+    screened, confirmed = (lane.run({SCALE: listed}, confirming=confirming) for confirming in (False, True))
+    assert screened.failure is None and "other_size" not in [seen.kind for seen in screened.observations]
+    (found,) = [seen for seen in confirmed.observations if seen.kind == "other_size"]
+    assert found.severity == "structural" and "scale_rows/hidden-" in found.evidence[0]
+    honest = lane.run({SCALE: "def run(x, gain):\n    return x * gain\n"}, confirming=True)
+    assert honest.failure is None and "other_size" not in [seen.kind for seen in honest.observations]
+    ends = listed.replace("x.clone()", "exit(3)")
+    gone = lane.run({SCALE: ends}, confirming=True)
+    assert gone.score is not None and "other_size" in [seen.kind for seen in gone.observations]
+
+
 def test_cpp_is_compiled_before_the_clock_and_kept_for_the_commit(lane: Trials, tmp_path: Path) -> None:
     source = """
 extern "C" void scale(const float *x, const float *gain, float *out, long rows, long width) {

@@ -13,6 +13,7 @@ from research.loop.beside import calibrations
 from research.management.summary import summary
 from research.models import Ablation, Event, Experiment, MergeRequest, NoiseFloor, Project, Thread, Verdict
 from tests.cast import SIGMA, World, begin, focus, go
+from tests.stage import Stage
 from tests.test_loop_again import assert_idempotent
 
 pytestmark = pytest.mark.django_db
@@ -37,6 +38,11 @@ def measure(world: World, project: Project) -> None:
 
 def of(purpose: str) -> list[Experiment]:
     return list(Experiment.objects.filter(purpose=purpose).order_by("number"))
+
+
+@pytest.fixture(scope="module")
+def played(stage: Stage) -> Stage:
+    return stage.gain("alpha")
 
 
 def test_a_new_champion_is_measured_against_itself_once(thread: Thread, world: World, reviewer: User) -> None:

@@ -7,9 +7,15 @@ from django.contrib.auth.models import User
 
 from research.models import AuditEntry, Experiment, Idea, Lesson, MergeRequest, NotMergeable, Project, Thread
 from tests.cast import World, constants, focus, go, repository_of, running, step
+from tests.stage import Stage
 
 pytestmark = pytest.mark.django_db
 State = MergeRequest.State
+
+
+@pytest.fixture(scope="module")
+def played(stage: Stage) -> Stage:
+    return stage.gain("alpha")
 
 
 @pytest.fixture
@@ -72,31 +78,6 @@ def test_a_decided_request_cannot_be_decided_again(thread: Thread, world: World,
     with pytest.raises(NotMergeable):
         same.approve(same.commit, reviewer)
     assert AuditEntry.objects.count() == 1
-
-
-def test_the_policy_of_a_project_approves_without_a_person(thread: Thread, world: World) -> None:
-    Project.objects.update(auto_approve=True)
-    request = world.gain(thread, "alpha")
-    settle(thread)
-    request.refresh_from_db()
-    assert (request.state, request.decided_by, request.decided_by_policy) == (State.MERGED, None, True)
-    assert champion() == request.commit == thread.head
-
-
-def test_the_policy_leaves_a_finding_to_a_person(thread: Thread, world: World, reviewer: User) -> None:
-    Project.objects.update(auto_approve=True)
-    focus(thread, "alpha")
-    verdict = world.until_verdict(thread)
-    verdict.experiment.findings.create(kind="network", severity="review", message="train.py imports socket")
-    go(thread)
-    request = thread.merge_requests.get()
-    assert request.state == State.OPEN and champion() == thread.project.start_commit
-    with pytest.raises(NotMergeable, match="override it with a reason"):
-        request.approve(request.commit, reviewer)
-    verdict.experiment.findings.get().override(reviewer, "imported, never used")
-    go(thread)
-    request.refresh_from_db()
-    assert champion() == request.commit and request.decided_by_policy
 
 
 def test_a_thread_without_gains_follows_main(thread: Thread, second: Thread, world: World) -> None:

@@ -18,9 +18,15 @@ from research.models import (
     Thread,
 )
 from tests.cast import World, constants, focus, go, repository_of, running, step
+from tests.stage import Stage
 
 pytestmark = pytest.mark.django_db
 State = MergeRequest.State
+
+
+@pytest.fixture(scope="module")
+def played(stage: Stage) -> Stage:
+    return stage.gain("alpha")
 
 
 @pytest.fixture

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_bad_machine import prepare
-from tests.test_kill import ROOT, environment
+from tests.lab_play import ROOT, environment, lab_folder
 
 pytestmark = pytest.mark.torch
 
@@ -22,7 +21,7 @@ def call(data: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_weights_that_were_trained_evaluate_to_the_same_score(tmp_path: Path) -> None:
     data, weights = tmp_path / "lab", tmp_path / "weights.safetensors"
-    prepare(data, tmp_path / "text")
+    lab_folder(data)
     trained = call(data, "train", "--preset", "smoke", "--weights", str(weights), "--json")
     assert trained.returncode == 0, trained.stderr
     assert "loss" in trained.stderr  # progress
@@ -39,7 +38,7 @@ def test_what_is_missing_is_said_in_one_line(tmp_path: Path) -> None:
     unprepared = call(data, "train", "--preset", "smoke")
     assert unprepared.returncode == 2 and unprepared.stdout == ""
     assert unprepared.stderr.strip() == ("error: nanochat has no data yet: run `python -m benchmarks.nanochat prepare`")
-    prepare(data, tmp_path / "text")
+    lab_folder(data)
     linked = tmp_path / "linked"
     linked.mkdir()
     (linked / "train.py").write_text("def main():\n    pass\n")

@@ -89,7 +89,9 @@ def direct(program: str, data: Path, weights: Path, enabled: bool = False) -> fl
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize(("program", "rounding"), [(play.flat(), 1e-5), (play.muon(), 2e-3)])
+@pytest.mark.parametrize(
+    ("program", "rounding"), [(play.flat(), 1e-5), pytest.param(play.muon(), 2e-3, marks=pytest.mark.slow)]
+)
 def test_a_program_is_trained_by_our_clock_and_scored_as_by_itself(
     program: str, rounding: float, run: Run, data: Path, tmp_path: Path
 ) -> None:
@@ -129,6 +131,7 @@ def test_a_program_that_scores_itself_and_does_not_stop_is_scored_at_the_deadlin
 
 
 @pytest.mark.torch
+@pytest.mark.slow
 def test_a_program_without_a_counter_has_its_whole_run_on_the_clock(run: Run, data: Path, tmp_path: Path) -> None:
     outcome = run(play.by_the_wall())
     assert outcome.failure is None, (outcome.failure, outcome.log)
@@ -137,6 +140,7 @@ def test_a_program_without_a_counter_has_its_whole_run_on_the_clock(run: Run, da
 
 
 @pytest.mark.torch
+@pytest.mark.slow
 def test_an_exploding_program_is_a_crash(run: Run) -> None:
     outcome = run(play.flat().replace("math.isnan(loss.item())", "step == 15"))
     assert outcome.failure is not None and (outcome.failure.kind, outcome.failure.message) == ("crash", "FAIL")

@@ -9,6 +9,7 @@ from django.test import Client
 from research.models import Experiment, Idea, Project, Result, Role, Thread
 from research.views.constants import differing
 from tests.cast import World, begin, focus, person
+from tests.stage import Stage
 
 
 @pytest.fixture
@@ -18,13 +19,19 @@ def viewer(client: Client, project: Project) -> User:
     return vera
 
 
+@pytest.fixture(scope="module")
+def played(stage: Stage) -> Stage:
+    """Two experiments on the same baseline: DELTA is tried before the gain of ALPHA has moved the head."""
+    thread = stage.thread
+    for name in ("delta", "alpha"):
+        focus(thread, name)
+        stage.world.until_verdict(thread)
+    return stage.kept()
+
+
 @pytest.fixture
-def two(world: World, thread: Thread) -> list[Experiment]:
-    """Two experiments on the same baseline: BETA is tried before the gain of ALPHA has moved the head."""
-    focus(thread, "delta")
-    worse = world.until_verdict(thread).experiment
-    focus(thread, "alpha")
-    return [worse, world.until_verdict(thread).experiment]
+def two(thread: Thread) -> list[Experiment]:
+    return list(thread.experiments.order_by("number"))
 
 
 def shown(client: Client, *experiments: Experiment, more: str = "") -> str:
@@ -51,7 +58,7 @@ def test_only_constants_that_differ_are_listed(two: list[Experiment]) -> None:
 
 
 def test_a_gain_on_top_of_another_adds_up(client: Client, viewer: User, world: World, thread: Thread) -> None:
-    world.gain(thread, "alpha", "beta")
+    world.gain(thread, "beta")
     first, second = thread.experiments.filter(verdict__kind="improved").order_by("number")
     assert f"#{second.number} was measured on top of #{first.number}: their gains add up" in shown(
         client, first, second
@@ -85,7 +92,8 @@ def test_with_nothing_chosen_the_latest_are_offered(client: Client, viewer: User
     assert f"?e={two[0].public_id}" in client.get("/compare/", {"q": f"#{two[0].number}"}).content.decode()
 
 
-def test_before_any_verdict_the_page_says_so(client: Client, viewer: User) -> None:
+def test_before_any_verdict_the_page_says_so(client: Client, project: Project) -> None:
+    client.force_login(person("nora", Role.VIEWER, begin("untried")))
     assert "Nothing to compare yet" in client.get("/compare/").content.decode()
 
 

@@ -11,8 +11,14 @@ from django.utils import timezone
 
 from research.models import AuditEntry, Machine, Preferences, Project, Role, Thread
 from tests.cast import World, begin, person
+from tests.stage import Stage
 
 HOURS = timedelta(hours=8)
+
+
+@pytest.fixture(scope="module")
+def played(stage: Stage) -> Stage:
+    return stage.gain("alpha")
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from research.models import Event, Machine, Preferences, Project, Role, Thread
 from research.views.now import now_line
 from research.views.overview_board import OverviewBoard
 from tests.cast import begin, person
+from tests.stage import Stage
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -28,6 +29,11 @@ def client_of(user: User) -> Client:
     client = Client()
     client.force_login(user)
     return client
+
+
+@pytest.fixture(scope="module")
+def played(stage: Stage) -> Stage:
+    return stage.gain("alpha")
 
 
 @pytest.fixture

@@ -24,12 +24,17 @@ from research.models import (
     Project,
     Role,
     Thread,
-    Trial,
 )
 from research.views.review_board import RequestPage
-from tests.cast import World, begin, focus, person, step
+from tests.cast import World, begin, person
+from tests.stage import Stage
 
 HOSTILE = '<img src=x onerror="alert(1)">'
+
+
+@pytest.fixture(scope="module")
+def played(stage: Stage) -> Stage:
+    return stage.gain("alpha")
 
 
 @pytest.fixture
@@ -67,23 +72,6 @@ def decide(client: Client, request: MergeRequest, act: str, **fields: str) -> st
 
 
 # The queue
-
-
-def test_an_empty_queue_says_what_comes_next(rosa: Client, project: Project) -> None:
-    text = words(read(rosa, reverse("review")))
-    assert "Nothing waits for you" in text
-    assert f"{project.name} : measuring noise, 0 of" in text
-
-
-def test_an_experiment_in_confirmation_is_announced(rosa: Client, thread: Thread, world: World) -> None:
-    focus(thread, "alpha")
-    while not Trial.objects.filter(stage="confirm").exists():
-        world.run(1)
-        step(thread)
-    text = words(read(rosa, f"{reverse('review')}?part=next"))
-    running = thread.experiments.get()
-    assert running.candidate is not None
-    assert "confirm: 0 of 4 pairs" in text and running.candidate.idea.name in text
 
 
 def test_the_queue_shows_the_gain_with_its_evidence(rosa: Client, thread: Thread, world: World) -> None:

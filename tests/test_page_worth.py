@@ -1,4 +1,4 @@
-"""What gains are worth: combinations beside their parts, the champion without each change, promises and what came."""
+"""What gains are worth: the champion without each of its changes, and promises beside what came of them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from django.contrib.auth.models import User
 from django.test import Client
 
 from research.loop.advance import advance_project_until_idle
-from research.models import Ablation, Experiment, Project, Role, Thread
+from research.models import Ablation, Experiment, Project, Role
 from tests.cast import World, focus, person
+from tests.stage import Stage
 
 PARTS = ("ablation", "promises", "together")
 
@@ -23,16 +24,21 @@ def mira(client: Client, project: Project) -> User:
     return user
 
 
-@pytest.fixture
-def champion(thread: Thread, world: World) -> Project:
+@pytest.fixture(scope="module")
+def played(stage: Stage) -> Stage:
     """Two merges: main stands on alpha and beta."""
+    thread = stage.thread
     for name in ("alpha", "beta"):
-        request = world.gain(thread, name)
+        request = stage.world.gain(thread, name)
         request.approve(request.commit)
         thread.refresh_from_db()
     focus(thread, "nothing at all")
-    thread.project.refresh_from_db()
-    return thread.project
+    return stage.kept()
+
+
+@pytest.fixture
+def champion(world: World, project: Project) -> Project:
+    return project
 
 
 def shown(client: Client, query: str = "", status: int = 200) -> str:
@@ -49,14 +55,6 @@ def measure(world: World, project: Project, rounds: int = 6) -> None:
     for _ in range(rounds):
         advance_project_until_idle(project.pk)
         world.run()
-
-
-def test_a_project_without_gains_says_what_will_stand_here(client: Client, mira: User, thread: Thread) -> None:
-    text = words(shown(client))
-    assert "No ablation yet" in text and "No audit yet" in text and "No combination is measured yet" in text
-    assert "there is no change to leave out" in text and "<form" not in shown(client, "?part=ablation")
-    for part in PARTS:
-        assert f'id="{part}"' in shown(client, f"?part={part}")
 
 
 def test_a_member_asks_what_each_change_of_the_champion_is_worth(
@@ -112,21 +110,6 @@ def test_promises_are_set_beside_what_the_champion_gained(
     assert "promised against realised gain: after 2 merges +0.0" in html and "</svg>" in html
     assert re.search(r"after 2 merges: \+0\.\d+ promised, \+0\.\d+ came \[", words(html))
     assert 'id="promises"' in client.get("/p/question/").content.decode()
-
-
-def test_a_combination_stands_beside_its_parts_on_both_pages(
-    client: Client, mira: User, project: Project, thread: Thread, world: World
-) -> None:
-    second = Thread.objects.create(project=project, number=2, researcher="catalogue", head=project.start_commit)
-    for each, name in ((thread, "alpha"), (second, "beta")):
-        world.gain(each, name)
-        focus(each, "nothing at all")
-    verdict = world.until_verdict(thread)
-    measure(world, project, 3)
-    drawn = "a combination beside its parts, 4 pairs each: thread 1: alpha +0.0"
-    assert drawn in shown(client, "?part=together") and "no interaction is shown" in shown(client, "?part=together")
-    evidence = client.get(f"/e/{verdict.experiment.public_id}/evidence/").content.decode()
-    assert drawn in evidence and "the parts added up" in evidence
 
 
 def test_a_viewer_reads_and_asks_for_nothing(client: Client, champion: Project) -> None:

@@ -11,10 +11,16 @@ from django.utils.html import strip_tags
 
 from research.models import MergeRequest, Project, Thread
 from tests.cast import World, constants, step
+from tests.stage import Stage
 from tests.test_page_review import address, as_user, read, words
 
 pytestmark = pytest.mark.django_db
 State = MergeRequest.State
+
+
+@pytest.fixture(scope="module")
+def played(stage: Stage) -> Stage:
+    return stage.gain("alpha")
 
 
 @pytest.fixture

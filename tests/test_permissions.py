@@ -35,6 +35,7 @@ from research.models import (
 from research.researchers.llm.prompts import load
 from tests.cast import World, begin, person
 from tests.session_play import whole_session
+from tests.stage import Stage
 
 OPEN = {"sign-in", "sign-in-link", "sign-out", "healthz", "readyz"}  # for whoever comes
 PERSONAL = {"settings", "tokens", "seen", "viewed", "diff-layout", "sign-in", "sign-in-link", "sign-out"}
@@ -93,13 +94,20 @@ class Scene:
         return reverse(str(pattern.name), kwargs=values)
 
 
+@pytest.fixture(scope="module")
+def played(stage: Stage) -> Stage:
+    thread = begin("hidden-plan").threads.get()
+    stage.world.gain(thread, "alpha", "beta", "gamma")
+    return stage.kept()
+
+
 @pytest.fixture
-def scene(toy: None, world: World, monkeypatch: pytest.MonkeyPatch) -> Scene:
+def scene(world: World, monkeypatch: pytest.MonkeyPatch) -> Scene:
     """ "hidden-plan" has requests open; olga is admin of another project, the others have a role in this one."""
     monkeypatch.setenv("LAB_LLM_MODEL", "small")
-    project = begin("hidden-plan")
+    project = Project.objects.get(name="hidden-plan")
     thread = project.threads.get()
-    requests = {name: world.gain(thread, name) for name in ("alpha", "beta", "gamma")}
+    requests = dict(zip(("alpha", "beta", "gamma"), thread.merge_requests.order_by("pk"), strict=True))
     people = {str(role.label): person(str(role.label), role, project) for role in Role}
     people |= {
         "outsider": person("outsider", None),

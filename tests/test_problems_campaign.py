@@ -40,6 +40,7 @@ class Play(Progress):
         self.bench.run(pairs=2)
 
 
+@pytest.mark.slow
 def test_two_threads_take_a_project_from_proposals_to_merges_and_its_closing_pairs(
     many: Project, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

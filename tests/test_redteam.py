@@ -23,17 +23,16 @@ from benchmarks.redteam import RedTeam
 from benchmarks.redteam_report import Report
 from research.management.commands.redteam import admit
 from runners import process_tree
+from tests.lab_play import environment, lab_folder
 from tests.sandbox_play import need_full_sandbox
 from tests.test_architecture import ROOT, importers, sources
-from tests.test_bad_machine import prepare
-from tests.test_kill import environment
 
 pytestmark = pytest.mark.torch
 
 # One a mechanism, and one for each way a guard is taken away: in the judge, the parent, the tree, the fence.
-PLAYED = (
-    "forged_result", "unnormalised", "symbolic_link", "smuggled_text", "inherited_descriptor", "peek_per_mille",
-    "packing_leak", "long_warm_up", "rewritten_weights", "cache_from_forward", "warm_start", "signal_judge",
+PLAYED = ("unnormalised", "symbolic_link", "inherited_descriptor", "long_warm_up", "warm_start", "signal_judge")
+ALSO = (  # a second one of each mechanism, and other ways to take a guard away
+    "forged_result", "smuggled_text", "peek_per_mille", "packing_leak", "rewritten_weights", "cache_from_forward",
     "core_pattern",
 )  # fmt: skip
 
@@ -45,7 +44,7 @@ def team(prepared_text: Path) -> Iterator[RedTeam]:
         yield team
 
 
-@pytest.mark.parametrize("name", PLAYED)
+@pytest.mark.parametrize("name", [*PLAYED, *(pytest.param(name, marks=pytest.mark.slow) for name in ALSO)])
 def test_an_exploit_is_caught_and_wins_without_its_guard(team: RedTeam, name: str) -> None:
     row = team.play(team.arenas[0], name, redteam.exploits()[name], without_guard=True)
     assert row.caught, row.why
@@ -106,9 +105,7 @@ def test_honest_candidates_are_every_technique_and_then_combinations_the_same_ea
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("redteam")
-    prepare(folder / "lab", folder / "text")
-    return folder / "lab"
+    return lab_folder(tmp_path_factory.mktemp("redteam") / "lab")
 
 
 def call(lab: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -10,6 +10,12 @@ from django.core.management import CommandError, call_command
 
 from research.models import AuditEntry, Experiment, Finding, MergeRequest, Thread
 from tests.cast import World
+from tests.stage import Stage
+
+
+@pytest.fixture(scope="module")
+def played(stage: Stage) -> Stage:
+    return stage.gain("alpha")
 
 
 def review(*arguments: str) -> str:

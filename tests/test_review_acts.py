@@ -25,9 +25,15 @@ from research.researchers.catalogue import NEAR, distance
 from research.validation import stats
 from research.validation.rules import Rule
 from tests.cast import World, constants, focus, go, running, step, steps_of
+from tests.stage import Stage
 
 pytestmark = pytest.mark.django_db
 State = MergeRequest.State
+
+
+@pytest.fixture(scope="module")
+def played(stage: Stage) -> Stage:
+    return stage.gain("alpha")
 
 
 @pytest.fixture
@@ -320,13 +326,14 @@ def test_a_replicate_whose_candidate_fails_is_invalid(thread: Thread, world: Wor
 
 
 def test_more_seeds_are_refused_where_they_make_no_sense(thread: Thread, world: World, member: User) -> None:
-    focus(thread, "alpha")
-    go(thread)
-    experiment = running(thread)
-    assert experiment
-    with pytest.raises(NotMergeable, match="no verdict yet"):
-        experiment.more_seeds(member)
     request = world.gain(thread, "alpha")
+    experiment = request.verdict.experiment
+    focus(thread, "beta")
+    go(thread)
+    under_way = running(thread)
+    assert under_way
+    with pytest.raises(NotMergeable, match="no verdict yet"):
+        under_way.more_seeds(member)
     for pairs in (0, 1, 25):
         with pytest.raises(NotMergeable, match="2 to 24 pairs"):
             request.more_seeds(member, pairs)

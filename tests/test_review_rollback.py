@@ -9,9 +9,15 @@ from django.urls import reverse
 
 from research.models import AuditEntry, MergeRequest, Project, Thread
 from tests.cast import World
+from tests.stage import Stage
 from tests.test_page_review import address, as_user, decide, read, words
 
 pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(scope="module")
+def played(stage: Stage) -> Stage:
+    return stage.gain("alpha")
 
 
 @pytest.fixture

@@ -21,14 +21,20 @@ from research.models import (
     Thread,
 )
 from tests.cast import World, begin, person
+from tests.stage import Stage
 
 pytestmark = pytest.mark.django_db
 State = MergeRequest.State
 
 
+@pytest.fixture(scope="module")
+def played(stage: Stage) -> Stage:
+    return stage.gain("alpha")
+
+
 @pytest.fixture
-def request_(thread: Thread, world: World) -> MergeRequest:
-    return world.gain(thread, "alpha")
+def request_(thread: Thread) -> MergeRequest:
+    return thread.merge_requests.get()
 
 
 def test_a_reviewer_may_approve_and_nobody_below(request_: MergeRequest, reviewer: User, member: User) -> None:

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.lab_play import ROOT, environment
+
 CLICK = {"Sec-Fetch-Mode": "navigate"}
 
 
@@ -26,10 +27,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def environment(data: Path) -> dict[str, str]:
-    return {**os.environ, "LAB_DATA": str(data), "DJANGO_SETTINGS_MODULE": "recursive_web.settings"}
 
 
 def manage(data: Path, *words: str) -> subprocess.CompletedProcess[str]:

@@ -14,17 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_run import ROOT, environment, free_port, manage, wait_for
-from tests.text import write_corpus
+from tests.lab_play import ROOT, environment, lab_folder
+from tests.test_run import free_port, manage, wait_for
 
 FIRST_CURVE_SECONDS = 60
-
-
-def prepare(data: Path, text: Path) -> None:
-    text.mkdir()
-    write_corpus(text)
-    command = [sys.executable, "-m", "benchmarks.nanochat", "prepare", "--data", str(text)]
-    subprocess.run(command, check=True, cwd=ROOT, env=environment(data), capture_output=True, timeout=60)
 
 
 def rows(data: Path, query: str) -> list[tuple]:
@@ -37,10 +30,7 @@ def rows(data: Path, query: str) -> list[tuple]:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "data"
-    prepare(folder, tmp_path / "text")
-    manage(folder, "migrate", "--verbosity", "0")
-    yield folder
+    yield lab_folder(tmp_path / "data")
 
 
 def test_the_demo_belongs_to_the_first_person_and_begins_once(data: Path) -> None:
@@ -56,8 +46,7 @@ def test_the_demo_belongs_to_the_first_person_and_begins_once(data: Path) -> Non
 
 
 def test_a_text_that_cannot_be_fetched_is_told_in_one_line_and_in_the_feed_once(tmp_path: Path) -> None:
-    data = tmp_path / "data"
-    manage(data, "migrate", "--verbosity", "0")
+    data = lab_folder(tmp_path / "data", text=False)
     nowhere = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path), "PIP_CONFIG_FILE": os.devnull}
     for _ in range(2):
         done = subprocess.run(
@@ -73,8 +62,7 @@ def test_a_text_that_cannot_be_fetched_is_told_in_one_line_and_in_the_feed_once(
 
 @pytest.mark.torch
 def test_a_first_start_draws_a_curve_within_a_minute_and_the_next_start_goes_on(tmp_path: Path) -> None:
-    data = tmp_path / "data"
-    prepare(data, tmp_path / "text")
+    data = lab_folder(tmp_path / "data", database=False)
     newest = 0
     for start in ("first", "second"):
         command = [sys.executable, "manage.py", "lab", "--port", str(free_port())]

@@ -31,6 +31,7 @@ def crashes_alone(trial: Trial) -> str:
     return "crash" if "SLOW" in names and "DECAY" not in names else ""
 
 
+@pytest.mark.slow
 def test_an_idea_is_measured_again_in_the_same_words_only_once_its_assumption_changed(
     thread: Thread, project: Project, quick: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

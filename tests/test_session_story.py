@@ -114,6 +114,7 @@ def begin(name: str, by: User, who: str) -> Project:
     return begin_project(name, "toy", "quick", "plain", [who], Budget(), auto_approve=False, started_by=by)
 
 
+@pytest.mark.slow
 def test_a_change_in_no_catalogue_becomes_a_technique_that_another_thread_applies(story: Story) -> None:
     known = set(catalogue_of(story.thread.project))
     experiment = it_is_proposed_written_and_confirmed(story)

@@ -101,26 +101,26 @@ def assert_most_stack(pairs: list[Pair], reasons: list[str]) -> None:
 
 
 def test_both_edits_of_a_pair_stay():
-    pairs = sample(400)
+    pairs = sample(160)
     assert_most_stack(pairs, refused(pairs))
 
 
 def test_stacked_pairs_train(monkeypatch):
     monkeypatch.setattr(play, "CLOCK", THREE_STEPS)
-    pairs = sample(60)
+    pairs = sample(30)
     assert_most_stack(pairs, refused(pairs, train=True))
 
 
 def test_a_clean_three_way_merge_is_the_stack(tmp_path):
     """Where git merges two techniques without a conflict, the lines are those of one applied after the other."""
     clean = 0
-    for pair in sample(40):
+    for pair in sample(24):
         merged = {name: merge(tmp_path, name, *pair) for name in play.START}
         if all(merged.values()) and (tree := {name: text or "" for name, text in merged.items()}):
             clean += 1
             assert lines(tree) == lines(stacked(*pair)), pair
             assert not fault_of(tree), pair
-    assert clean >= 10  # the rest is stacked by applying techniques again
+    assert clean >= 6  # the rest is stacked by applying techniques again
 
 
 def merge(folder: Path, name: str, ours: str, theirs: str) -> str | None:

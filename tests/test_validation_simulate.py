@@ -117,6 +117,7 @@ def test_the_command_ends_with_one_json_object() -> None:
         call_command("simulate", campaigns=0, stdout=out)
 
 
+@pytest.mark.slow
 def test_noise_and_drift_can_be_given_by_hand() -> None:
     out = StringIO()
     call_command("simulate", "--json", campaigns=4, candidates=20, sigma=0.01, drift=1.0, stdout=out)
@@ -124,6 +125,10 @@ def test_noise_and_drift_can_be_given_by_hand() -> None:
     assert {world["sigma_trial"] for world in worlds.values()} == {0.01}
     assert worlds["mixed"]["drift_sd"] == pytest.approx(0.005), "half of what a floor moves from end to end"
     assert worlds["mixed"]["gain_high"] == pytest.approx(0.004 / 0.0015 * 0.01)
+
+
+def test_what_makes_no_sense_is_refused() -> None:
+    out = StringIO()
     with pytest.raises(CommandError, match="leave --sigma"):
         call_command("simulate", project="any", sigma=0.01, stdout=out)
     with pytest.raises(CommandError, match="above 0"):

@@ -123,7 +123,7 @@ def test_the_sign_e_value_is_a_fair_bet_and_reaches_the_bar_in_few_wins():
     assert math.isfinite(stats.sign_e_value(5000, 0)) and math.isfinite(stats.sign_e_value(5000, 5000))
 
 
-@pytest.mark.parametrize("cap", [1.5, 0.5, 0.0, -0.5, -1.0])
+@pytest.mark.parametrize("cap", [0.5, *(pytest.param(cap, marks=pytest.mark.slow) for cap in (1.5, 0.0, -0.5, -1.0))])
 def test_without_an_effect_capped_streams_rarely_reach_the_bar(cap):
     assert simulate.capped_crossings(TIMES, 20.0, 4000, range(4, 41, 2), cap, seed=13) <= 0.05
 

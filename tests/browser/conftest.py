@@ -31,6 +31,18 @@ ARGUMENTS = [
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 START = 40  # seconds; the machine may be busy
+# Theme and width: each of both is looked at every time, every pair of them in `make test-all`.
+LOOKS = pytest.mark.parametrize(
+    ("theme", "width"),
+    [
+        ("light", 1280), ("dark", 360), pytest.param("light", 360, marks=pytest.mark.slow),
+        pytest.param("dark", 1280, marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
+# For a closer look at pages that test_every_page.py looks at, too: one of both is enough each time.
+CLOSER = pytest.mark.parametrize(
+    ("theme", "width"), [("dark", 360), pytest.param("light", 1280, marks=pytest.mark.slow)]
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -10,6 +10,7 @@ from django.contrib.auth.models import User
 from playwright.sync_api import Page
 
 from research.models import Event, Lesson, Thread, Trial
+from tests.browser.conftest import LOOKS
 from tests.browser.test_thread import write
 from tests.cast import World, focus, go
 from tests.session_play import ask, begin_session, whole_session
@@ -39,8 +40,7 @@ def addresses(thread: Thread, world: World) -> list[str]:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 360])
+@LOOKS
 def test_nothing_is_out_of_reach_on_any_page(
     signed_in: Callable[..., Page], thread: Thread, world: World, axe: Callable[..., Any], theme: str, width: int
 ) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 from django.contrib.auth.models import User
 from django.urls import reverse
 from playwright.sync_api import Page
@@ -15,6 +14,7 @@ from playwright.sync_api import Page
 from research.loop import found
 from research.loop.memory import catalogue_of
 from research.models import FoundTechnique, Project, Thread
+from tests.browser.conftest import LOOKS
 from tests.cast import World, step
 from tests.found_play import confirmed
 
@@ -30,8 +30,7 @@ def steered(thread: Thread, member: User) -> None:
     thread.try_this(member, "beta")
 
 
-@pytest.mark.parametrize("width", [1280, 360])
-@pytest.mark.parametrize("theme", ["light", "dark"])
+@LOOKS
 def test_found_techniques_and_directives_are_within_reach(
     signed_in: Callable[..., Page], project: Project, world: World, member: User, axe: Callable[..., Any],
     theme: str, width: int,

@@ -11,6 +11,7 @@ from django.contrib.auth.models import User
 from playwright.sync_api import Page, expect
 
 from research.models import Project, Trial
+from tests.browser.conftest import LOOKS
 from tests.cast import toy_benchmarks
 from tests.kernel_board_play import FEW, Player, begin, candidate, prepare
 
@@ -97,8 +98,7 @@ def test_arrows_walk_the_rows_and_enter_opens_one(signed_in: Callable[..., Page]
     expect(page.locator("#messages")).to_contain_text("4 more pairs are planned")
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 360])
+@LOOKS
 def test_nothing_is_out_of_reach_on_the_board(
     signed_in: Callable[..., Page], mira: User, kernels: Project, axe: Callable[..., Any], theme: str, width: int
 ) -> None:

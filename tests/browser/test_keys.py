@@ -10,24 +10,31 @@ from django.contrib.auth.models import User
 from playwright.sync_api import Page, expect
 
 from research.models import Idea, Lesson, MergeRequest, Preferences, Project, Thread
+from tests.browser.conftest import CLOSER
 from tests.cast import World, go
 
 SignedIn = Callable[..., Page]
 
 
 @pytest.fixture
-def search(server: str, world: World, thread: Thread) -> MergeRequest:
+def search(gain: MergeRequest, world: World, thread: Thread) -> MergeRequest:
     """Two gains stacked, lessons of both, an idea under way."""
-    request = world.gain(thread, "alpha", "beta")
+    request = world.gain(thread, "beta")
     go(thread)
     return request
+
+
+@pytest.fixture
+def gain(server: str, world: World, thread: Thread) -> MergeRequest:
+    """One gain, with its lesson."""
+    return world.gain(thread, "alpha")
 
 
 def cursor(page: Page) -> str:
     return str(page.evaluate("document.querySelector('.cursor')?.id || ''"))
 
 
-def test_g_and_a_letter_go_to_a_page(search: MergeRequest, signed_in: SignedIn, reviewer: User) -> None:
+def test_g_and_a_letter_go_to_a_page(gain: MergeRequest, signed_in: SignedIn, reviewer: User) -> None:
     page = signed_in(reviewer)
     page.goto("/settings/")
     for letter, path in (("l", "/lessons/"), ("m", "/machines/"), ("r", "/review/"), ("p", "/p/question/")):
@@ -60,7 +67,7 @@ def test_j_and_k_walk_rows_and_enter_opens_one(search: MergeRequest, signed_in: 
     page.wait_for_url(f"**/e/{first}/")
 
 
-def test_keys_never_fire_while_somebody_types(search: MergeRequest, signed_in: SignedIn, reviewer: User) -> None:
+def test_keys_never_fire_while_somebody_types(gain: MergeRequest, signed_in: SignedIn, reviewer: User) -> None:
     page = signed_in(reviewer)
     page.goto("/lessons/")
     page.keyboard.press("/")
@@ -73,9 +80,9 @@ def test_keys_never_fire_while_somebody_types(search: MergeRequest, signed_in: S
     assert cursor(page)
 
 
-def test_the_sheet_lists_the_keys_of_this_page(search: MergeRequest, signed_in: SignedIn, reviewer: User) -> None:
+def test_the_sheet_lists_the_keys_of_this_page(gain: MergeRequest, signed_in: SignedIn, reviewer: User) -> None:
     page = signed_in(reviewer)
-    page.goto(f"/p/question/graph/?node={search.candidate.idea.public_id}")
+    page.goto(f"/p/question/graph/?node={gain.candidate.idea.public_id}")
     page.keyboard.press("?")
     sheet = page.locator("dialog.sheet")
     for words in ("Open the experiment", "Colour by gain", "g m", "copy the address"):
@@ -87,7 +94,7 @@ def test_the_sheet_lists_the_keys_of_this_page(search: MergeRequest, signed_in: 
 
 
 def test_the_theme_changes_at_once_and_is_there_next_time(
-    search: MergeRequest, signed_in: SignedIn, reviewer: User
+    project: Project, signed_in: SignedIn, reviewer: User
 ) -> None:
     page = signed_in(reviewer)
     page.goto("/lessons/")
@@ -102,8 +109,8 @@ def test_the_theme_changes_at_once_and_is_there_next_time(
     assert Preferences.of(reviewer).theme == "dark"
 
 
-def test_the_palette_finds_and_opens_by_keys_alone(search: MergeRequest, signed_in: SignedIn, reviewer: User) -> None:
-    experiment = search.verdict.experiment
+def test_the_palette_finds_and_opens_by_keys_alone(gain: MergeRequest, signed_in: SignedIn, reviewer: User) -> None:
+    experiment = gain.verdict.experiment
     page = signed_in(reviewer)
     page.goto("/machines/")
     page.keyboard.press("Control+k")
@@ -120,7 +127,7 @@ def test_the_palette_finds_and_opens_by_keys_alone(search: MergeRequest, signed_
 
 
 def test_keys_that_are_switched_off_stay_off_but_not_the_palette(
-    search: MergeRequest, signed_in: SignedIn, reviewer: User
+    gain: MergeRequest, signed_in: SignedIn, reviewer: User
 ) -> None:
     Preferences.of(reviewer)
     Preferences.objects.update(shortcuts=False)
@@ -132,7 +139,7 @@ def test_keys_that_are_switched_off_stay_off_but_not_the_palette(
     expect(page.locator("dialog.palette")).to_be_visible()
 
 
-def test_a_consequence_is_confirmed_first(search: MergeRequest, signed_in: SignedIn, reviewer: User) -> None:
+def test_a_consequence_is_confirmed_first(gain: MergeRequest, signed_in: SignedIn, reviewer: User) -> None:
     page = signed_in(reviewer)
     page.goto("/lessons/")
     newest = Lesson.objects.latest("pk")
@@ -150,7 +157,7 @@ def test_a_consequence_is_confirmed_first(search: MergeRequest, signed_in: Signe
     assert newest.retracted
 
 
-def test_y_copies_the_address_of_the_view(search: MergeRequest, signed_in: SignedIn, reviewer: User) -> None:
+def test_y_copies_the_address_of_the_view(project: Project, signed_in: SignedIn, reviewer: User) -> None:
     page = signed_in(reviewer, permissions=["clipboard-read", "clipboard-write"])
     page.goto("/lessons/?kind=gain")
     page.keyboard.press("y")
@@ -194,7 +201,7 @@ def test_a_new_idea_joins_the_graph_and_moves_nothing(
     assert {key: after[key] for key in before} == before and len(after) == len(before) + 1
 
 
-@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 360)])
+@CLOSER
 def test_nothing_serious_is_wrong_for_assistive_tools(
     search: MergeRequest, signed_in: SignedIn, reviewer: User, project: Project, axe: Callable[..., None], page: Page,
     theme: str, width: int,

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import pytest
 from django.contrib.auth.models import User
 from playwright.sync_api import Page, Route, expect
 
 from research.models import Experiment, Lesson, MergeRequest, Project, Thread
-from tests.browser.conftest import Errors
+from tests.browser.conftest import CLOSER, Errors
 from tests.cast import World
 
 SignedIn = Callable[..., Page]
@@ -137,7 +136,7 @@ def test_keys_walk_the_queue_the_diff_and_ask_for_seeds(
     assert second.pk
 
 
-@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 360)])
+@CLOSER
 def test_review_pages_are_accessible(
     server: str, signed_in: SignedIn, axe: Callable[..., None], thread: Thread, world: World, reviewer: User,
     theme: str, width: int,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import pytest
 from django.contrib.auth.models import User
 from playwright.sync_api import Page, expect
 
 from research.models import AuditEntry, Comment, Finding, MergeRequest, Thread
+from tests.browser.conftest import CLOSER
 from tests.browser.test_review import SignedIn, champion, open_page, press
 from tests.cast import World
 from tests.test_comments import changed_line
@@ -89,7 +89,7 @@ def test_what_is_said_in_one_window_appears_in_another_and_spares_what_is_typed(
     expect(page.locator("#files table.split")).to_have_count(1)
 
 
-@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 360)])
+@CLOSER
 def test_a_page_full_of_talk_is_accessible(
     server: str, signed_in: SignedIn, axe: Callable[..., None], thread: Thread, world: World, reviewer: User,
     member: User, theme: str, width: int,

@@ -12,6 +12,7 @@ from playwright.sync_api import Page, expect
 from research.models import Artifact, Event, Lease, Result, Series, Thread, Trial
 from research.models.series import Outcome
 from runners.points import Stretch
+from tests.browser.conftest import CLOSER
 from tests.browser.test_live_charts import points, until
 from tests.cast import World, focus, go, running, step
 
@@ -127,7 +128,7 @@ def test_a_hostile_log_stays_text_in_the_browser(
     assert page.evaluate("() => window.hacked") is None
 
 
-@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 360)])
+@CLOSER
 def test_every_page_of_a_thread_is_within_reach(
     server: str, signed_in: SignedIn, thread: Thread, world: World, mira: User, axe: Callable[..., None],
     theme: str, width: int,

@@ -1,4 +1,4 @@
-"""Compares the Triton solution in a folder with its reference, in the interpreter. One line a workload."""
+"""Compares the Triton solutions in folders with their references, in the interpreter. One line a workload."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from benchmarks.kernels.interpreted import mend
 from benchmarks.kernels.reference import Reference, normalized
 
 
-def main(folder: Path) -> None:
-    mend()
+def compare_in(folder: Path) -> None:
     problem, cpu = load_problem(folder, "workload.cpu.jsonl"), torch.device("cpu")
-    spec = importlib.util.spec_from_file_location("triton_kernel", folder / "triton_kernel.py")
+    spec = importlib.util.spec_from_file_location(f"triton_{folder.name}", folder / "triton_kernel.py")
     assert spec is not None and spec.loader is not None
     solution = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(solution)
@@ -29,8 +28,10 @@ def main(folder: Path) -> None:
         given = normalized(solution.run(*inputs.values()), problem.definition, cpu)
         found = compare(given, wanted, workload.tolerance)
         changed = [name for name, value in kept.items() if not torch.equal(value, torch.as_tensor(inputs[name]))]
-        print(found.status.value, workload.uuid, found, f"changed {changed}" if changed else "")
+        print(folder.name, found.status.value, workload.uuid, found, f"changed {changed}" if changed else "")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    mend()
+    for each in sys.argv[1:]:
+        compare_in(Path(each))
