@@ -29,7 +29,7 @@ import inside_call
 import torch
 
 FLAGS = ("-O3", "-march=native")
-CUDA_FLAGS = ("-O3", "--use_fast_math", "-arch=native", "-Xcompiler", "-fPIC")
+CUDA_FLAGS = ("-O3", "-arch=native", "-Xcompiler", "-fPIC")
 COMPILE_SECONDS = 120
 
 
