@@ -12,7 +12,7 @@ from django.contrib.auth.models import User
 from django.test import Client
 
 from benchmarks.data import data_folder
-from research.models import Project
+from research.models import Experiment, Project
 from research.views import kernels_problems
 from tests.cast import toy_benchmarks
 from tests.kernel_board_play import FEW, Player, begin, candidate, prepare
@@ -82,6 +82,17 @@ def test_without_the_repository_the_cells_are_those_that_were_measured(seen: Cli
     assert "Its files cannot be read here" in text(seen, problem="moe_gating")
     shutil.move(kernels.repository_path.with_suffix(".away"), kernels.repository_path)
     assert len(cells(text(seen), "moe_gating")) == 3  # what could not be read is not kept
+
+
+def test_what_a_floor_measured_is_drawn_as_mains(seen: Client, kernels: Project) -> None:
+    floor = Experiment.objects.create(
+        key="floor", project=kernels, purpose=Experiment.Purpose.NOISE, number=1, rule=kernels.rule,
+        baseline_commit=kernels.start_commit, candidate_commit=kernels.start_commit, problems=["rms_norm"],
+    )  # fmt: skip
+    assert "No trial has timed it yet" in text(seen, problem="rms_norm")
+    Player(kernels).measure(floor, {"rms_norm": 1.0}, "noise")
+    page = text(seen, problem="rms_norm").partition('id="kernel-problem"')[2]
+    assert "No trial has timed it yet" not in page and ">main<" in page and ">reference<" in page
 
 
 def test_before_its_repository_is_made_a_project_has_a_board(seen: Client, kernels: Project) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from django.core.management import call_command
 
+from benchmarks.kernels.__main__ import main
 from benchmarks.kernels.formats.loader import OWN, load_problem
 from benchmarks.kernels.prepare import is_own, prepare
 from research.loop.begin import Budget, begin_project
@@ -123,6 +124,23 @@ def test_a_record_holds_no_line_of_theirs_and_all_of_ours(mixed: Project, tmp_pa
     assert "python -m benchmarks.kernels prepare --problems DIR --preset cpu" in said and mixed.data_id[:16] in said
     assert read(target)["withheld"] == [THEIRS]
     assert "Left out" not in page.page(read(target) | {"withheld": []}, "mixed", [])
+
+
+def test_their_reference_is_no_solution_to_export(
+    mixed: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def export(out: str) -> set[str]:
+        tree = tmp_path / f"tree-{out}"
+        for path, content in Repository(mixed.repository_path).files(mixed.champion).items():
+            (tree / path).parent.mkdir(parents=True, exist_ok=True)
+            (tree / path).write_bytes(content)
+        assert main(["export", "--tree", str(tree), "--out", str(tmp_path / out)]) == 0
+        return {path.parent.name for path in (tmp_path / out).glob("*/solution.json")}
+
+    assert export("start") == {"rms_norm"}
+    assert f"{THEIRS} is left out" in capsys.readouterr().err
+    gain(mixed, THEIRS, "    return torch.nn.functional.rms_norm(x, x.shape[-1:], gain, 1e-6)  # ours\n")
+    assert export("changed") == {"rms_norm", THEIRS}
 
 
 def test_without_the_data_nothing_is_taken_for_ours(mixed: Project) -> None:

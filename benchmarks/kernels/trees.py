@@ -18,8 +18,8 @@ from benchmarks.kernels.formats.workload import Problem, parse_workloads
 from benchmarks.kernels.sample import in_turn
 from benchmarks.kernels.score import geometric_mean
 
-PROBLEMS, SOLUTION = "problems", "solution.py"
-READ_ONLY = ("definition.json", "workload.jsonl")
+PROBLEMS, SOLUTION, DEFINITION = "problems", "solution.py", "definition.json"
+READ_ONLY = (DEFINITION, "workload.jsonl")
 
 
 def problems(data: Path) -> tuple[str, ...]:

@@ -112,11 +112,16 @@ class Problem:
 
     @cached_property
     def trials(self) -> list[Trial]:
-        """Of the experiments shown, of their replicates and of what put the code on main; the newest first."""
+        """Of the experiments shown, of their replicates and of what put the code on main; the newest first.
+
+        And the one that main's cells are of: a floor's, or that of a champion against itself, changes no problem.
+        """
         main = self.board.main[self.name]
+        newest = self.reading.measured(self.name, main)
         shown = Q(pk__in=[row.experiment.pk for row in self.experiments]) | Q(candidate__commit=main)
         of = Experiment.objects.filter(shown, project=self.project).values("pk")
-        results = Result.objects.filter(Q(trial__experiment__in=of) | Q(trial__experiment__original__in=of))
+        wanted = Q(trial__experiment__in=of) | Q(trial__experiment__original__in=of)
+        results = Result.objects.filter(wanted | Q(pk=newest.result) if newest else wanted)
         rows = results.order_by("-pk").values_list("trial__commit", "metrics")[:TRIALS]
         found = ((commit, cells(metrics).get(self.name)) for commit, metrics in rows)
         return [Trial(commit, times) for commit, times in found if times]
