@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import os
 import queue
-import random
 import tarfile
 import tempfile
 import time
@@ -21,23 +20,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchmarks import exploit as planted
-from benchmarks.catalogue import Catalogue, Sources, Step
-from benchmarks.contract import Assignment, Observation, Outcome, Preset, load
-from benchmarks.edits import DoesNotApply
+from benchmarks.catalogue import Sources
+from benchmarks.contract import Assignment, ContractError, Observation, Outcome, Preset
 from benchmarks.exploit import Answer, Exploit, Seen
-from benchmarks.nanochat import exploits as shared
-from benchmarks.nanochat.evaluate import Evaluator
-from benchmarks.nanochat.redteam.bait import bait, facts_of
-from benchmarks.nanochat.redteam.guards import GUARDS, TREE_GUARDS, OpenEvaluator, sandbox
+from benchmarks.kernels.redteam.lane import KernelLane
+from benchmarks.nanochat.redteam.lane import NanochatLane
+from benchmarks.redteam_lane import Candidate, Lane, filled
 from benchmarks.redteam_report import Honest, Report, Row
 from runners.sandbox import Sandbox, SandboxBroken
 
 FIRST_SLOT = 60  # users of its own, beside those of a lab that runs
 SEED = 20_261_124
 NO_GUARD: frozenset[str] = frozenset()
-NEEDS_A_BOX = frozenset(
-    ("mounts", "network", "system_calls", "own_user", "memory_cap", "scratch_cap", "process_namespace")
-)
+LANES: Mapping[str, Lane] = {"nanochat": NanochatLane(), "kernels": KernelLane()}
 
 Say = Callable[[str], None]
 
@@ -68,9 +63,9 @@ Admit = Callable[[Tree, Tree], list[Observation]]  # (parent, candidate) -> what
 class Arena:
     """One slot: a sandbox and an evaluator, as a worker has them."""
 
-    def __init__(self, slot: int, cpu: int | None, data: Path) -> None:
-        self.slot, self.cpu, self.data = slot, cpu, data
-        self.evaluator, self.open_evaluator = Evaluator(), OpenEvaluator()
+    def __init__(self, lane: Lane, slot: int, cpu: int | None, data: Path) -> None:
+        self.lane, self.slot, self.cpu, self.data = lane, slot, cpu, data
+        self.evaluator, self.open_evaluator = lane.evaluator(), lane.open_evaluator()
         self._stack = ExitStack()
         self._box: Sandbox | None = None
         self._removed = NO_GUARD
@@ -79,10 +74,10 @@ class Arena:
     def box(self, removed: frozenset[str] = NO_GUARD) -> Sandbox:
         if self._ended:
             raise SandboxBroken("the red team was stopped")
-        wanted = removed & NEEDS_A_BOX
+        wanted = removed & self.lane.box_guards
         if self._box is None or wanted != self._removed:
             self._stack.close()
-            self._box = self._stack.enter_context(sandbox(self.slot, wanted, self.data))
+            self._box = self._stack.enter_context(self.lane.sandbox(self.slot, wanted, self.data))
             self._removed = wanted
             if self.cpu is not None:
                 self._box.pin(self.cpu)
@@ -91,11 +86,8 @@ class Arena:
     def run(self, task: Assignment) -> Outcome:
         box = self.box(task.removed_guards)
         ignore = lambda name, steps, values: None  # noqa: E731
-        if not task.removed_guards:
-            return self.evaluator.run(task, box, ignore, cpu=self.cpu)
-        with tempfile.TemporaryDirectory() as folder:
-            kept = Path(folder) / "weights"
-            return self.open_evaluator.run(task, box, ignore, cpu=self.cpu, keep_weights=kept)
+        evaluator = self.open_evaluator if task.removed_guards else self.evaluator
+        return evaluator.run(task, box, ignore, cpu=self.cpu)
 
     def sweep(self) -> None:
         """What a run without guards has left must not meet the next one."""
@@ -120,11 +112,13 @@ class Arena:
 class RedTeam:
     """Everything that one run of the corpus needs. `close` ends its sandboxes, from any thread."""
 
-    def __init__(self, data: Path, preset: Preset, admit: Admit, jobs: int = 2, say: Say = lambda line: None) -> None:
-        self.data, self.preset, self.admit, self.say = data, preset, admit, say
-        self.plain = shared.plain()
+    def __init__(
+        self, lane: Lane, data: Path, preset: Preset, admit: Admit, jobs: int = 2, say: Say = lambda line: None
+    ) -> None:
+        self.lane, self.data, self.preset, self.admit, self.say = lane, data, preset, admit, say
+        self.plain = lane.plain()
         cpus = sorted(os.sched_getaffinity(0))
-        self.arenas = [Arena(FIRST_SLOT + n, cpus[n] if n < len(cpus) else None, data) for n in range(jobs)]
+        self.arenas = [Arena(lane, FIRST_SLOT + n, cpus[n] if n < len(cpus) else None, data) for n in range(jobs)]
         self._idle: queue.SimpleQueue[Arena] = queue.SimpleQueue()
         for arena in self.arenas:
             self._idle.put(arena)
@@ -132,8 +126,7 @@ class RedTeam:
         self._twins: dict[tuple[bytes, str, frozenset[str]], Seen] = {}
         self._stack = ExitStack()
         self._caches = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="redteam-caches-")))
-        self.facts = facts_of(data, preset)
-        self.facts |= self._stack.enter_context(bait((data / "val_screen.bin").read_bytes()))
+        self.facts = self._stack.enter_context(lane.facts(data, preset))
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -148,13 +141,13 @@ class RedTeam:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def run(self, corpus: Mapping[str, Exploit], honest: Sequence[tuple[Step, ...]], without_guards: bool) -> Report:
+    def run(self, corpus: Mapping[str, Exploit], honest: Sequence[Candidate], without_guards: bool) -> Report:
         report = Report(isolation=self.arenas[0].box().isolation.level)
         tasks: list[Callable[[Arena], Row | Honest]] = [
             lambda arena, name=name, planted=planted: self.play(arena, name, planted, without_guards)  # type: ignore[misc]
             for name, planted in corpus.items()
         ]
-        tasks += [lambda arena, recipe=recipe: self.play_honest(arena, recipe) for recipe in honest]  # type: ignore[misc]
+        tasks += [lambda arena, each=each: self.play_honest(arena, each) for each in honest]  # type: ignore[misc]
         for done in self._spread(tasks):
             if isinstance(done, Row):
                 report.rows.append(done)
@@ -187,12 +180,14 @@ class RedTeam:
     def play(self, arena: Arena, name: str, exploit: Exploit, without_guard: bool = False) -> Row:
         began = time.monotonic()
         seen, twin = self.duel(arena, exploit)
-        answer = planted.caught(exploit.expects, seen, twin)
+        answer = planted.caught(exploit.expects, seen, twin, self.lane.margin)
         row = Row(
-            name, exploit.source, exploit.mechanism, exploit.guard, exploit.expects, answer.yes, answer.why, seen.score,
-            twin.score, round(time.monotonic() - began, 2),
+            name, exploit.source, exploit.mechanism, exploit.guard, " or ".join(exploit.outcomes), answer.yes,
+            answer.why, seen.score, twin.score, round(time.monotonic() - began, 2),
         )  # fmt: skip
-        if not without_guard or (exploit.guard == "own_user" and os.geteuid() != 0):  # only root can start one as root
+        if not without_guard or not exploit.alone:
+            return row
+        if exploit.guard == "own_user" and os.geteuid() != 0:  # only root can start one as root
             return row
         through = self.without_guard(arena, exploit)
         seconds = round(time.monotonic() - began, 2)
@@ -200,27 +195,32 @@ class RedTeam:
 
     def without_guard(self, arena: Arena, exploit: Exploit) -> Answer:
         """Whether the exploit gets through once the guard it names is away."""
-        return planted.wins(exploit.expects, *self.duel(arena, exploit, frozenset((exploit.guard,))))
+        duel = self.duel(arena, exploit, frozenset((exploit.guard,)))
+        return planted.wins(exploit.expects, *duel, self.lane.margin, exploit.wrong)
 
     def duel(self, arena: Arena, exploit: Exploit, removed: frozenset[str] = NO_GUARD) -> tuple[Seen, Seen]:
         """What is seen of the exploit and of its twin, on the same slot."""
         twin = Tree(exploit.twin(self.plain, self.facts))
-        links = {path: _filled(target, self.facts) for path, target in exploit.links.items()}
+        links = {path: filled(target, self.facts) for path, target in exploit.links.items()}
         tree = Tree(exploit.tree(self.plain, self.facts), links)
         key = (twin.pack(), exploit.split, removed)
         if key not in self._twins:
-            self._twins[key] = self._look(arena, Tree(self.plain), twin, exploit.split, 0, removed)
-        return self._look(arena, twin, tree, exploit.split, exploit.earlier, removed), self._twins[key]
+            self._twins[key] = self._look(arena, Tree(self.plain), twin, exploit.split, (), removed)
+        step = 0 if exploit.same_seed else 1
+        earlier = [SEED + step * number for number in range(1, exploit.earlier + 1)]
+        return self._look(arena, twin, tree, exploit.split, earlier, removed), self._twins[key]
 
-    def _look(self, arena: Arena, parent: Tree, tree: Tree, split: str, earlier: int, removed: frozenset[str]) -> Seen:
-        found = [] if removed & TREE_GUARDS else self.admit(parent, tree)
+    def _look(
+        self, arena: Arena, parent: Tree, tree: Tree, split: str, earlier: Sequence[int], removed: frozenset[str]
+    ) -> Seen:
+        found = [] if removed & self.lane.tree_guards else self.admit(parent, tree)
         if any(one.severity == "structural" for one in found):
             return _seen(Outcome(), found, "refused")
         packed = tree.pack()
         try:
             arena.open_evaluator.cache = b""
-            for before in range(earlier):
-                arena.run(self._task(packed, SEED + 1 + before, split, removed))
+            for seed in earlier:
+                arena.run(self._task(packed, seed, split, removed))
             outcome = arena.run(self._task(packed, SEED, split, removed))
         except SandboxBroken as broken:
             arena.close()
@@ -229,43 +229,32 @@ class RedTeam:
             arena.sweep()
         return _seen(outcome, found)
 
-    def play_honest(self, arena: Arena, recipe: Sequence[Step]) -> Honest:
-        """A candidate of the catalogue, trained for the preset's whole budget as in the lab."""
-        contract = load("nanochat")
-        start = {path: text.decode() for path, text in contract.start_files("vanilla", self.preset.name).items()}
-        tree = Tree(contract.load_catalogue(self.preset.name).CATALOGUE.apply(start, recipe))
-        found = self.admit(Tree(start), tree)
+    def play_honest(self, arena: Arena, candidate: Candidate) -> Honest:
+        recipe, tree = candidate.recipe, Tree(candidate.files)
+        found = self.admit(Tree(candidate.start), tree)
         try:
-            outcome = arena.run(self._task(tree.pack(), SEED, "val_screen", NO_GUARD))
+            outcome = arena.run(self._task(tree.pack(), SEED, "val_screen", NO_GUARD, candidate.problems))
         except SandboxBroken as broken:
             arena.close()
-            return Honest(_names(recipe), None, (f"the sandbox broke: {broken}",))
+            return Honest(recipe, None, (f"the sandbox broke: {broken}",))
         lines = [
             f"{one.kind}: {'; '.join(one.evidence) or one.message}"
             for one in (*found, *outcome.observations)
-            if one.severity != "info"
+            if one.severity != "info" and one.kind not in self.lane.looked_at
         ]
         if outcome.failure and outcome.failure.kind == "timeout" and not lines:
-            return Honest(_names(recipe), None, (outcome.failure.message,), too_slow=True)
+            return Honest(recipe, None, (outcome.failure.message,), too_slow=True)
         if outcome.failure:
             lines.append(f"{outcome.failure.kind}: {outcome.failure.message}")
-        return Honest(_names(recipe), outcome.score, tuple(lines))
+        return Honest(recipe, outcome.score, tuple(lines))
 
-    def _task(self, packed: bytes, seed: int, split: str, removed: frozenset[str]) -> Assignment:
+    def _task(
+        self, packed: bytes, seed: int, split: str, removed: frozenset[str], problems: tuple[str, ...] = ()
+    ) -> Assignment:
         return Assignment(
-            "nanochat", self.preset, "", packed, seed, split, self.data, confirming=split != "val_screen",
-            caches=self._caches, removed_guards=removed,
+            self.lane.benchmark, self.preset, "", packed, seed, split, self.data, confirming=split != "val_screen",
+            caches=self._caches, removed_guards=removed, problems=problems or self.lane.problems,
         )  # fmt: skip
-
-
-def _filled(text: str, facts: Mapping[str, str]) -> str:
-    for name, value in facts.items():
-        text = text.replace(f"@{name}@", value)
-    return text
-
-
-def _names(recipe: Sequence[Step]) -> tuple[str, ...]:
-    return tuple(step.technique for step in recipe)
 
 
 def _seen(outcome: Outcome, found: Sequence[Observation], refused: str = "") -> Seen:
@@ -286,27 +275,8 @@ def _line(row: Row) -> str:
     return line + f"; without {row.guard}: {'wins' if row.wins_without else 'STILL LOSES'}, {row.why_without}"
 
 
-def exploits() -> dict[str, Exploit]:
-    return planted.corpus(shared.__name__, Path(str(shared.__file__)).parent, GUARDS)
-
-
-def honest_recipes(catalogue: Catalogue, sources: Sources, count: int, seed: int = SEED) -> list[tuple[Step, ...]]:
-    """Every technique by itself, then combinations of two to four that apply, drawn from the seed; `count` in all."""
-    draw, names = random.Random(seed), list(catalogue)
-    recipes: list[tuple[Step, ...]] = [(Step(name, catalogue[name].defaults()),) for name in names]
-    draw.shuffle(recipes)
-    seen = {_names(recipe) for recipe in recipes}
-    for _ in range(100 * count):
-        if len(recipes) >= count:
-            break
-        chosen = draw.sample(names, draw.randint(2, 4))
-        recipe = tuple(Step(name, catalogue[name].defaults()) for name in chosen)
-        if tuple(chosen) in seen or any(catalogue.clash(name, set(chosen) - {name}) for name in chosen):
-            continue
-        seen.add(tuple(chosen))
-        try:
-            catalogue.apply(sources, recipe)
-        except DoesNotApply:
-            continue
-        recipes.append(recipe)
-    return recipes[:count]
+def lane_of(benchmark: str) -> Lane:
+    """Raises ContractError for a benchmark that has no exploits."""
+    if benchmark not in LANES:
+        raise ContractError(f"no exploits of a benchmark named {benchmark!r}; there are those of {', '.join(LANES)}")
+    return LANES[benchmark]

@@ -12,16 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import redteam
 from benchmarks.catalogue import Step
 from benchmarks.contract import Assignment, load
 from benchmarks.exploit import MECHANISMS
 from benchmarks.nanochat import evaluate
 from benchmarks.nanochat.catalogue.cpu import CATALOGUE
 from benchmarks.nanochat.redteam.guards import GUARDS
+from benchmarks.nanochat.redteam.lane import LANE, honest_recipes
 from benchmarks.redteam import RedTeam
+from benchmarks.redteam_lane import Candidate
 from benchmarks.redteam_report import Report
-from research.management.commands.redteam import admit
+from research.management.commands.redteam import admitting
 from runners import process_tree
 from tests.lab_play import environment, lab_folder
 from tests.sandbox_play import need_full_sandbox
@@ -40,29 +41,33 @@ ALSO = (  # a second one of each mechanism, and other ways to take a guard away
 @pytest.fixture(scope="module")
 def team(prepared_text: Path) -> Iterator[RedTeam]:
     need_full_sandbox()
-    with RedTeam(prepared_text, load("nanochat").preset("smoke"), admit, jobs=1) as team:
+    with RedTeam(LANE, prepared_text, load("nanochat").preset("smoke"), admitting("nanochat"), jobs=1) as team:
         yield team
 
 
 @pytest.mark.parametrize("name", [*PLAYED, *(pytest.param(name, marks=pytest.mark.slow) for name in ALSO)])
 def test_an_exploit_is_caught_and_wins_without_its_guard(team: RedTeam, name: str) -> None:
-    row = team.play(team.arenas[0], name, redteam.exploits()[name], without_guard=True)
+    row = team.play(team.arenas[0], name, LANE.exploits()[name], without_guard=True)
     assert row.caught, row.why
     assert row.wins_without, row.why_without
 
 
+def candidate(*names: str) -> Candidate:
+    start = {path: text.decode() for path, text in load("nanochat").start_files("vanilla", "smoke").items()}
+    steps = [Step(name, CATALOGUE[name].defaults()) for name in names]
+    return Candidate(names, CATALOGUE.apply(start, steps), start)
+
+
 @pytest.mark.parametrize("recipe", [("relu_squared",), ()], ids=["a technique", "the start"])
 def test_an_honest_candidate_raises_no_alarm(team: RedTeam, recipe: tuple[str, ...]) -> None:
-    steps = [Step(name, CATALOGUE[name].defaults()) for name in recipe]
-    honest = team.play_honest(team.arenas[0], steps)
+    honest = team.play_honest(team.arenas[0], candidate(*recipe))
     assert honest.passed, honest.lines
 
 
 def test_a_candidate_that_its_preset_has_no_time_for_is_neither_passed_nor_accused(team: RedTeam) -> None:
-    steps = [Step("trigram_counts", CATALOGUE["trigram_counts"].defaults())]
     team.preset, whole = replace(team.preset, budget_seconds=0.2), team.preset
     try:
-        honest = team.play_honest(team.arenas[0], steps)
+        honest = team.play_honest(team.arenas[0], candidate("trigram_counts"))
     finally:
         team.preset = whole
     assert honest.too_slow and honest.score is None
@@ -71,7 +76,7 @@ def test_a_candidate_that_its_preset_has_no_time_for_is_neither_passed_nor_accus
 
 
 def test_every_mechanism_is_played_and_every_guard_is_needed_by_some_exploit() -> None:
-    corpus = redteam.exploits()
+    corpus = LANE.exploits()
     assert {corpus[name].mechanism for name in PLAYED} == set(MECHANISMS)
     assert {planted.guard for planted in corpus.values()} == set(GUARDS)
     assert len(corpus) >= 34
@@ -91,13 +96,17 @@ def test_nothing_of_the_lab_can_take_a_guard_away() -> None:
     lab = sources("research", "runners", "recursive_web")
     mentions = {path for path in lab if "removed_guards" in (ROOT / path).read_text()}
     assert mentions == set()
-    assert importers("benchmarks.nanochat.redteam") == {"benchmarks/redteam.py"}
+    for lane in ("nanochat", "kernels"):
+        own = set(sources(f"benchmarks/{lane}/redteam"))
+        assert importers(f"benchmarks.{lane}.redteam") - own == {"benchmarks/redteam.py"}
+    apart = set(sources("benchmarks/nanochat/redteam", "benchmarks/kernels/redteam")) | {"benchmarks/redteam.py"}
+    assert importers("benchmarks.redteam_box") <= apart
     assert importers("benchmarks.redteam") == {"research/management/commands/redteam.py"}
 
 
 def test_honest_candidates_are_every_technique_and_then_combinations_the_same_each_time() -> None:
     start = {path: text.decode() for path, text in load("nanochat").start_files("vanilla", "smoke").items()}
-    first, again = (redteam.honest_recipes(CATALOGUE, start, len(CATALOGUE) + 6) for _ in range(2))
+    first, again = (honest_recipes(CATALOGUE, start, len(CATALOGUE) + 6) for _ in range(2))
     assert first == again and len(first) == len(CATALOGUE) + 6
     assert {recipe[0].technique for recipe in first if len(recipe) == 1} == set(CATALOGUE)
     assert sum(len(recipe) > 1 for recipe in first) == 6

@@ -24,20 +24,16 @@ class CpuLaunch(Launch):
         before = self.box.cpu_seconds()
         drawn = self.hand_inputs(cell, sets)
         time.sleep(QUIET)
-        early = self.box.cpu_seconds() - before
         referred = self.ask_judge({"op": "refer"}) if cell.batches % 2 else {}
-        began = self.box.cpu_seconds()
         spent = self._spent({"op": "call", "problem": cell.problem}, (), seconds, cell)
         referred = referred or self.ask_judge({"op": "refer"})
-        late = self.box.cpu_seconds() - began - spent
-        fetching = self._fetch(cell)
-        early -= float(drawn["mapping"]) + sets * A_SET
-        fetching -= float(referred["copying"]) + sets * A_SET
+        whole = self._fetch(cell) - before  # from here to there, and no moment of it goes uncounted
+        handling = float(drawn["mapping"]) + float(referred["copying"])
+        beside = whole - spent - handling - 2 * sets * A_SET
         cell.bytes = drawn["stride"] + referred["stride"]
         called = max(spent - self.overhead, 1e-9)
-        allowed = (HANDLING - 1) * (float(drawn["mapping"]) + float(referred["copying"])) + self.put_off
-        charged = max(late + early + fetching - allowed, 0.0)
-        return Timed((called + charged) / sets, referred["seconds"] / sets, called, early + late + fetching)
+        charged = max(beside - (HANDLING - 1) * handling - self.put_off, 0.0)
+        return Timed((called + charged) / sets, referred["seconds"] / sets, called, beside)
 
     def get_ready(self) -> None:
         """Nothing is needed."""
@@ -58,11 +54,10 @@ class CpuLaunch(Launch):
         return self.box.cpu_seconds() - began
 
     def _fetch(self, cell: Cell) -> float:
-        """Fetch and compare. Returns the CPU seconds that fetching took, and what was done until all was compared."""
+        """Fetch and compare. Returns the CPU seconds of the sandbox when all was compared."""
         with self.judge_memory({"op": "room"}) as (room, memory):
-            began = self.box.cpu_seconds()
             self._spent({"op": "fetch", **room}, memory, FETCH_WALL, cell)
         self.judge_on(cell, {})
-        took = self.box.cpu_seconds() - began
+        compared = self.box.cpu_seconds()
         self.ask({"op": "drop"}, (), FETCH_WALL, cell.name)
-        return took
+        return compared

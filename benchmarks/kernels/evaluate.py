@@ -10,6 +10,7 @@ import math
 import os
 import socket
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks import identity
@@ -40,6 +41,9 @@ IMPOSSIBLE = 0.5  # of the time that its bytes alone take at the best rate that 
 class Evaluator:
     """Runs trials on one slot, one after another."""
 
+    judge_program: tuple[str, ...] = JUDGE
+    clocks: Mapping[str, type[Launch]] = CLOCKS
+
     def __init__(self) -> None:
         self._judge: JudgeProcess | None = None
 
@@ -51,10 +55,11 @@ class Evaluator:
     def judge(self, task: Assignment, box: Sandbox) -> JudgeProcess:
         """The judge of these problems; another one where the slot turned to something else."""
         gpu = gpu_of(task, box)
-        if (held := self._judge) and ((held.data, held.gpu) != (task.data, gpu) or not held.lives):
+        wanted = (task.data, self.judge_program, gpu)
+        if (held := self._judge) and ((held.data, held.program, held.gpu) != wanted or not held.lives):
             self.close()
         if self._judge is None:
-            self._judge = JudgeProcess(task.data, JUDGE, gpu)
+            self._judge = JudgeProcess(*wanted)
         return self._judge
 
     def run(
@@ -117,7 +122,7 @@ class Evaluator:
                         "run_solutions", tree=task.tree, cache=compiled.content, fds={"channel": theirs.fileno()},
                         log=writer, args={"device": task.preset.device},
                     )  # fmt: skip
-                launch = CLOCKS[task.preset.clock](task, box, judge, ours, outcome, sink)
+                launch = self.clocks[task.preset.clock](task, box, judge, ours, outcome, sink)
                 launch.warm_up()
                 compiled.freeze(box)
                 outcome.seconds["warm_up"] = time.monotonic() - began

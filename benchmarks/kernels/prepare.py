@@ -48,6 +48,13 @@ def prepare(problems: Sequence[tuple[Problem, str]], data: str, say: Callable[[s
 
     `say` is told of each problem: finding what one costs can take seconds.
     """
+    target = lay_out(problems, "problems", say)
+    use(target, data, json.loads((target / "manifest.json").read_text())["data_id"])
+    return target
+
+
+def lay_out(problems: Sequence[tuple[Problem, str]], kind: str, say: Callable[[str], None] = lambda _: None) -> Path:
+    """Copy the problems into a folder that is named after their kind and content, unless it is there."""
     for problem, _ in problems:
         if problem.folder is None:
             wrong(problem.name, "comes from a parquet file", "give a folder of problems")
@@ -71,7 +78,7 @@ def prepare(problems: Sequence[tuple[Problem, str]], data: str, say: Callable[[s
         own = [problem.name for problem, workloads in problems if is_own(problem, workloads)]
         manifest = {"data_id": identity, "vocabulary": 0, "problems": names, "own": own}
         (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
-        target = root / f"problems-{identity[:16]}"
+        target = root / f"{kind}-{identity[:16]}"
         if not target.exists():
             for number, (problem, _) in enumerate(problems, start=1):
                 say(f"{number} of {len(problems)}: {problem.name}")
@@ -82,7 +89,6 @@ def prepare(problems: Sequence[tuple[Problem, str]], data: str, say: Callable[[s
         else:
             (folder / "manifest.json").replace(target / "manifest.json")  # an older one may say less
         target.chmod(0o755)
-    use(target, data, identity)
     return target
 
 

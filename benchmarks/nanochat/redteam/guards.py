@@ -9,17 +9,16 @@ from __future__ import annotations
 import os
 import pickle
 import re
-import struct
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.contract import Assignment, Gate, Outcome, PointSink
 from benchmarks.nanochat import evaluate, training
 from benchmarks.nanochat.weights import Weights
-from runners.jail import Jail, Limits
 from runners.sandbox import Child, Sandbox
 
 # name: what it holds. A guard of the tree is checked before anything runs (research/validation/integrity.py, git).
@@ -52,65 +51,7 @@ GUARDS: Mapping[str, str] = {
 }
 JUDGE_GUARDS = frozenset(("normalised_by_judge", "finite_scores"))
 TREE_GUARDS = frozenset(("path_law", "plain_files", "reading"))
-ALLOW_ALL = struct.pack("<HBBI", 0x06, 0, 0, 0x7FFF0000)  # the one rule of a filter that refuses nothing
 CLAIM = re.compile(r"bits_per_byte: ([-+.\de]+)")
-SMALL = Limits(memory_bytes=1 << 30, scratch_bytes=256 << 20)  # so that floods are over soon
-LARGE = Limits(memory_bytes=3 << 30, scratch_bytes=1 << 30)
-
-
-@contextmanager
-def sandbox(slot: int, removed: frozenset[str], data: Path) -> Iterator[Sandbox]:
-    """A sandbox as the worker starts them, small; without the removed guards."""
-    limits = SMALL
-    if "memory_cap" in removed:
-        limits = replace(limits, memory_bytes=LARGE.memory_bytes)
-    if "scratch_cap" in removed:
-        limits = LARGE
-    needs_jail = removed & {"mounts", "network", "system_calls", "own_user"}
-    jail = _jail(removed, data) if needs_jail else Jail
-    with Sandbox.start(
-        slot, inside=evaluate.INSIDE, preload=evaluate.PRELOAD, setup_statement=evaluate.SETUP, limits=limits,
-        jail=jail, mechanism="landlock" if "process_namespace" in removed else None, loopback="network" in removed,
-    ) as box:  # fmt: skip
-        yield box
-
-
-def _jail(removed: frozenset[str], data: Path) -> type[Jail]:
-    """A jail with holes in it."""
-
-    @dataclass(frozen=True)
-    class OpenJail(Jail):
-        @property
-        def uid(self) -> int | None:
-            return None if "own_user" in removed else Jail.uid.fget(self)  # type: ignore[attr-defined]
-
-        @property
-        def guardian(self) -> Path:
-            refusing = Jail.guardian.fget(self)  # type: ignore[attr-defined]
-            return Path(__file__).with_name("open_guardian.py") if "own_user" in removed else refusing
-
-        def sources(self) -> dict[str, str]:
-            return super().sources() | ({"data": str(data)} if "mounts" in removed else {})
-
-        def bwrap(self, program: str, control: int, info: int, filter_fd: int) -> list[str]:
-            argv = super().bwrap(program, control, info, filter_fd)
-            if "network" in removed:
-                argv.insert(argv.index("--unshare-user") + 1, "--share-net")
-            if "mounts" in removed:
-                at = argv.index("--remount-ro")
-                argv[at:at] = ["--ro-bind", self.source("data"), str(data)]
-                if data.is_relative_to("/tmp") and "/tmp" in argv:  # there it is a link to the scratch folder
-                    at = argv.index("/tmp") - 2
-                    del argv[at : at + 3]
-            if "own_user" in removed:
-                at = argv.index("/proc/sys") - 1
-                del argv[at : at + 3]
-            return argv
-
-        def filter(self) -> bytes:
-            return ALLOW_ALL if "system_calls" in removed else super().filter()
-
-    return OpenJail
 
 
 class OpenBox:
@@ -178,6 +119,13 @@ class OpenEvaluator(evaluate.Evaluator):
     def run(
         self, task: Assignment, box: Sandbox, sink: PointSink, gate: Gate = lambda: None, cpu: int | None = None,
         keep_weights: Path | None = None, **options: Any,
+    ) -> Outcome:  # fmt: skip
+        with tempfile.TemporaryDirectory() as folder:
+            return self._run(task, box, sink, gate, cpu, keep_weights or Path(folder) / "weights", **options)
+
+    def _run(
+        self, task: Assignment, box: Sandbox, sink: PointSink, gate: Gate, cpu: int | None, keep_weights: Path,
+        **options: Any,
     ) -> Outcome:  # fmt: skip
         removed = task.removed_guards
         if "fresh_confirm_text" in removed:

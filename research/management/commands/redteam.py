@@ -9,17 +9,17 @@ import sys
 import tempfile
 import time
 from argparse import BooleanOptionalAction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
-from benchmarks import redteam
-from benchmarks.contract import ContractError, Observation, Preset, load
-from benchmarks.data import DataError, data_folder, data_id
-from benchmarks.nanochat.__main__ import install_data
-from benchmarks.redteam import RedTeam, Tree
+from benchmarks.contract import Benchmark, ContractError, Observation, load
+from benchmarks.data import DataError
+from benchmarks.kernels.formats.fields import FormatError
+from benchmarks.redteam import Admit, RedTeam, Tree, lane_of
 from benchmarks.redteam_report import Report
 from benchmarks.syntax import one_at_a_time
 from research.repository import GitError, Repository
@@ -34,6 +34,7 @@ class Command(BaseCommand):
     help = "Play the corpus of exploits, and honest candidates, against sandbox, judge and static checks."
 
     def add_arguments(self, parser: Any) -> None:
+        parser.add_argument("--benchmark", default="nanochat", help="whose exploits: nanochat (default) or kernels")
         parser.add_argument("--preset", default="smoke")
         parser.add_argument("--only", metavar="NAME", action="append", help="one exploit; may be given again")
         parser.add_argument("--honest", type=int, metavar="N", help="honest candidates (default 100; 0 with --only)")
@@ -46,14 +47,15 @@ class Command(BaseCommand):
         began = time.monotonic()
         try:
             report = self.play(options)
-        except (ContractError, DataError, SandboxBroken) as error:
+        except (ContractError, DataError, FormatError, SandboxBroken) as error:
             raise CommandError(" ".join(str(error).split()), returncode=2) from error
         except KeyboardInterrupt:
             self.stderr.write("stopped; nothing was left behind")
             sys.exit(INTERRUPTED)
         row = report.to_json() | {
             "preset": options["preset"],
-            "data_id": data_id("nanochat", load("nanochat").preset(options["preset"])),
+            "benchmark": options["benchmark"],
+            "data_id": self.data_id,
             "seconds": round(time.monotonic() - began, 1),
             "machine": {"cores": len(os.sched_getaffinity(0)), "system": platform.platform(), "cpu": processor()},
         }
@@ -64,8 +66,8 @@ class Command(BaseCommand):
             sys.exit(1)
 
     def play(self, options: dict[str, Any]) -> Report:
-        contract = load("nanochat")
-        preset, corpus = contract.preset(options["preset"]), redteam.exploits()
+        lane = lane_of(options["benchmark"])
+        preset, corpus = load(lane.benchmark).preset(options["preset"]), lane.exploits()
         if unknown := [name for name in options["only"] or () if name not in corpus]:
             raise ContractError(f"no exploit named {unknown[0]!r}; there are {', '.join(corpus)}")
         if options["only"]:
@@ -75,10 +77,11 @@ class Command(BaseCommand):
         jobs = options["jobs"] if options["jobs"] is not None else min(2, cores)
         if not 0 <= count <= 1000 or not 1 <= jobs <= MOST_JOBS:
             raise ContractError(f"--honest must be 0 to 1000 and --jobs 1 to {MOST_JOBS}")
-        start = {path: text.decode() for path, text in contract.start_files("vanilla", preset.name).items()}
-        recipes = redteam.honest_recipes(contract.load_catalogue(preset.name).CATALOGUE, start, count)
-        with RedTeam(prepared(preset), preset, admit, jobs, self.say) as team:
-            return team.run(corpus, recipes, options["without_guards"])
+        data = lane.prepared(preset)
+        self.data_id = json.loads((data / "manifest.json").read_text())["data_id"]
+        honest = lane.honest(data, preset, count)
+        with RedTeam(lane, data, preset, admitting(lane.benchmark), jobs, self.say) as team:
+            return team.run(corpus, honest, options["without_guards"])
 
     def say(self, line: str) -> None:
         self.stderr.write(line)
@@ -93,14 +96,6 @@ class Command(BaseCommand):
                           f"{len(report.too_slow)} too slow for the preset")  # fmt: skip
 
 
-def prepared(preset: Preset) -> Path:
-    """The data of the benchmark, made now where there are none."""
-    try:
-        return data_folder("nanochat") / data_id("nanochat", preset)[:16]
-    except DataError:
-        return data_folder("nanochat") / install_data().data_id[:16]
-
-
 def processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -109,9 +104,12 @@ def processor() -> str:
     return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
 
 
-def admit(parent: Tree, candidate: Tree) -> list[Observation]:
+def admitting(benchmark: str) -> Admit:
+    return partial(admit, load(benchmark))
+
+
+def admit(contract: Benchmark, parent: Tree, candidate: Tree) -> list[Observation]:
     """What the lab does with a change before it runs: a real commit, its paths, its modes, its source."""
-    contract = load("nanochat")
     with tempfile.TemporaryDirectory(prefix="redteam-") as folder:
         encoded = {path: text.encode() for path, text in parent.files.items()}
         repository = Repository.create(Path(folder) / "projects" / "repository", encoded, "The parent", timezone.now())

@@ -5,4 +5,4 @@ import runpy
 from pathlib import Path
 
 os.geteuid = lambda: 1  # the one question behind the refusal
-runpy.run_path(str(Path(__file__).parents[3] / "runners" / "guardian.py"), run_name="__main__")
+runpy.run_path(str(Path(__file__).parents[1] / "runners" / "guardian.py"), run_name="__main__")
