@@ -29,16 +29,26 @@ from benchmarks.contract import Outcome, load
 from benchmarks.edits import DoesNotApply
 from benchmarks.kernels import trees
 from benchmarks.kernels.cells import CellTimes, cells
-from benchmarks.kernels.exploits import HONEST, Planted, exploits, on_gpu
 from benchmarks.kernels.formats.loader import load_problem
 from benchmarks.kernels.inputs import make_inputs
 from benchmarks.kernels.prepare import SIZES
+from benchmarks.kernels.redteam.exploits import SEED, SOLUTION
+from benchmarks.kernels.redteam.lane import KernelLane
+from benchmarks.kernels.redteam.on_gpu import EXPLOITS, HONEST, Planted
 from benchmarks.kernels.reference import Reference
 from tests.kernel_technique_play import prepared
 from tests.kernel_trials import Trials, problem, trials
 
 HEAVY = "heavy_scale"
 ROWS = {"cuda": ((8192, 8192), (8193, 4000)), "cpu": ((96, 4096), (129, 2000))}
+WORK = f"""import torch
+
+
+def work(x, gain):
+    return x * gain
+
+
+{HONEST.replace("x * gain", "work(x, gain)")}"""
 GAIN = 0.75  # of the honest latency: below it an exploit has won something
 BREAKS = {
     "illegal_address": """
@@ -78,15 +88,25 @@ def lane_of(trials_: Trials, device: str) -> None:
     trials_.preset = replace(preset, budget_seconds=0.5)
 
 
+def planted_on(device: str) -> tuple[Planted, ...]:
+    """The red team's exploits, as solutions of the lane's own problem; on a GPU those that need one, too."""
+    corpus = tuple(
+        Planted(name, one.tries, one.outcomes, one.tree({SOLUTION: WORK}, {"SEED": str(SEED)})[SOLUTION])
+        for name, one in KernelLane().exploits().items()
+    )
+    return (*EXPLOITS, *corpus) if device == "cuda" else corpus
+
+
 def caught(planted: Planted, outcome: Outcome, honest: float) -> str:
     """How it was, empty if it was not."""
     structural = {seen.kind for seen in outcome.observations if seen.severity == "structural"}
-    if outcome.score is None:
-        assert outcome.failure is not None
-        expected = planted.races or outcome.failure.kind == planted.expects
-        return f"{outcome.failure.kind}: {outcome.failure.message[:160]}" if expected else ""
     if structural:
         return ", ".join(sorted(structural))
+    if outcome.score is None:
+        assert outcome.failure is not None
+        kinds = (planted.expects,) if isinstance(planted.expects, str) else planted.expects
+        expected = planted.races or outcome.failure.kind in kinds
+        return f"{outcome.failure.kind}: {outcome.failure.message[:160]}" if expected else ""
     return f"gains nothing: {outcome.score / honest:.3f}" if outcome.score > GAIN * honest else ""
 
 
@@ -96,7 +116,7 @@ def play_exploits(device: str) -> dict[str, Any]:
         lane_of(lane, device)
         found = [lane.run({HEAVY: HONEST}, (HEAVY,), seed).score for seed in range(3)]
         honest = statistics.median(score for score in found if score is not None)
-        for planted in (*(on_gpu() if device == "cuda" else ()), *exploits()):
+        for planted in planted_on(device):
             with tempfile.TemporaryDirectory() as caches:
                 for seed in (4, 5):
                     outcome = lane.run({HEAVY: planted.solution}, (HEAVY,), seed, Path(caches), confirming=True)

@@ -1,6 +1,24 @@
-"""Solutions that cheat with what a GPU has beside a CPU: streams, graphs, caches that persist, events, freed memory."""
+"""Solutions that cheat with what a GPU has beside a CPU: streams, graphs, caches that persist, events, freed memory.
 
-from benchmarks.kernels.exploits import Planted
+Each is a whole solution of `out = x * gain`, x float32 [rows, width] and gain [width]. They are played on a GPU alone,
+by `python -m tests.gpu.kernel_lane exploits`, beside those of the folder `exploits`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+HONEST = "def run(x, gain):\n    return x * gain\n"
+
+
+@dataclass(frozen=True)
+class Planted:
+    name: str
+    tries: str
+    expects: str | tuple[str, ...]  # a failure kind, structural findings, or "neutralised": it gains nothing
+    solution: str
+    races: bool = False  # its outputs may come too late; wrong ones count as caught
+
 
 EXPLOITS = (
     Planted(
