@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.judge_device import Shared
+from benchmarks.kernels.batch import Batch, Digest, Layout
 from benchmarks.kernels.cells import cells
-from benchmarks.kernels.inside.calls import FACTOR, Pads, after, paced
+from benchmarks.kernels.formats.loader import load_problem
+from benchmarks.kernels.inside.calls import FACTOR, SWEEPS, Pads, after, at, queued, seal
 from tests.kernel_technique_play import harness
-from tests.kernel_trials import ADD, SCALE, SMOKE, Trials, trials
+from tests.kernel_trials import ADD, SCALE, SMOKE, Trials, prepare, trials
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
@@ -40,23 +43,37 @@ def test_every_workload_is_timed_and_a_faster_solution_is_faster(lane: Trials) -
     assert spans[1] < spans[0]  # whoever else works on this machine is in all wall times; here least
 
 
-def test_every_call_comes_after_its_pads_and_what_they_leave_is_known() -> None:
-    pads, seen = Pads(torch.zeros(64, dtype=torch.uint8)), []
-    values = [[5, 2**31 - 1], [7, 11], [0, 3]]
+def test_calls_come_behind_their_pads_and_what_these_leave_is_known() -> None:
+    pads, inputs = Pads(torch.zeros(64, dtype=torch.uint8)), torch.arange(16, dtype=torch.uint8)
+    told: list[object] = []
+    values, plain = [5, 2**31 - 1, 9, 7, 11], inputs.clone()
     words = pads.words
+    seal(inputs, 77)
+    assert not torch.equal(inputs, plain)
+
+    def unseal() -> None:
+        told.append(("unseal", words.tolist()))
+        seal(inputs, 77)
 
     def run(number: int) -> int:
-        seen.append(int(words[0]))
-        return number
+        told.append((number, words.tolist()))
+        return 10 * number
 
-    looked: list[tuple[int, object]] = []
-    sets = [(number,) for number in range(3)]
-    returned, spans = paced(run, sets, pads, pads.keys(values), lambda: None, lambda *of: looked.append(of))
-    assert returned == [0, 1, 2] and looked == [(0, 0), (1, 1), (2, 2)]
-    assert len(spans) == 3 and all(each >= 0 for each in spans)
-    assert seen == [after(0, values[: number + 1]) for number in range(3)]
-    assert bool((words == after(0, values)).all()) and seen[0] != seen[1]
-    assert after(1, [[0]]) == FACTOR and after(0, [[2**31]]) == -(2**31)
+    def look(number: int, returned: object) -> None:
+        told.append(("look", number, returned))
+
+    done = queued(run, [(0,), (1,)], pads, pads.keys(values), unseal, lambda: told.append("waited"), look)
+    before, behind = after((0, 0), values[:-SWEEPS]), after((0, 0), values)
+    assert told == [
+        ("unseal", [before[0]] * 8 + [before[1]] * 8),
+        (0, [behind[0]] * 8 + [behind[1]] * 8),
+        ("look", 0, 0),
+        (1, words.tolist()),
+        ("look", 1, 10),
+        "waited",
+    ]
+    assert done.returned == [0, 10] and 0 < done.launched <= done.span * 1.5 and torch.equal(inputs, plain)
+    assert after((1, 1), [0]) == (FACTOR, 1) and after((0, 0), [2**31, 2**31]) == (-(2**31), -(2**31))
 
 
 LAST_DOES_ALL = """
@@ -105,6 +122,32 @@ def run(x, gain):
 """
 
 
+AT_INPUTS = """
+import gc
+
+ready = {}
+for found in gc.get_objects():
+    if type(found).__name__ == "Launch" and hasattr(found, "inputs"):
+        inputs = found.inputs
+
+        def ahead(message, descriptor):
+            inputs(message, descriptor)
+            ready.update({one[0].data_ptr(): one[0] * one[1] for one in found.sets})
+
+        found.inputs = ahead
+        break
+
+
+def run(x, gain):
+    return ready[x.data_ptr()] if x.data_ptr() in ready else x * gain
+"""
+
+
+def test_inputs_that_lie_there_ahead_of_the_clock_are_of_no_use(lane: Trials) -> None:
+    outcome = lane.run({SCALE: AT_INPUTS})
+    assert outcome.failure is not None and outcome.failure.kind == "bad_output", outcome
+
+
 @pytest.mark.parametrize("text", [LAST_DOES_ALL, IN_A_THREAD])
 def test_outputs_that_come_after_their_call_are_wrong(lane: Trials, text: str) -> None:
     outcome = lane.run({SCALE: text})
@@ -142,3 +185,21 @@ def test_cuda_is_compiled_by_the_toolkit_of_the_machine_or_one_line_says_that_th
         assert inside.compile_cuda(source).seven(1) == 8
         with pytest.raises(RuntimeError, match="nvcc refused the source"):
             inside.compile_cuda("no C++")
+
+
+def test_inputs_lie_sealed_in_memory_of_whole_pages(tmp_path: Path) -> None:
+    """Devices hand out more than was asked for; what lies behind the sets is nobody's."""
+    problem_, cpu = load_problem(prepare(tmp_path) / "problems" / SCALE), torch.device("cpu")
+    layout = Layout({"x": torch.zeros(5), "n": 3})
+    batch = Batch(problem_, problem_.workloads[0], layout, 2, Shared(2 * layout.stride + 4096, cpu))
+    for number in (1.0, 2.0):
+        batch.add({"x": torch.full((5,), number), "n": 3})
+    shown, digest = batch.inputs.bytes, Digest(cpu)
+    batch.show(12345)
+    assert batch.key == 12345 and at(shown, layout.places[0], 0).tolist() != [1.0] * 5
+    seal(batch.theirs, 12345)
+    assert [at(shown, layout.places[0], start).tolist() for start in (0, layout.stride)] == [[1.0] * 5, [2.0] * 5]
+    assert digest.of(batch.own) == digest.of(batch.theirs) and not shown[2 * layout.stride :].any()
+    at(shown, layout.places[0], 0).zero_()
+    assert digest.of(batch.own) != digest.of(batch.theirs) and batch.sets[0]["x"].tolist() == [1.0] * 5  # type: ignore
+    batch.close()

@@ -39,7 +39,7 @@ def test_the_start_is_as_fast_as_its_own_reference(lane: Trials) -> None:
 def test_a_faster_solution_scores_lower_and_a_person_is_asked_to_look(lane: Trials) -> None:
     outcome = lane.run({SCALE: FAST})
     assert outcome.failure is None and outcome.score is not None and outcome.score < 0.5, outcome
-    many = "def run(x, gain):\n    for _ in range(12):\n        out = x * gain\n    return out\n"
+    many = "def run(x, gain):\n    for _ in range(40):\n        out = x * gain\n    return out\n"
     slower = lane.run({SCALE: many})
     assert slower.score is not None and outcome.score < slower.score < 1
     faster = [seen.evidence for seen in outcome.observations if seen.kind == "much_faster"]

@@ -1,7 +1,7 @@
 """The judge's side of one batch: sets of inputs in memory that the candidate maps, and the outputs that belong to them.
 
-On a CPU the judge keeps inputs of its own and lays copies into the shared memory. On a GPU, whose memory is scarce, its
-references read the shared inputs; a digest tells before they do whether somebody wrote there.
+The judge keeps inputs of its own and lays copies into the shared memory, sealed under a stopwatch. Of very large ones
+there is one copy alone, which references read, too: a digest tells whether somebody wrote there before.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ import torch
 
 from benchmarks.judge_device import Shared
 from benchmarks.kernels.formats.workload import Problem, Workload
-from benchmarks.kernels.inside.calls import at
+from benchmarks.kernels.inside.calls import at, seal
 from benchmarks.kernels.reference import Value
 
 ALIGNMENT = 256  # bytes
 CHUNK = 8 << 20  # words that a digest takes at a time
+OWN_BYTES = 8 << 30  # of inputs: more are kept once
 _WEIGHTS = (0, 1 << 62)
 
 Places = list[dict[str, Any]]
@@ -57,18 +58,30 @@ class Layout:
 class Batch:
     """[sets] of inputs by name; `outputs` are the reference's, `room` is for the candidate's."""
 
-    def __init__(self, problem: Problem, workload: Workload, layout: Layout, inputs: Shared) -> None:
+    def __init__(self, problem: Problem, workload: Workload, layout: Layout, sets: int, inputs: Shared) -> None:
+        """`inputs`: room for that many sets, or more: devices hand out whole pages."""
         self.problem, self.workload = problem, workload
         self.layout, self.inputs = layout, inputs
+        self.theirs = inputs.bytes[: sets * layout.stride]
+        self.shares = len(self.theirs) > OWN_BYTES  # the inputs are kept once
+        self.own = self.theirs if self.shares else torch.empty_like(self.theirs)
         self.sets: list[Mapping[str, Value]] = []
         self.outputs: list[dict[str, torch.Tensor]] = []
         self.room: Shared | None = None
+        self.key = 0  # by which the candidate's inputs are sealed
         self.written = b""  # the digest of the inputs
         self.touched = False  # somebody else wrote to them
 
     def add(self, one: Mapping[str, Value]) -> None:
-        there = self.layout.put(one, self.inputs.bytes, len(self.sets))
-        self.sets.append(one if self.inputs.bytes.device.type == "cpu" else there)
+        self.sets.append(self.layout.put(one, self.own, len(self.sets)))
+
+    def show(self, key: int) -> None:
+        """Lay the sets where the candidate finds them, sealed; unless there is one copy alone."""
+        self.key = 0 if self.shares else key
+        if not self.shares:
+            self.theirs.copy_(self.own)
+        if self.key:
+            seal(self.theirs, self.key)
 
     @property
     def scalars(self) -> list[list[Value]]:
@@ -76,6 +89,7 @@ class Batch:
 
     def close(self) -> None:
         self.sets, self.outputs = [], []
+        del self.own, self.theirs
         self.inputs.close()
         if self.room is not None:
             self.room.close()
@@ -112,15 +126,15 @@ class Digest:
         self._device = device
         self._weights: torch.Tensor | None = None
 
-    def of(self, memory: Shared) -> bytes:
+    def of(self, memory: torch.Tensor) -> bytes:
         if self._device.type == "cpu":
-            return hashlib.blake2b(memory.bytes.numpy().data, digest_size=16).digest()
+            return hashlib.blake2b(memory.numpy().data, digest_size=16).digest()
         if self._weights is None:
             own = torch.Generator(self._device)
             own.manual_seed(random.SystemRandom().getrandbits(63))
             self._weights = torch.randint(*_WEIGHTS, (CHUNK,), generator=own, device=self._device) | 1
         total = torch.zeros((), dtype=torch.int64, device=self._device)
-        for number, words in enumerate(torch.split(memory.bytes.view(torch.int64), CHUNK)):
+        for number, words in enumerate(torch.split(memory.view(torch.int64), CHUNK)):
             total += (words * self._weights[: len(words)]).sum() * (2 * number + 1)
         return int(total.item()).to_bytes(8, "big", signed=True)
 

@@ -33,15 +33,16 @@ from benchmarks.kernels.formats.loader import load_problem  # noqa: E402
 from benchmarks.kernels.formats.workload import Problem, Workload  # noqa: E402
 from benchmarks.kernels.hidden import neighbour  # noqa: E402
 from benchmarks.kernels.inputs import make_inputs  # noqa: E402
-from benchmarks.kernels.inside.calls import Pads, after, paced  # noqa: E402
+from benchmarks.kernels.inside.calls import Pads, after, queued, seal  # noqa: E402
 from benchmarks.kernels.reference import Reference, ReferenceFailed  # noqa: E402
 from benchmarks.kernels.roofline import Roofline, l2_bytes  # noqa: E402
 from runners import cuda  # noqa: E402
 
 MOST = 1 << 16  # of a request
 POISON = 0xFF  # NaN in every floating dtype
-COMPARED = 4  # calls of a paced batch whose outputs are compared, drawn by lot, besides the audited one
-PAD_BYTES = 256 << 10  # on a CPU, for tests; on a GPU twice the L2 cache
+COMPARED = 4  # calls of a queued batch whose outputs are compared, drawn by lot, besides the audited one
+PASSES_TRIED = 8
+PAD_BYTES = 256 << 10  # on a CPU, for tests; on a GPU four times the L2 cache
 Request = Mapping[str, Any]
 Reply = dict[str, Any]
 
@@ -70,7 +71,7 @@ class Judge:
         self.digest = Digest(device)
         self.own_pads: Pads | None = None
         self.their_pads: Shared | None = None
-        self.their_word = 0  # what each word of them is
+        self.their_words = (0, 0)  # what the words of either half of them are
         self.handed: int | None = None
 
     def open(self, request: Request) -> Reply:
@@ -98,20 +99,27 @@ class Judge:
         return {"uuid": workload.uuid}
 
     def pads(self, request: Request) -> Reply:
-        """New memory for the passes between a candidate's calls, all zero: `size` bytes."""
+        """New memory for the passes before a candidate's calls, all zero: `size` bytes. `pass`: seconds of one."""
         if self.their_pads is not None:
             self.their_pads.close()
-        size = PAD_BYTES if self.gpu is None else 2 * l2_bytes(self.device)
+        size = PAD_BYTES if self.gpu is None else 4 * l2_bytes(self.device)
         self.own_pads = self.own_pads or Pads(self._shared(size).bytes)  # of the same kind of memory
-        self.their_pads, self.their_word = self._shared(size), 0
+        self.their_pads, self.their_words = self._shared(size), (0, 0)
         self.their_pads.bytes.zero_()
-        return self._handing(self.their_pads)
+        keys = self.own_pads.keys([0] * PASSES_TRIED)
+        self.own_pads.run(keys)
+        self.synchronize()
+        began = time.perf_counter()
+        self.own_pads.run(keys)
+        self.synchronize()
+        return self._handing(self.their_pads) | {"pass": (time.perf_counter() - began) / len(keys)}
 
     def draw(self, request: Request) -> Reply:
-        """Draw `sets` sets of inputs from `seed` into memory of `size` bytes that goes with the reply.
+        """Draw `sets` sets of inputs from `seed`; the memory of `size` bytes that they belong into goes with the reply.
 
         Replies with the places of one set's values; those of the next begin `stride` bytes further, and have scalars
-        of their own. `mapping`: CPU seconds to make such a file part of a process's memory.
+        of their own. All are sealed by `key`, or what the reply says instead. `mapping`: CPU seconds to make such a
+        file part of a process's memory.
         """
         self._let_go()
         problem, reference = self._problem(request["problem"])
@@ -121,31 +129,34 @@ class Judge:
             one = self._drawn(problem, workload, seed, reference)
             if self.batch is None:
                 layout = Layout(one)
-                self.batch = Batch(problem, workload, layout, self._shared(layout.stride * len(seeds)))
+                inputs = self._shared(layout.stride * len(seeds))
+                self.batch = Batch(problem, workload, layout, len(seeds), inputs)
             self.batch.add(one)
         batch = self._batch()
-        batch.written = self.digest.of(batch.inputs)
+        batch.written = self.digest.of(batch.own)
+        batch.show(request["key"])
         began = time.process_time()
         if self.gpu is None:
             Shared(batch.inputs.size, self.device).close()
         mapping, layout = time.process_time() - began, batch.layout
         reply = {"places": layout.places, "scalars": batch.scalars, "stride": layout.stride, "mapping": mapping}
-        return self._handing(batch.inputs) | reply
+        return self._handing(batch.inputs) | reply | {"key": batch.key}
 
     def refer(self, request: Request) -> Reply:
         """Run the reference on every set: the seconds of all, what its outputs look like, what copying them takes.
 
-        CPU seconds; with `keys` those of a stopwatch, over calls that are paced.
+        CPU seconds; with `keys` those of a stopwatch, over calls that are queued behind pads; `launched` of these are
+        the host's, to start them.
         """
         batch, reference = self._batch(), self.problems[self._batch().problem.name][1]
-        if self.gpu is not None and batch.written != self.digest.of(batch.inputs):
+        if batch.shares and batch.written != self.digest.of(batch.own):
             batch.touched = True
         if "keys" in request:
-            seconds, batch.outputs = self._paced(reference.run, [(one,) for one in batch.sets], request)
+            seconds, launched, batch.outputs = self._queued(reference.run, [(one,) for one in batch.sets], request)
         else:
             began = time.process_time()
             batch.outputs = [reference.run(one) for one in batch.sets]
-            seconds = time.process_time() - began
+            seconds, launched = time.process_time() - began, 0.0
         key, layout = (batch.problem.name, batch.workload.uuid), Layout(batch.outputs[0])
         self.outputs[key] = layout
         if self.gpu is None:
@@ -154,15 +165,16 @@ class Judge:
             if key not in self.copying:
                 self.copying[key] = copying(batch.outputs, layout, self.device) / len(batch.outputs)
             took = self.copying[key] * len(batch.outputs)
-        return {"seconds": seconds, "places": layout.places, "stride": layout.stride, "copying": took}
+        found = {"seconds": seconds, "launched": launched, "copying": took}
+        return found | {"places": layout.places, "stride": layout.stride}
 
     def pace(self, request: Request) -> Reply:
-        """The seconds of a stopwatch that the pads of a batch take, with nothing called between them.
+        """The seconds of a stopwatch that the pads of a batch take, with nothing called behind them.
 
         And the copy of one set of outputs, of which those of the reference stand for those of a call.
         """
         outputs = self._batch().outputs
-        seconds, _ = self._paced(lambda number: outputs[number], [(n,) for n in range(len(outputs))], request)
+        seconds, *_ = self._queued(lambda number: outputs[number], [(n,) for n in range(len(outputs))], request)
         return {"seconds": seconds}
 
     def room(self, request: Request) -> Reply:
@@ -199,7 +211,7 @@ class Judge:
             if found.reason:
                 when = "at once after " if place == count else ""
                 reasons.append(f"{when}call {number + 1} of {count}: {found.reason}")
-        batch.touched = batch.touched or batch.written != self.digest.of(batch.inputs)
+        batch.touched = batch.touched or batch.written != self.digest.of(batch.theirs)
         return reply | {"reason": "; ".join(reasons[:2])[:500], "mutated": batch.touched}
 
     def memory(self, request: Request) -> Reply:
@@ -209,34 +221,38 @@ class Judge:
         free, total = torch.cuda.mem_get_info(self.device)
         return {"used": total - free - torch.cuda.memory_reserved(self.device), "total": total}
 
-    def _paced(
+    def _queued(
         self, run: Callable[..., Any], sets: list[tuple[Any, ...]], request: Request
-    ) -> tuple[float, list[dict[str, torch.Tensor]]]:
+    ) -> tuple[float, float, list[dict[str, torch.Tensor]]]:
+        """Seconds of all, those that the host took to start the calls, and what these returned."""
         assert self.own_pads is not None
-        batch, keys = self._batch(), self.own_pads.keys(request["keys"])
+        batch, pads, keys = self._batch(), self.own_pads, self.own_pads.keys(request["keys"])
         layout = self.outputs.get((batch.problem.name, batch.workload.uuid))
         spare = torch.empty(layout.stride if layout else 0, dtype=torch.uint8, device=self.device)  # nobody else's
 
         def look(number: int, outputs: Any) -> None:
             if number == request["audit"] and layout:
                 layout.put(outputs, spare, 0)
-                self.synchronize()
 
+        def unseal() -> None:
+            seal(batch.own, batch.key)
+
+        unseal()  # which seals them: what a candidate has to do is done here, too
         self.synchronize()
         began = time.perf_counter()
-        returned, _ = paced(run, sets, self.own_pads, keys, self.synchronize, look)
-        return time.perf_counter() - began, returned  # type: ignore[return-value]
+        done = queued(run, sets, pads, keys, unseal, self.synchronize, look)
+        return time.perf_counter() - began, done.launched, done.returned  # type: ignore[return-value]
 
     def _passed_over(self, request: Request) -> bool:
         """Whether every word of the candidate's pads has gone through all passes. From here on it is what it is."""
         assert self.their_pads is not None
         words = self.their_pads.bytes.view(torch.int32)
-        wanted = after(self.their_word, request["keys"])
-        if bool((words == wanted).all()):
-            self.their_word = wanted
+        wanted = after(self.their_words, request["keys"])
+        if all(bool((half == word).all()) for half, word in zip(words.chunk(2), wanted, strict=True)):
+            self.their_words = wanted
             return True
         words.zero_()
-        self.their_word = 0
+        self.their_words = (0, 0)
         return False
 
     def _drawn(self, problem: Problem, workload: Workload, seed: int, reference: Reference) -> Mapping[str, Any]:

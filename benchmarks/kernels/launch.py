@@ -52,7 +52,8 @@ class Cell:
     once: float = math.inf  # of a call of solution and reference, with all that is timed beside them
     bytes: int = 0  # of the inputs and outputs of one call
     batches: int = 0
-    passes: int = 1  # over the pads before each call, under a stopwatch
+    passes: int = 0  # over the pads before its calls, under a stopwatch
+    sets: int = 0  # calls of a timed batch, once that is settled
     called: list[float] = field(default_factory=list)  # seconds in all calls of each timed batch
     beside: list[float] = field(default_factory=list)  # and beside them, more than handling inputs and outputs takes
     solution: list[float] = field(default_factory=list)
@@ -172,6 +173,8 @@ class Launch(ABC):
 
     def sets_in(self, cell: Cell) -> int:
         """How many calls a timed batch has: as many as fit its time and memory, at least one."""
+        if cell.sets:
+            return cell.sets
         by_time = self.share / max(cell.once, 1e-9)
         return int(max(1, min(self.most_sets, by_time, self.most_bytes // max(cell.bytes, 1))))
 
@@ -189,9 +192,9 @@ class Launch(ABC):
 
     # --- talking
 
-    def hand_inputs(self, cell: Cell, sets: int) -> dict[str, Any]:
-        """Let the judge draw, and the candidate map what was drawn; the judge's answer."""
-        request = {"seed": self.task.seed, "batch": cell.batches, "sets": sets, "uuid": cell.uuid}
+    def hand_inputs(self, cell: Cell, sets: int, key: int = 0) -> dict[str, Any]:
+        """Let the judge draw, and the candidate map what was drawn, sealed by a key; the judge's answer."""
+        request = {"seed": self.task.seed, "batch": cell.batches, "sets": sets, "uuid": cell.uuid, "key": key}
         with self.judge_memory({"op": "draw", "problem": cell.problem, **request}) as (drawn, memory):
             laid = {"op": "inputs"} | {key: drawn[key] for key in ("places", "scalars", "stride", "size")}
             self.ask(laid, memory, FETCH_WALL, cell.name)

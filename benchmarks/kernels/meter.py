@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
@@ -18,16 +19,16 @@ from benchmarks.kernels.compare import compare
 from benchmarks.kernels.formats.loader import load_problem
 from benchmarks.kernels.formats.workload import Problem, Workload
 from benchmarks.kernels.inputs import make_inputs
-from benchmarks.kernels.inside.calls import Pads, paced
+from benchmarks.kernels.inside.calls import SWEEPS, Pads, queued
 from benchmarks.kernels.judge import PAD_BYTES
 from benchmarks.kernels.measured import PASSED
 from benchmarks.kernels.reference import Reference, ReferenceFailed, Value
+from benchmarks.kernels.stopwatch import AHEAD, PASSES
 from benchmarks.kernels.sweep import EAGER, Task
 from runners import cuda
 
 ROUNDS, MOST_SETS, ROUND_SECONDS = 3, 32, 0.01
 MOST_BYTES = 2 << 30  # of the inputs and outputs of a round; torch may keep as much between two workloads
-PASSES = (1, 4)  # over the pads, as in a launch
 Run = Callable[[Mapping[str, Value]], dict[str, torch.Tensor]]
 
 
@@ -38,9 +39,10 @@ class Meter:
         self.device = device
         driver = cuda.Device() if device.type == "cuda" else None
         self.synchronize: Callable[[], None] = driver.synchronize if driver else lambda: None
-        size = 2 * torch.cuda.get_device_properties(device).L2_cache_size if driver else PAD_BYTES
+        size = 4 * torch.cuda.get_device_properties(device).L2_cache_size if driver else PAD_BYTES
         self.memory = Shared(size, device)
         self.pads = Pads(self.memory.bytes)
+        self.a_pass = min(self._seconds(lambda _: {}, [], 16)[0] / 16 for _ in range(3))
         self.folder = ""
         self.problem: Problem
         self.reference: Reference
@@ -71,30 +73,28 @@ class Meter:
                 return {"status": str(comparison.status), "why": comparison.reason}
         size = _bytes(first) + _bytes(found)
         del found
-        once = self._seconds(run, [first], 1)  # of this size it is the second call: nothing is compiled any more
+        once, _ = self._seconds(run, [first], PASSES[0])  # of this size the second call: all is compiled
         count = int(max(1, min(MOST_SETS, MOST_BYTES // max(size, 1), ROUND_SECONDS / max(once, 1e-9))))
         sets = [first, *(self._drawn(workload, seed) for seed in range(1, count))]
-        few, many = (self._latency(run, sets, passes, 1) for passes in PASSES)
-        latency = self._latency(run, sets, PASSES[many < 0.95 * few], ROUNDS)
+        _, launched = self._seconds(run, sets, PASSES[0])
+        passes = max(PASSES[0], min(PASSES[1], SWEEPS + math.ceil(AHEAD * launched / self.a_pass)))
+        latency = median(self._latency(run, sets, passes) for _ in range(ROUNDS))
         if latency <= 0:
             return {"status": "TIMEOUT", "why": "it is lost in the noise of this machine"}
         return {"status": PASSED, "latency_ms": 1e3 * latency}
 
-    def _latency(self, run: Run, sets: Sequence[Mapping[str, Value]], passes: int, rounds: int) -> float:
-        """Seconds of a call, the median of some rounds."""
-        times = []
-        for _ in range(rounds):
-            pads = self._seconds(lambda _: {}, [{}] * len(sets), passes)
-            times.append((self._seconds(run, sets, passes) - pads) / len(sets))
-        return median(times)
+    def _latency(self, run: Run, sets: Sequence[Mapping[str, Value]], passes: int) -> float:
+        """Seconds of a call."""
+        pads, _ = self._seconds(lambda _: {}, [{}] * len(sets), passes)
+        return (self._seconds(run, sets, passes)[0] - pads) / len(sets)
 
-    def _seconds(self, run: Run, sets: Sequence[Mapping[str, Value]], passes: int) -> float:
-        """Of all calls with their pads."""
-        keys = self.pads.keys([[1] * passes] * len(sets))
+    def _seconds(self, run: Run, sets: Sequence[Mapping[str, Value]], passes: int) -> tuple[float, float]:
+        """Of all calls with the pads before them, and what the host took to start the calls."""
+        keys = self.pads.keys([1] * passes)
         self.synchronize()
         began = time.perf_counter()
-        paced(run, [(one,) for one in sets], self.pads, keys, self.synchronize, lambda number, returned: None)
-        return time.perf_counter() - began
+        done = queued(run, [(one,) for one in sets], self.pads, keys, nothing, self.synchronize, nothing)
+        return time.perf_counter() - began, done.launched
 
     def _run(self, variant: str) -> Run:
         if variant == EAGER:
@@ -110,6 +110,10 @@ class Meter:
         return make_inputs(
             problem.definition, workload, seed, self.device, blobs=problem.folder, reference=self.reference
         )  # fmt: skip
+
+
+def nothing(*_: object) -> None:
+    """Inputs are not sealed here, and no outputs looked at."""
 
 
 def _bytes(values: Mapping[str, Value]) -> int:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 FACTOR = 1664525
+PAGE = 2 << 20  # bytes, of a device
+SWEEPS = 2  # passes over pads, which empty the caches
 
 
 def at(memory: torch.Tensor, place: Mapping[str, Any], start: int) -> torch.Tensor:
@@ -28,80 +31,106 @@ def at(memory: torch.Tensor, place: Mapping[str, Any], start: int) -> torch.Tens
 
 
 class Pads:
-    """Passes over memory that no cache holds: what was called before has left the caches when the next call begins.
+    """Passes over memory that no cache holds: what lay in the caches before is gone after them.
 
-    While a pass is under way the host gets ahead of the device, so that a call's launches do not count. A pass takes
-    every word x to FACTOR * x + key: only who has made all passes knows the words.
+    While they are under way the host gets ahead of the device, so that the launches of calls do not count. A pass takes
+    every word x of one half to FACTOR * x + key: only who has made all passes knows the words. The halves take turns,
+    so that nothing of a pass lies in a cache when the next one begins.
     """
 
     def __init__(self, memory: torch.Tensor) -> None:
         self.words = memory.view(torch.int32)
+        self._halves = self.words.chunk(2)
+        self._turn = 0
 
-    def keys(self, values: Sequence[Sequence[int]]) -> list[list[torch.Tensor]]:
-        """Of each call the keys of its passes, on the device."""
-        found = torch.tensor(values, dtype=torch.int32, device=self.words.device)
-        return [list(row.unbind()) for row in found]
+    def keys(self, values: Sequence[int]) -> list[torch.Tensor]:
+        """Of each pass the key, on the device; the first one goes over the first half."""
+        self._turn = 0
+        return list(torch.tensor(values, dtype=torch.int32, device=self.words.device).unbind())
 
     def run(self, keys: Sequence[torch.Tensor]) -> None:
         for key in keys:
-            torch.add(key, self.words, alpha=FACTOR, out=self.words)
+            words = self._halves[self._turn]
+            torch.add(key, words, alpha=FACTOR, out=words)
+            self._turn = 1 - self._turn
 
 
-def after(value: int, keys: Sequence[Sequence[int]]) -> int:
-    """What a word is after the passes of several calls, as an int32."""
-    for of_one in keys:
-        for key in of_one:
-            value = (FACTOR * value + key) & 0xFFFFFFFF
-    return value - (1 << 32) if value >> 31 else value
+def after(words: tuple[int, int], keys: Sequence[int]) -> tuple[int, int]:
+    """What the words of either half are after passes with these keys, as int32."""
+    found = list(words)
+    for number, key in enumerate(keys):
+        found[number % 2] = (FACTOR * found[number % 2] + key) & 0xFFFFFFFF
+    first, second = (value - (1 << 32) if value >> 31 else value for value in found)
+    return first, second
 
 
-def paced(
-    run: Callable[..., object], sets: Sequence[Sequence[object]], pads: Pads, keys: Sequence[Sequence[torch.Tensor]],
-    synchronize: Callable[[], object], look: Callable[[int, object], None],
-) -> tuple[list[object], list[float]]:  # fmt: skip
-    """Call `run` on every set, each after its pads and alone on the device.
+def seal(memory: torch.Tensor, key: int) -> None:
+    """Make inputs unreadable to who does not know the key, or readable again; uint8 [bytes], whole words."""
+    words = memory.view(torch.int32)
+    torch.bitwise_xor(words, key, out=words)
 
-    `look(number, returned)` is called as soon as a call is over. Returns what all calls returned, and the seconds of
-    each by the clock of the device.
+
+def touch(memory: torch.Tensor) -> None:
+    """Read one byte of each page of the device: who calls next does not wait until it is found."""
+    if memory.device.type == "cuda":
+        memory[::PAGE].sum()
+
+
+@dataclass
+class Queued:
+    """What calls returned, the seconds of all by the clock of the device, and those the host took to start them."""
+
+    returned: list[object]
+    span: float
+    launched: float
+
+
+def queued(
+    run: Callable[..., object], sets: Sequence[Sequence[object]], pads: Pads, keys: Sequence[torch.Tensor],
+    unseal: Callable[[], object], synchronize: Callable[[], object], look: Callable[[int, object], object],
+) -> Queued:  # fmt: skip
+    """Call `run` on every set, in line behind the pads, so that the device never waits for the host.
+
+    The inputs are unsealed before the last SWEEPS passes: no cache holds them, and nobody has read them before. After
+    each call comes `look(number, returned)`. All that was given to the device is done when this returns.
     """
-    span = Spans(len(sets), pads.words.device)
-    returned = []
-    for number, (one, of_one) in enumerate(zip(sets, keys, strict=True)):
-        pads.run(of_one)
-        span.begin(number)
+    span = Span(pads.words.device)
+    pads.run(keys[:-SWEEPS])
+    unseal()
+    pads.run(keys[-SWEEPS:])
+    span.begin()
+    began, returned = time.perf_counter(), []
+    for number, one in enumerate(sets):
         returned.append(run(*one))
-        span.end(number)
-        synchronize()
         look(number, returned[-1])
-    return returned, span.seconds()
+    launched = time.perf_counter() - began
+    span.end()
+    synchronize()
+    return Queued(returned, span.seconds(), launched)
 
 
-class Spans:
-    """A pair of events for each call; a stopwatch where the device is the host."""
+class Span:
+    """A pair of events; a stopwatch where the device is the host."""
 
-    def __init__(self, count: int, device: torch.device) -> None:
-        self._events: list[tuple[Any, Any]] = []
-        if device.type == "cuda":
-            self._events = [(_event(), _event()) for _ in range(count)]
-        self._times = [0.0] * count
+    def __init__(self, device: torch.device) -> None:
+        self._events: tuple[Any, Any] | None = (_event(), _event()) if device.type == "cuda" else None
+        self._time = 0.0
 
-    def begin(self, number: int) -> None:
+    def begin(self) -> None:
         if self._events:
-            self._events[number][0].record()
+            self._events[0].record()
         else:
-            self._times[number] = time.perf_counter()
+            self._time = time.perf_counter()
 
-    def end(self, number: int) -> None:
+    def end(self) -> None:
         if self._events:
-            self._events[number][1].record()
+            self._events[1].record()
         else:
-            self._times[number] = time.perf_counter() - self._times[number]
+            self._time = time.perf_counter() - self._time
 
-    def seconds(self) -> list[float]:
-        """When all calls are over."""
-        if self._events:
-            return [1e-3 * begin.elapsed_time(end) for begin, end in self._events]
-        return self._times
+    def seconds(self) -> float:
+        """When the device is idle."""
+        return 1e-3 * float(self._events[0].elapsed_time(self._events[1])) if self._events else self._time
 
 
 def _event() -> Any:

@@ -4,10 +4,11 @@ It holds the candidate's code and no reference, no expected output and no seed. 
 inputs, outputs and pads comes along as a descriptor. The lab's clock runs outside, around the message `call`.
 
     load    PROBLEM                           imports its solution
-    pads    memory                            what is passed over between calls under a stopwatch
+    pads    memory                            what is passed over before calls under a stopwatch
     inputs  sets of tensors and scalars       maps them; each set is called once
     outputs where each output belongs         maps their memory; under a stopwatch also the keys of all passes
-    call                                      run(*inputs) on every set; the outputs stay here
+    rest                                      a call of no set at all
+    call                                      run(*inputs) on every set, or on those of a part; the outputs stay here
     fetch                                     copies the outputs of every set to where they belong
     drop                                      lets go of everything that the batch held
 
@@ -29,7 +30,7 @@ from typing import Any
 
 import inside_call
 import torch
-from calls import Pads, at, paced
+from calls import Pads, at, queued, seal, touch
 
 MOST = 1 << 20  # bytes of a message
 Message = dict[str, Any]
@@ -67,8 +68,9 @@ class Launch:
         self.reset_persisting = resets(driver)
         self.solutions: dict[str, Callable[..., object]] = {}
         self.pads_of: Pads | None = None
-        self.keys: list[list[torch.Tensor]] = []
-        self.spans: list[float] = []
+        self.keys: list[torch.Tensor] = []
+        self.sealed = torch.empty(0, dtype=torch.uint8)  # the memory of all inputs
+        self.told: Message = {}  # of the calls: seconds by the clock of the device, and of the host to start them
         self.memory: list[Memory] = []
         self.sets: list[list[object]] = []
         self.places: list[Mapping[str, Any]] = []  # of the outputs
@@ -101,6 +103,7 @@ class Launch:
             self.sets.append([
                 at(memory, place, number * stride) if "offset" in place else next(left) for place in places
             ])  # fmt: skip
+        self.sealed = memory[: len(self.sets) * stride]
 
     def outputs(self, message: Message, descriptor: int | None) -> None:
         self.into = self._map(message, descriptor)
@@ -110,24 +113,34 @@ class Launch:
             self.synchronize()
 
     def call(self, message: Message, descriptor: int | None) -> None:
-        """With `audit`: each call after its pads, and the one of that number copied behind all others."""
+        """With `audit`: behind pads, and the outputs of the call of that number copied behind all others."""
         run = self.solutions[message["problem"]]
         with torch.no_grad():
-            if "audit" not in message:
+            if "audit" in message:
+                self._queued(run, message["key"], message["audit"])
+            else:
                 self.returned = [run(*one) for one in self.sets]
-                return
-            assert self.pads_of is not None
-            audit = message["audit"]
-            place = len(self.sets) if len(self.sets) > 1 else 0
 
-            def look(number: int, returned: object) -> None:
-                if number == audit:
-                    self._copy(returned, place)
-                    self.synchronize()
+    def rest(self, message: Message, descriptor: int | None) -> None:
+        with torch.no_grad():
+            self._queued(lambda: None, None, -1)
 
-            self.reset_persisting()
+    def _queued(self, run: Callable[..., object], key: int | None, audit: int) -> None:
+        assert self.pads_of is not None
+        place = len(self.sets) if len(self.sets) > 1 else 0
+        sets, keys = ([], []) if key is None else (self.sets, self.keys)
 
-            self.returned, self.spans = paced(run, self.sets, self.pads_of, self.keys, self.synchronize, look)
+        def unseal() -> None:
+            if key is not None:
+                seal(self.sealed, key)
+
+        def look(number: int, returned: object) -> None:
+            if number == audit:
+                self._copy(returned, place)
+
+        self.reset_persisting()
+        done = queued(run, sets, self.pads_of, keys, unseal, self.synchronize, look)
+        self.returned, self.told = done.returned, {"span": done.span, "launched": done.launched}
 
     def fetch(self, message: Message, descriptor: int | None) -> Message:
         if descriptor is not None:
@@ -135,16 +148,18 @@ class Launch:
         for number, returned in enumerate(self.returned):
             self._copy(returned, number)
         self.synchronize()
-        return {"spans": self.spans}
+        return self.told
 
     def drop(self, message: Message, descriptor: int | None) -> None:
         self.sets, self.returned, self.into, self.keys = [], [], None, []
+        self.sealed = torch.empty(0, dtype=torch.uint8)
         for memory in self.memory:
             memory.close()
         self.memory = []
 
     def _map(self, message: Message, descriptor: int | None) -> torch.Tensor:
         self.memory.append(Memory(descriptor, message["size"], self.driver))
+        touch(self.memory[-1].bytes)
         return self.memory[-1].bytes
 
     def _copy(self, returned: object, number: int) -> None:
