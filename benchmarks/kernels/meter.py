@@ -19,7 +19,7 @@ from benchmarks.kernels.compare import compare
 from benchmarks.kernels.formats.loader import load_problem
 from benchmarks.kernels.formats.workload import Problem, Workload
 from benchmarks.kernels.inputs import make_inputs
-from benchmarks.kernels.inside.calls import SWEEPS, Pads, queued
+from benchmarks.kernels.inside.calls import SWEEPS, Pads, queued, wake
 from benchmarks.kernels.judge import PAD_BYTES
 from benchmarks.kernels.measured import PASSED
 from benchmarks.kernels.reference import Reference, ReferenceFailed, Value
@@ -91,9 +91,10 @@ class Meter:
     def _seconds(self, run: Run, sets: Sequence[Mapping[str, Value]], passes: int) -> tuple[float, float]:
         """Of all calls with the pads before them, and what the host took to start the calls."""
         keys = self.pads.keys([1] * passes)
+        wake(self.device)
         self.synchronize()
         began = time.perf_counter()
-        done = queued(run, [(one,) for one in sets], self.pads, keys, nothing, self.synchronize, nothing)
+        done = queued(run, [(one,) for one in sets], self.pads, keys, nothing, self.synchronize, -1, nothing)
         return time.perf_counter() - began, done.launched
 
     def _run(self, variant: str) -> Run:

@@ -64,7 +64,8 @@ class StopwatchLaunch(Launch):
         with self.judge_memory({"op": "room"}) as (room, memory):
             self.ask({"op": "outputs", **room, "keys": keys}, memory, FETCH_WALL, cell.name)
         call = {"op": "call", "problem": cell.problem, "audit": audit, "key": drawn["key"]}
-        self._rest(cell)  # awake, like the judge
+        self.ask({"op": "wake"}, (), FETCH_WALL, cell.name)  # as the judge does
+        self._rest(cell)
         whole, _ = self._stopped(call, seconds, cell)
         fetching, answer = self._stopped({"op": "fetch"}, FETCH_WALL, cell)
         referred = referred or self.ask_judge({"op": "refer", **request})
@@ -82,7 +83,7 @@ class StopwatchLaunch(Launch):
         cell.once = (whole + float(referred["seconds"]) + pads) / sets
         span, launched = _told(answer, cell)
         self.launching = max(launched, float(referred["launched"]))
-        return Timed(solution, reference, max(called, LEAST), beside, ((span - copying / sets) / sets,))
+        return Timed(solution, reference, max(called, LEAST), beside, (span / sets,))
 
     def measure_overhead(self, cell: Cell) -> float:
         return median(self._rest(cell) for _ in range(9))

@@ -7,6 +7,7 @@ inputs, outputs and pads comes along as a descriptor. The lab's clock runs outsi
     pads    memory                            what is passed over before calls under a stopwatch
     inputs  sets of tensors and scalars       maps them; each set is called once
     outputs where each output belongs         maps their memory; under a stopwatch also the keys of all passes
+    wake                                      what comes before calls, in small
     rest                                      a call of no set at all
     call                                      run(*inputs) on every set, or on those of a part; the outputs stay here
     fetch                                     copies the outputs of every set to where they belong
@@ -30,7 +31,7 @@ from typing import Any
 
 import inside_call
 import torch
-from calls import Pads, at, queued, seal, touch
+from calls import Pads, at, queued, seal, touch, wake
 
 MOST = 1 << 20  # bytes of a message
 Message = dict[str, Any]
@@ -121,6 +122,11 @@ class Launch:
             else:
                 self.returned = [run(*one) for one in self.sets]
 
+    def wake(self, message: Message, descriptor: int | None) -> None:
+        assert self.pads_of is not None
+        wake(self.pads_of.words.device)
+        self.synchronize()
+
     def rest(self, message: Message, descriptor: int | None) -> None:
         with torch.no_grad():
             self._queued(lambda: None, None, -1)
@@ -134,12 +140,11 @@ class Launch:
             if key is not None:
                 seal(self.sealed, key)
 
-        def look(number: int, returned: object) -> None:
-            if number == audit:
-                self._copy(returned, place)
+        def look(returned: object) -> None:
+            self._copy(returned, place)
 
         self.reset_persisting()
-        done = queued(run, sets, self.pads_of, keys, unseal, self.synchronize, look)
+        done = queued(run, sets, self.pads_of, keys, unseal, self.synchronize, audit, look)
         self.returned, self.told = done.returned, {"span": done.span, "launched": done.launched}
 
     def fetch(self, message: Message, descriptor: int | None) -> Message:
