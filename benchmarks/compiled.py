@@ -1,4 +1,4 @@
-"""Which compile cache a trial starts with, and which one its commit keeps. Reading, storing: runners/cache.py."""
+"""Which compile cache a trial starts with, and which one its code keeps. Reading, storing: runners/cache.py."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from runners.sandbox import Sandbox
 class CompileCache:
     """The cache of one trial: the commit's snapshot where there is one, else what stands at the start of the clock."""
 
-    def __init__(self, task: Assignment, outcome: Outcome) -> None:
+    def __init__(self, task: Assignment, outcome: Outcome, code: str = "") -> None:
+        """`code`: names all code that can run in the trial; without it the whole commit does."""
         self._outcome = outcome
         self._store = cache.Store(task.caches) if task.caches else None
-        self._key = _key(task, outcome)
+        self._key = _key(task, outcome, code)
         self.content = self._store.get(self._key) if self._store else b""
         self.was_there = bool(self.content)
         self._note()
 
     @staticmethod
-    def exists(task: Assignment, outcome: Outcome) -> bool:
+    def exists(task: Assignment, outcome: Outcome, code: str = "") -> bool:
         """Whether the commit has a snapshot already."""
-        return task.caches is not None and cache.Store(task.caches).holds(_key(task, outcome))
+        return task.caches is not None and cache.Store(task.caches).holds(_key(task, outcome, code))
 
     def freeze(self, box: Sandbox) -> None:
         """At the start of the clock, before any data is sent: from here on nothing that is written stays."""
@@ -42,9 +43,10 @@ class CompileCache:
         self._outcome.hashes["cache"] = hashlib.sha256(self.content).hexdigest() if self.content else "empty"
 
 
-def _key(task: Assignment, outcome: Outcome) -> str:
+def _key(task: Assignment, outcome: Outcome, code: str) -> str:
     machine = outcome.surroundings.get("gpu") or device.processor()
-    tree, environment = outcome.hashes["tree"], outcome.hashes["environment"]
+    environment = outcome.hashes["environment"]
     preset = task.preset  # not its name: a screen's cache serves the longer trials of the same sizes
     shapes = f"{preset.device} {preset.vocabulary} {preset.sequence_length}"
-    return cache.key(task.commit, tree, environment, shapes, machine)
+    parts = (code,) if code else (task.commit, outcome.hashes["tree"])
+    return cache.key(*parts, environment, shapes, machine)

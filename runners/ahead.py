@@ -7,6 +7,7 @@ hardly longer than one. They are never beside a timed trial: a warm-up also trai
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from runners.sandbox import Sandbox, SandboxBroken
 
 log = logging.getLogger("lab.ahead")
 
-MOST = 4  # warm-ups at a time, however small
+MOST = max(4, min(8, (os.cpu_count() or 1) // 2))  # warm-ups at a time, however small
 ROOM = 0.95  # of a device's memory, for all of them
 SPARE = 1.25  # what a candidate may hold more than the trials before it
 USUAL_SHARE = 0.3  # of the memory, that a trial holds, until one has told

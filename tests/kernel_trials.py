@@ -72,22 +72,14 @@ class Trials:
     def run(self, changed: Mapping[str, str] | None = None, problems: tuple[str, ...] = (SCALE,), seed: int = 1,
             caches: Path | None = None, confirming: bool = False) -> Outcome:  # fmt: skip
         """One trial of the start with the solutions of some problems changed."""
-        files = trees.start_files("reference", self.data)
-        files |= {f"{name}/solution.py": text.encode() for name, text in (changed or {}).items()}
-        task = Assignment(
-            "kernels",
-            self.preset,
-            "c" * 40,
-            pack(files),
-            seed,
-            "",
-            self.data,
-            problems=problems,
-            caches=caches,
-            confirming=confirming,
-        )
+        task = replace(self.task(changed or {}, problems), seed=seed, caches=caches, confirming=confirming)
         self.points = {}
         return self.evaluator.run(task, self.box, self._note)
+
+    def task(self, changed: Mapping[str, str], problems: tuple[str, ...]) -> Assignment:
+        files = trees.start_files("reference", self.data)
+        files |= {f"{name}/solution.py": text.encode() for name, text in changed.items()}
+        return Assignment("kernels", self.preset, "c" * 40, pack(files), 1, "", self.data, problems=problems)
 
     def _note(self, name: str, steps: object, values: object) -> None:
         self.points.setdefault(name, []).extend(values)  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.contract import Assignment
 from benchmarks.judge_device import Shared
 from benchmarks.kernels.batch import Batch, Digest, Layout
 from benchmarks.kernels.cells import cells
@@ -202,3 +203,31 @@ def test_inputs_lie_sealed_in_memory_of_whole_pages(tmp_path: Path) -> None:
     at(shown, layout.places[0], 0).zero_()
     assert digest.of(batch.own) != digest.of(batch.theirs) and batch.sets[0]["x"].tolist() == [1.0] * 5  # type: ignore
     batch.close()
+
+
+COMPILES = """
+from pathlib import Path
+
+import inside_call
+
+Path(inside_call.cache, "compiled").write_text("x * gain")  # as torch.compile does
+
+
+def run(x, gain):
+    return x * gain
+"""
+
+
+def test_what_compiles_is_compiled_ahead_and_other_problems_do_not_matter(lane: Trials, tmp_path: Path) -> None:
+    def task(changed: dict[str, str], problems: tuple[str, ...] = (SCALE,)) -> Assignment:
+        return replace(lane.task(changed, problems), caches=tmp_path)
+
+    first, plain, wrong = task({SCALE: COMPILES}), task({SCALE: FAST}), task({SCALE: COMPILES + "\nrun = None"})
+    elsewhere = replace(task({SCALE: COMPILES, ADD: FAST}), commit="d" * 40)
+    prepared = lane.evaluator.is_prepared
+    assert [prepared(each, lane.box) for each in (first, plain, wrong, elsewhere)] == [False, True, False, False]
+    assert lane.evaluator.prepare(first, lane.box) and not lane.evaluator.prepare(wrong, lane.box)
+    assert prepared(first, lane.box) and prepared(elsewhere, lane.box), "its own code is the same"
+    assert not prepared(task({SCALE: COMPILES}, (SCALE, ADD)), lane.box), "other problems, other code"
+    outcome = lane.evaluator.run(first, lane.box, lambda *_: None)
+    assert outcome.score is not None and outcome.hashes["cache"] != "empty"

@@ -6,11 +6,15 @@ solution that is wrong on any of them has none. See `launch` for how the two are
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import math
 import os
+import secrets
 import socket
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import identity
@@ -22,6 +26,7 @@ from benchmarks.kernels import cells
 from benchmarks.kernels.cpu_clock import CpuLaunch
 from benchmarks.kernels.launch import Launch
 from benchmarks.kernels.stopwatch import StopwatchLaunch
+from benchmarks.tar import only
 from runners import cuda
 from runners.logs import LogPump, last_line
 from runners.sandbox import Sandbox
@@ -32,10 +37,14 @@ SETUP = "torch.set_num_threads(1)"
 INSIDE = Path(__file__).parent / "inside"
 JUDGE = (str(Path(__file__).parent / "judge.py"),)
 CLOCKS: dict[str, type[Launch]] = {"cpu": CpuLaunch, "wall": StopwatchLaunch}
+COMPILERS = (b"torch.compile", b"triton", b"compile_cpp", b"compile_cuda", b"load_inline", b"_compile_kernel")
 LOG_WALL = 2.0  # for the rest of the output, once every writer is dead
 LOOK_FASTER = 10.0  # times the reference: a person looks
 LOOK_BELOW = 0.7  # of the bound, which is by measured peaks
 IMPOSSIBLE = 0.5  # of the time that its bytes alone take at the best rate that was ever measured here
+
+
+logger = logging.getLogger("lab.kernels")
 
 
 class Evaluator:
@@ -72,9 +81,7 @@ class Evaluator:
         if missing := self._missing(task):
             return Outcome(failure=Failure("no_data", missing))
         began = time.monotonic()
-        outcome = Outcome(hashes=identity.hashes(task, PACKAGES), surroundings=identity.surroundings(task, box))
-        judge = self.judge(task, box)
-        outcome.surroundings |= judge.ready()
+        outcome, judge = self._outcome(task, box), self.judge(task, box)
         if cpu is not None:
             judge.pin(cpu)
         try:
@@ -89,11 +96,40 @@ class Evaluator:
         return outcome
 
     def prepare(self, task: Assignment, box: Sandbox) -> bool:
-        """A launch warms its own solutions up; nothing is done ahead."""
-        return True
+        """Call every workload once, untimed, in a sandbox of its own: the first trial then finds a warm compile cache.
+
+        Whether a cache is there now. Not beside a timed trial, which would feel it. From any thread, once `is_prepared`
+        has started the judge: this takes another one, for as long as it lasts.
+        """
+        if self.is_prepared(task, box):
+            return True
+        outcome, judge = self._outcome(task, box), JudgeProcess(task.data, self.judge_program, gpu_of(task, box))
+        task = replace(task, seed=secrets.randbits(48))  # no trial draws what is shown here
+        try:
+            with _Step(task, box, outcome) as step:
+                launch = self.clocks[task.preset.clock](task, box, judge, step.channel, outcome, lambda *_: None)
+                launch.compile()
+                step.compiled.freeze(box)
+        except TrialFailed as failed:
+            logger.warning("the warm-up of %s failed: %s", task.commit[:10], _told(failed, outcome.log).message)
+            return False
+        finally:
+            judge.close()
+        return bool(step.compiled.content)
 
     def is_prepared(self, task: Assignment, box: Sandbox) -> bool:
-        return True
+        """Whether a trial of this commit would find a compile cache, or needs none."""
+        if task.caches is None or self._missing(task):
+            return True
+        code = only(task.tree, task.problems)
+        if not any(word in code for word in COMPILERS):
+            return True
+        return CompileCache.exists(task, self._outcome(task, box), _name(code))
+
+    def _outcome(self, task: Assignment, box: Sandbox) -> Outcome:
+        outcome = Outcome(hashes=identity.hashes(task, PACKAGES), surroundings=identity.surroundings(task, box))
+        outcome.surroundings |= self.judge(task, box).ready()
+        return outcome
 
     def device_memory(self, task: Assignment, box: Sandbox) -> int:
         return self.judge(task, box).memory()[1] if task.preset.device == "cuda" else 0
@@ -111,40 +147,67 @@ class Evaluator:
     def _launch(
         self, task: Assignment, box: Sandbox, judge: JudgeProcess, sink: PointSink, outcome: Outcome, gate: Gate
     ) -> None:
-        compiled = CompileCache(task, outcome)
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        reader, writer = os.pipe()
-        log, began = LogPump(reader), time.monotonic()
-        with ours:
+        began = time.monotonic()
+        with _Step(task, box, outcome) as step:
+            launch = self.clocks[task.preset.clock](task, box, judge, step.channel, outcome, sink)
+            launch.warm_up()
+            step.compiled.freeze(box)
+            outcome.seconds["warm_up"] = time.monotonic() - began
+            gate()
+            timed, cpu = time.monotonic(), box.cpu_seconds()
+            launch.measure()
+            outcome.seconds |= {"timed_wall": time.monotonic() - timed, "timed_cpu": box.cpu_seconds() - cpu}
+            _score(launch, outcome)
+            if task.confirming:
+                launch.look_further()
+            if judge.gpu is not None:
+                outcome.metrics["device_memory_bytes"] = float(judge.memory()[0])
+                outcome.surroundings |= cuda.condition(judge.gpu)
+
+
+class _Step:
+    """The candidate's process for one launch, which sees the folders of its problems alone; gone at the end."""
+
+    def __init__(self, task: Assignment, box: Sandbox, outcome: Outcome) -> None:
+        self._box, self._outcome = box, outcome
+        tree = only(task.tree, task.problems)
+        self.compiled = CompileCache(task, outcome, _name(tree))
+        self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        reader, self._writer = os.pipe()
+        self._log = LogPump(reader)
+        with theirs:
             try:
-                with theirs:
-                    box.spawn(
-                        "run_solutions", tree=task.tree, cache=compiled.content, fds={"channel": theirs.fileno()},
-                        log=writer, args={"device": task.preset.device},
-                    )  # fmt: skip
-                launch = self.clocks[task.preset.clock](task, box, judge, ours, outcome, sink)
-                launch.warm_up()
-                compiled.freeze(box)
-                outcome.seconds["warm_up"] = time.monotonic() - began
-                gate()
-                timed, cpu = time.monotonic(), box.cpu_seconds()
-                launch.measure()
-                outcome.seconds |= {"timed_wall": time.monotonic() - timed, "timed_cpu": box.cpu_seconds() - cpu}
-                _score(launch, outcome)
-                if task.confirming:
-                    launch.look_further()
-            finally:
-                os.close(writer)
-                if peak := box.memory_peak():
-                    outcome.metrics["memory_bytes"] = float(peak)
-                if judge.gpu is not None:
-                    outcome.surroundings |= cuda.condition(judge.gpu)
-                out_of_memory = box.oom_killed()
-                box.reset()
-                log.join(LOG_WALL)
-                outcome.log = log.text()
-                if out_of_memory:
-                    raise TrialFailed("out_of_memory", "the sandbox ran out of memory")
+                box.spawn(
+                    "run_solutions", tree=tree, cache=self.compiled.content, fds={"channel": theirs.fileno()},
+                    log=self._writer, args={"device": task.preset.device},
+                )  # fmt: skip
+            except BaseException:
+                self._close()
+                raise
+
+    def __enter__(self) -> _Step:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Raises TrialFailed where the sandbox ran out of memory."""
+        if peak := self._box.memory_peak():
+            self._outcome.metrics["memory_bytes"] = float(peak)
+        out_of_memory = self._box.oom_killed()
+        self._close()
+        if out_of_memory:
+            raise TrialFailed("out_of_memory", "the sandbox ran out of memory")
+
+    def _close(self) -> None:
+        os.close(self._writer)
+        self.channel.close()
+        self._box.reset()
+        self._log.join(LOG_WALL)
+        self._outcome.log = self._log.text()
+
+
+def _name(code: bytes) -> str:
+    """Of what runs in a launch: problems that another commit left alone find what was compiled for them before."""
+    return hashlib.sha256(code).hexdigest()
 
 
 def _told(failed: TrialFailed, log: str) -> Failure:

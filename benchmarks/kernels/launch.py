@@ -16,7 +16,7 @@ import socket
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, ClassVar
@@ -32,6 +32,7 @@ MOST = 1 << 16  # bytes of a reply
 JUDGE_SECONDS = 120.0  # for drawing, a reference or a comparison
 WARM_UP_WALL = 120.0  # for importing a solution, and for its first call of a workload: compilers work in both
 FETCH_WALL = 60.0
+ALERT_SECONDS = 0.5
 MOSTLY = 2.0  # times the seconds of its calls: who works so much beside them works there
 Message = Mapping[str, Any]
 
@@ -136,6 +137,15 @@ class Launch(ABC):
                 self.settle(cell)
                 self.cells.append(cell)
 
+    def compile(self) -> None:
+        """Import every solution and call it on every workload, and no more."""
+        self.get_ready()
+        for problem in self.task.problems:
+            workloads = self.ask_judge({"op": "open", "problem": problem})["workloads"]
+            self.ask({"op": "load", "problem": problem}, (), WARM_UP_WALL, problem)
+            for each in workloads:
+                self._batch(Cell(problem, each["uuid"]), 1, WARM_UP_WALL)
+
     def measure(self) -> None:
         """Time every workload, by turns: no workload has a quiet or a noisy stretch of the launch to itself."""
         deadline = time.monotonic() + self.task.preset.wall_cap_seconds
@@ -227,14 +237,19 @@ class Launch(ABC):
             for descriptor in memory:
                 os.close(descriptor)
 
-    def ask(self, message: Message, descriptors: Sequence[int], seconds: float, what: str) -> dict[str, Any]:
-        """The candidate's answer. Raises TrialFailed where it fails, dies, or does not answer in time."""
+    def ask(
+        self, message: Message, descriptors: Sequence[int], seconds: float, what: str, alert: bool = False
+    ) -> dict[str, Any]:
+        """The candidate's answer. Raises TrialFailed where it fails, dies, or does not answer in time.
+
+        `alert`: does not sleep until the answer is there, unless that takes long: waking up would be timed.
+        """
         self.asked += 1
-        self.channel.settimeout(max(seconds, 0.01))
         content = json.dumps({**message, "id": self.asked}).encode()
         try:
+            self.channel.settimeout(max(seconds, 0.01))
             socket.send_fds(self.channel, [content], descriptors)
-            answer = self.channel.recv(MOST)
+            answer = (self._watched() if alert else b"") or self._waited_for(seconds)
         except TimeoutError:
             raise TrialFailed("timeout", f"{what}: no answer to {message['op']!r} within {seconds:.0f} s") from None
         except OSError:
@@ -251,3 +266,16 @@ class Launch(ABC):
         if wrong:
             raise TrialFailed("bad_output", f"{what}: {str(wrong)[:400]}")
         return dict(reply)
+
+    def _waited_for(self, seconds: float) -> bytes:
+        self.channel.settimeout(max(seconds, 0.01))
+        return self.channel.recv(MOST)
+
+    def _watched(self) -> bytes:
+        """The answer, if it comes within ALERT_SECONDS; empty where it does not, or the other end is gone."""
+        self.channel.setblocking(False)
+        until = time.monotonic() + ALERT_SECONDS
+        while time.monotonic() < until:
+            with suppress(BlockingIOError):
+                return self.channel.recv(MOST)
+        return b""

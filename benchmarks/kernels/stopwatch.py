@@ -42,12 +42,9 @@ class StopwatchLaunch(Launch):
 
     def settle(self, cell: Cell) -> None:
         """Find out how many calls a batch has, and how long the device has to be busy meanwhile."""
-        self._batch(cell, self.sets_in(cell), WARM_UP_WALL)
-        self._batch(cell, self.sets_in(cell), WARM_UP_WALL)
-        cell.passes = self.passes_for(self.launching)
         sets = self.sets_in(cell)
         self._batch(cell, sets, WARM_UP_WALL)  # with which memory for all outputs is taken
-        cell.sets = sets
+        cell.sets, cell.passes = sets, self.passes_for(self.launching)
 
     def passes_for(self, launching: float) -> int:
         least, most = PASSES
@@ -95,7 +92,7 @@ class StopwatchLaunch(Launch):
     def _stopped(self, message: dict[str, Any], seconds: float, cell: Cell) -> tuple[float, dict[str, Any]]:
         """Seconds from the message to the answer, and the answer."""
         began = time.perf_counter()
-        answer = self.ask(message, (), seconds, cell.name)
+        answer = self.ask(message, (), seconds, cell.name, alert=True)
         return time.perf_counter() - began, answer
 
 

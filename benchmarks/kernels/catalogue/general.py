@@ -15,7 +15,8 @@ from benchmarks.kernels.formats.axes import Const
 from benchmarks.kernels.formats.workload import Problem
 
 OWN_CODE = ("compile_cpp", "triton", "torch.compile", "load_inline")  # what torch.compile cannot look into
-DYNAMIC = {"one for each size": "False", "one for all sizes": "True"}
+DYNAMIC = {"one for each size": "False", "one for all sizes": "True", "as sizes come": "None"}
+SIZES = 64  # for each of which a program may be compiled: more than the eight that are let
 LONGEST_LOOP = 16  # steps
 UNTRACED = {"item", "tolist", "numpy", "nonzero", "unique", "make_tensor"}
 DOUBLE = re.compile(r"torch\.(float64|double)\b|\.double\(\)")
@@ -46,8 +47,12 @@ def compiled(source: str, problem: Problem, tunables: Tunables) -> str:
     if any(word in source for word in OWN_CODE):
         raise DoesNotApply(f"{problem.name} is compiled already, or by a kernel of its own")
     dynamic, mode = DYNAMIC[str(tunables["kernels"])], str(tunables["mode"])
-    source = edits.new_import(source, "import torch")
-    return f"{source.rstrip()}\n\n\nrun = torch.compile(run, mode={mode!r}, dynamic={dynamic})\n"
+    return with_compiler(source, f"mode={mode!r}, dynamic={dynamic}")
+
+
+def with_compiler(source: str, options: str) -> str:
+    source = edits.new_import(source, "import torch").rstrip()
+    return f"{source}\n\n\ntorch._dynamo.config.recompile_limit = {SIZES}\nrun = torch.compile(run, {options})\n"
 
 
 def without_float64(source: str, problem: Problem, tunables: Tunables) -> str:
@@ -68,8 +73,9 @@ def wants_no_float64(problem: Problem) -> bool:
 
 
 def compile_template(
-    modes: tuple[str, ...], prior_gain: float, fits: Callable[[Family], bool] = lambda family: True
-) -> Template:
+    modes: tuple[str, ...], prior_gain: float, fits: Callable[[Family], bool] = lambda family: True,
+    kernels: str = "one for each size",
+) -> Template:  # fmt: skip
     """For the families that `fits` says."""
     return Template(
         "compile",
@@ -78,7 +84,7 @@ def compile_template(
         "Ansel et al. 2024, PyTorch 2 (ASPLOS)",
         lambda problem: can_compile(problem) and fits(family_of(problem.definition)),
         compiled,
-        (Tunable("mode", modes[0], choices=modes), Tunable("kernels", "one for each size", choices=tuple(DYNAMIC))),
+        (Tunable("mode", modes[0], choices=modes), Tunable("kernels", kernels, choices=tuple(DYNAMIC))),
         prior_gain,
         0.3,
     )

@@ -18,7 +18,7 @@ TEMPLATES = (
     *rewrites.BOTH,
     *settings.TEMPLATES,
     general.NO_FLOAT64,
-    general.compile_template(MODES, prior_gain=0.5),
+    general.compile_template(MODES, prior_gain=0.5, kernels="as sizes come"),
 )
 
 
