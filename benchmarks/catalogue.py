@@ -45,6 +45,7 @@ class Technique:
     excludes: tuple[str, ...] = ()  # techniques that by nature cannot stand beside it
     requires: tuple[str, ...] = ()  # at least one of these must be in the tree; empty: none
     tuned_here: bool = False  # its defaults were tuned by hand on the evaluation text
+    cost: float = 1.0  # of a trial that shows it, as a multiple of the usual one
 
     def defaults(self) -> dict[str, Value]:
         return {tunable.name: tunable.default for tunable in self.tunables}

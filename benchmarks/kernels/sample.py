@@ -13,11 +13,21 @@ from statistics import fmean
 from benchmarks.kernels.families import Family, family_of
 from benchmarks.kernels.formats.workload import Problem
 
+LARGEST = math.log(2 << 30)  # what is larger takes minutes to measure, and comes last
+
 
 def in_turn(problems: Sequence[Problem]) -> list[str]:
     """The names, the smallest problem first. Next is always of a family that had the fewest turns so far, and of these
-    the one whose size is farthest from all sizes before it.
+    the one whose size is farthest from all sizes before it; those above LARGEST when all others had their turn.
     """
+    large = {problem.name for problem in problems if size(problem) > LARGEST}
+    return [
+        *_spread([problem for problem in problems if problem.name not in large]),
+        *_spread([problem for problem in problems if problem.name in large]),
+    ]
+
+
+def _spread(problems: Sequence[Problem]) -> list[str]:
     left = {problem.name: family_of(problem.definition) for problem in problems}
     sizes = {problem.name: size(problem) for problem in problems}
     apart = {name: -sizes[name] for name in left}  # from the sizes before it; at first small ones lead

@@ -1,9 +1,10 @@
 """The catalogue researcher: no key, no network. A real optimizer, and the control arm that any LLM must beat.
 
 Each technique is an arm of a bandit. Its gain has a normal prior (from the catalogue) and a normal posterior from the
-measured effects of this project; one draw from each posterior (Thompson 1933) ranks the arms. A technique is first
-tried with its defaults; further tries ask Optuna's TPE sampler (Bergstra et al. 2011) for tunables, fed with all past
-measurements. Near misses come back together. What it finds is *known techniques, assembled*, never a discovery.
+measured effects of this project; one draw from each posterior (Thompson 1933), over its cost, ranks the arms. A
+technique is first tried with its defaults; further tries ask Optuna's TPE sampler (Bergstra et al. 2011) for tunables,
+fed with all past measurements. Near misses come back together. What it finds is *known techniques, assembled*, never a
+discovery.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class CatalogueResearcher:
         """The arm with the best draw that applies to the head and is no repetition."""
         random_ = random.Random(view.seed)
         possible = (_within(view, arm) for arm in self._arms(view, random_))
-        arms = sorted(filter(None, possible), key=lambda arm: (arm.again, arm.drawn), reverse=True)
+        arms = sorted(filter(None, possible), key=lambda arm: (arm.again, _rate(view, arm)), reverse=True)
         for arm in arms:
             draft = self._draft(view, arm, random_)
             if draft is not None:
@@ -154,6 +155,12 @@ def _within(view: View, arm: Arm) -> Arm | None:
     if room < CEILING and not arm.again:
         return None
     return replace(arm, drawn=min(arm.drawn, room), expected=min(arm.expected, room))
+
+
+def _rate(view: View, arm: Arm) -> float:
+    """The drawn gain for what an arm costs."""
+    cost = max(view.catalogue[name].cost for name in arm.techniques)
+    return arm.drawn / cost if arm.drawn > 0 else arm.drawn * cost
 
 
 def posterior(technique: Technique, lessons: Sequence[LessonView]) -> tuple[float, float]:

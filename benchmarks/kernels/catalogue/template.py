@@ -7,6 +7,7 @@ on one problem; what edits a file goes before one that brings a whole one, never
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from benchmarks.catalogue import Catalogue, Sources, Technique, Tunable, Tunable
 from benchmarks.edits import DoesNotApply
 from benchmarks.kernels.families import Family, family_of
 from benchmarks.kernels.formats.workload import Problem
+from benchmarks.kernels.sample import size
+
+COSTLY = 1 << 30  # bytes of inputs and outputs that double the time of a trial: they are drawn, copied and compared
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ class Template:
             self.prior_gain,
             self.prior_sd,
             excludes=tuple(technique_name(each, problem) for each in others),
+            cost=1 + math.exp(size(problem)) / COSTLY,
         )
 
 
