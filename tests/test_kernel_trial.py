@@ -25,7 +25,7 @@ def lane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trials]:
 def test_the_start_is_as_fast_as_its_own_reference(lane: Trials) -> None:
     outcome = lane.run(problems=(ADD, SCALE))
     assert outcome.failure is None, outcome.failure
-    assert outcome.score is not None and 0.5 < outcome.score < 2
+    assert outcome.score is not None and 0.35 < outcome.score < 3  # in 30 ms
     assert {name: set(found) for name, found in cells(outcome.metrics).items()} == {
         ADD: {"64x128"}, SCALE: {"40x64", "64x33"},
     }  # fmt: skip

@@ -38,6 +38,7 @@ INSIDE = Path(__file__).parent / "inside"
 JUDGE = (str(Path(__file__).parent / "judge.py"),)
 CLOCKS: dict[str, type[Launch]] = {"cpu": CpuLaunch, "wall": StopwatchLaunch}
 COMPILERS = (b"torch.compile", b"triton", b"compile_cpp", b"compile_cuda", b"load_inline", b"_compile_kernel")
+AHEAD_SECONDS = 60.0  # for compiling ahead: others wait for the slowest
 LOG_WALL = 2.0  # for the rest of the output, once every writer is dead
 LOOK_FASTER = 10.0  # times the reference: a person looks
 LOOK_BELOW = 0.7  # of the bound, which is by measured peaks
@@ -108,7 +109,7 @@ class Evaluator:
         try:
             with _Step(task, box, outcome) as step:
                 launch = self.clocks[task.preset.clock](task, box, judge, step.channel, outcome, lambda *_: None)
-                launch.compile()
+                launch.compile(AHEAD_SECONDS)
                 step.compiled.freeze(box)
         except TrialFailed as failed:
             logger.warning("the warm-up of %s failed: %s", task.commit[:10], _told(failed, outcome.log).message)

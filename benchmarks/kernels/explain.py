@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.contract import Preset
-from benchmarks.kernels import launch, stopwatch
+from benchmarks.kernels import launch
 from benchmarks.kernels.cpu_clock import CpuLaunch
 from benchmarks.kernels.stopwatch import StopwatchLaunch
 from runners.device import sandbox_options
@@ -50,10 +50,10 @@ def _cpu_clock() -> str:
 def _stopwatch() -> str:
     return (
         f"Every set of inputs is drawn anew and called once; {StopwatchLaunch.rounds} batches of at most "
-        f"{StopwatchLaunch.most_sets} calls of each workload are timed from outside. Before each call passes over "
-        "memory larger than the L2 cache empty it and let the host get ahead, so short launches are hidden (of more "
-        f"than about {stopwatch.PASSES[1]} such passes they are not); after it everything on the device is waited for. "
-        "Outputs must be there at that moment. The reference is timed in the same way on the same inputs."
+        f"{StopwatchLaunch.most_sets} calls of each workload are timed from outside. The calls of a batch are given to "
+        "the device while it passes over memory larger than the L2 cache, so launches are hidden and caches are cold; "
+        "they follow each other without a gap. Outputs must be there when the next call begins on the current stream: "
+        "work on other streams has to be joined. The reference is timed in the same way on the same inputs."
     )
 
 

@@ -33,7 +33,7 @@ from benchmarks.kernels.formats.loader import load_problem  # noqa: E402
 from benchmarks.kernels.formats.workload import Problem, Workload  # noqa: E402
 from benchmarks.kernels.hidden import neighbour  # noqa: E402
 from benchmarks.kernels.inputs import make_inputs  # noqa: E402
-from benchmarks.kernels.inside.calls import Pads, after, queued, seal, wake  # noqa: E402
+from benchmarks.kernels.inside.calls import Pads, after, make_room, queued, seal, wake  # noqa: E402
 from benchmarks.kernels.reference import Reference, ReferenceFailed  # noqa: E402
 from benchmarks.kernels.roofline import Roofline, l2_bytes  # noqa: E402
 from runners import cuda  # noqa: E402
@@ -315,6 +315,7 @@ def serve(judge: Judge, control: socket.socket) -> None:
         judge.handed = None
         try:
             reply = getattr(judge, request["op"])(request)
+            make_room(judge.device)
         except Refused as refused:
             reply = {"refusal": refused.kind, "message": str(refused)}
         except AnchorError as damaged:

@@ -137,14 +137,17 @@ class Launch(ABC):
                 self.settle(cell)
                 self.cells.append(cell)
 
-    def compile(self) -> None:
-        """Import every solution and call it on every workload, and no more."""
+    def compile(self, seconds: float) -> None:
+        """Import every solution and call it on every workload. Raises TrialFailed where that takes longer."""
         self.get_ready()
+        deadline = time.monotonic() + seconds
         for problem in self.task.problems:
             workloads = self.ask_judge({"op": "open", "problem": problem})["workloads"]
             self.ask({"op": "load", "problem": problem}, (), WARM_UP_WALL, problem)
             for each in workloads:
-                self._batch(Cell(problem, each["uuid"]), 1, WARM_UP_WALL)
+                if (left := deadline - time.monotonic()) <= 0:
+                    raise TrialFailed("timeout", f"{problem}: it compiles for more than {seconds:.0f} s")
+                self._batch(Cell(problem, each["uuid"]), 1, min(left, WARM_UP_WALL))
 
     def measure(self) -> None:
         """Time every workload, by turns: no workload has a quiet or a noisy stretch of the launch to itself."""

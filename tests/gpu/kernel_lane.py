@@ -106,7 +106,8 @@ def caught(planted: Planted, outcome: Outcome, honest: float) -> str:
         assert outcome.failure is not None
         kinds = (planted.expects,) if isinstance(planted.expects, str) else planted.expects
         how = f"{outcome.failure.kind}: {outcome.failure.message[:160]}"
-        return how if planted.races or outcome.failure.kind in kinds else f"cannot work here: {how}"
+        seen_through = outcome.failure.kind in ("bad_output", *kinds)
+        return how if planted.races or seen_through else f"cannot work here: {how}"
     return f"gains nothing: {outcome.score / honest:.3f}" if outcome.score > GAIN * honest else ""
 
 

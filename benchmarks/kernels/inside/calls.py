@@ -15,6 +15,7 @@ import torch
 
 FACTOR = 1664525
 PAGE = 2 << 20  # bytes, of a device
+KEPT = 8 << 30  # bytes that torch may keep of a device while nobody uses them: the other side may need them
 SWEEPS = 2  # passes over pads, which empty the caches
 
 
@@ -74,6 +75,12 @@ def touch(memory: torch.Tensor) -> None:
     """Read one byte of each page of the device: who calls next does not wait until it is found."""
     if memory.device.type == "cuda":
         memory[::PAGE].sum()
+
+
+def make_room(device: torch.device) -> None:
+    """Give a device back what torch keeps of it, where that is much."""
+    if device.type == "cuda" and torch.cuda.memory_reserved() - torch.cuda.memory_allocated() > KEPT:
+        torch.cuda.empty_cache()
 
 
 @dataclass

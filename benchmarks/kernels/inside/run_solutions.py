@@ -31,7 +31,7 @@ from typing import Any
 
 import inside_call
 import torch
-from calls import Pads, at, queued, seal, touch, wake
+from calls import Pads, at, make_room, queued, seal, touch, wake
 
 MOST = 1 << 20  # bytes of a message
 Message = dict[str, Any]
@@ -153,6 +153,8 @@ class Launch:
         for number, returned in enumerate(self.returned):
             self._copy(returned, number)
         self.synchronize()
+        if self.into is not None:
+            make_room(self.into.device)
         return self.told
 
     def drop(self, message: Message, descriptor: int | None) -> None:
