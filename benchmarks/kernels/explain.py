@@ -25,7 +25,8 @@ def explain(preset: Preset, data: Path) -> list[str]:
         "a sequence in order, or a dict by name; of the reference's shapes and dtypes. It must leave its inputs as "
         "they are. Other sizes than those listed may be asked for.",
         _stopwatch() if preset.clock == "wall" else _cpu_clock(),
-        f"Importing a solution and its first call on a workload are free, up to {wall:g} s each: compile there. "
+        f"Importing a solution and its first call on a workload are free, up to {wall:g} s each and "
+        f"{preset.wall_cap_seconds:g} s a problem: compile there. "
         '`from harness import compile_cpp`: `compile_cpp(text, flags)` makes a library of C++ with `extern "C"` '
         "functions, which take tensors as pointers, whole numbers as long, others as double"
         + (

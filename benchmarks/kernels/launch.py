@@ -100,6 +100,7 @@ class Launch(ABC):
         self.cells: list[Cell] = []
         self.overhead = 0.0  # of a message and its answer, without a call
         self.share = 0.0  # of the budget, for a timed batch
+        self.warm_until = math.inf  # of time.monotonic
         self.asked = 0  # messages to the candidate; each answer names its own
 
     @abstractmethod
@@ -122,15 +123,16 @@ class Launch(ABC):
 
     def warm_up(self) -> None:
         """Import every solution and call it on every workload, untimed; wrong ones fail here."""
+        self.warm_until = time.monotonic() + self.task.preset.wall_cap_seconds * len(self.task.problems)
         self.get_ready()
         known = {each: self.ask_judge({"op": "open", "problem": each})["workloads"] for each in self.task.problems}
         self.share = self.task.preset.budget_seconds / (sum(map(len, known.values())) * self.rounds)
         for problem, workloads in known.items():
-            self.ask({"op": "load", "problem": problem}, (), WARM_UP_WALL, problem)
+            self.ask({"op": "load", "problem": problem}, (), self.warm_seconds, problem)
             for each in workloads:
                 scaled = None if each["scaled_ms"] is None else tuple(each["scaled_ms"])
                 cell = Cell(problem, each["uuid"], each["bound_ms"], each["floor_ms"], scaled)
-                self._batch(cell, 1, WARM_UP_WALL)
+                self._batch(cell, 1, self.warm_seconds)
                 if not self.overhead:
                     self.overhead = self.measure_overhead(cell)
                 self._warm(cell)  # what the first compiled is not in the second
@@ -139,15 +141,20 @@ class Launch(ABC):
 
     def compile(self, seconds: float) -> None:
         """Import every solution and call it on every workload. Raises TrialFailed where that takes longer."""
+        self.warm_until = time.monotonic() + seconds
         self.get_ready()
-        deadline = time.monotonic() + seconds
         for problem in self.task.problems:
             workloads = self.ask_judge({"op": "open", "problem": problem})["workloads"]
-            self.ask({"op": "load", "problem": problem}, (), WARM_UP_WALL, problem)
+            self.ask({"op": "load", "problem": problem}, (), self.warm_seconds, problem)
             for each in workloads:
-                if (left := deadline - time.monotonic()) <= 0:
-                    raise TrialFailed("timeout", f"{problem}: it compiles for more than {seconds:.0f} s")
-                self._batch(Cell(problem, each["uuid"]), 1, min(left, WARM_UP_WALL))
+                self._batch(Cell(problem, each["uuid"]), 1, self.warm_seconds)
+
+    @property
+    def warm_seconds(self) -> float:
+        """How long the next step of the warm-up may take. Raises TrialFailed where it has taken too long already."""
+        if (left := self.warm_until - time.monotonic()) <= 0:
+            raise TrialFailed("timeout", "importing, compiling and first calls take too long; let less be compiled")
+        return min(left, WARM_UP_WALL)
 
     def measure(self) -> None:
         """Time every workload, by turns: no workload has a quiet or a noisy stretch of the launch to itself."""
@@ -200,7 +207,7 @@ class Launch(ABC):
         return timed
 
     def _warm(self, cell: Cell) -> None:
-        timed = self._batch(cell, 1, WARM_UP_WALL)
+        timed = self._batch(cell, 1, self.warm_seconds)
         cell.once = timed.solution + timed.reference
 
     # --- talking

@@ -21,7 +21,7 @@ from typing import Any
 
 from benchmarks.contract import TrialFailed
 from benchmarks.kernels.inside.calls import SWEEPS
-from benchmarks.kernels.launch import FETCH_WALL, WARM_UP_WALL, Cell, Launch, Timed
+from benchmarks.kernels.launch import FETCH_WALL, Cell, Launch, Timed
 
 HANDLING = 3.0  # times as long as the judge may a candidate take to copy its outputs
 AHEAD = 1.3  # times as long as the host takes to start all calls does the device need for the pads
@@ -37,13 +37,13 @@ class StopwatchLaunch(Launch):
 
     def get_ready(self) -> None:
         with self.judge_memory({"op": "pads"}) as (pads, memory):
-            self.ask({"op": "pads", **pads}, memory, WARM_UP_WALL, "the sandbox")
+            self.ask({"op": "pads", **pads}, memory, self.warm_seconds, "the sandbox")
         self.a_pass = max(float(pads["pass"]), LEAST)
 
     def settle(self, cell: Cell) -> None:
         """Find out how many calls a batch has, and how long the device has to be busy meanwhile."""
         sets = self.sets_in(cell)
-        self._batch(cell, sets, WARM_UP_WALL)  # with which memory for all outputs is taken
+        self._batch(cell, sets, self.warm_seconds)  # with which memory for all outputs is taken
         cell.sets, cell.passes = sets, self.passes_for(self.launching)
 
     def passes_for(self, launching: float) -> int:
