@@ -14,7 +14,7 @@ from benchmarks.judge_device import Shared
 from benchmarks.kernels.batch import Batch, Digest, Layout
 from benchmarks.kernels.cells import cells
 from benchmarks.kernels.formats.loader import load_problem
-from benchmarks.kernels.inside.calls import FACTOR, SWEEPS, Pads, after, at, queued, seal
+from benchmarks.kernels.inside.calls import FACTOR, Pads, after, at, queued, seal
 from tests.kernel_technique_play import harness
 from tests.kernel_trials import ADD, SCALE, SMOKE, Trials, prepare, trials
 
@@ -63,8 +63,8 @@ def test_calls_come_behind_their_pads_and_what_these_leave_is_known() -> None:
     def look(returned: object) -> None:
         told.append(("look", returned))
 
-    done = queued(run, [(0,), (1,)], pads, pads.keys(values), unseal, lambda: told.append("waited"), 0, look)
-    before, behind = after((0, 0), values[:-SWEEPS]), after((0, 0), values)
+    done = queued(run, [(0,), (1,)], pads, pads.keys(values), 2, unseal, lambda: told.append("waited"), 0, look)
+    before, behind = after((0, 0), values[:-2]), after((0, 0), values)
     assert told == [
         ("unseal", [before[0]] * 8 + [before[1]] * 8),
         (0, [behind[0]] * 8 + [behind[1]] * 8),

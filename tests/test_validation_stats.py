@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import scipy.stats
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from research.validation import stats
@@ -138,6 +138,7 @@ def test_a_gain_far_beyond_the_noise_is_kept():
 
 
 @given(GAINS, st.floats(0, 1e3))
+@example([1.0, 1.0], 2.2250738585e-313)
 def test_shrinkage_keeps_a_share_whatever_the_sign(gains, sigma):
     kept = stats.shrinkage(gains, sigma, RULE)
     assert 0 <= kept <= 1

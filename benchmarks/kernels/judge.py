@@ -241,7 +241,7 @@ class Judge:
         wake(self.device)
         self.synchronize()
         began = time.perf_counter()
-        done = queued(run, sets, pads, keys, unseal, self.synchronize, request["audit"], look)
+        done = queued(run, sets, pads, keys, request["sweeps"], unseal, self.synchronize, request["audit"], look)
         return time.perf_counter() - began, done.launched, done.returned  # type: ignore[return-value]
 
     def _passed_over(self, request: Request) -> bool:

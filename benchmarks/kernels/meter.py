@@ -19,11 +19,11 @@ from benchmarks.kernels.compare import compare
 from benchmarks.kernels.formats.loader import load_problem
 from benchmarks.kernels.formats.workload import Problem, Workload
 from benchmarks.kernels.inputs import make_inputs
-from benchmarks.kernels.inside.calls import SWEEPS, Pads, queued, wake
+from benchmarks.kernels.inside.calls import Pads, queued, wake
 from benchmarks.kernels.judge import PAD_BYTES
 from benchmarks.kernels.measured import PASSED
 from benchmarks.kernels.reference import Reference, ReferenceFailed, Value
-from benchmarks.kernels.stopwatch import AHEAD, PASSES
+from benchmarks.kernels.stopwatch import AHEAD, PASSES, SWEEPS
 from benchmarks.kernels.sweep import EAGER, Task
 from runners import cuda
 
@@ -94,7 +94,7 @@ class Meter:
         wake(self.device)
         self.synchronize()
         began = time.perf_counter()
-        done = queued(run, [(one,) for one in sets], self.pads, keys, nothing, self.synchronize, -1, nothing)
+        done = queued(run, [(one,) for one in sets], self.pads, keys, SWEEPS, nothing, self.synchronize, -1, nothing)
         return time.perf_counter() - began, done.launched
 
     def _run(self, variant: str) -> Run:

@@ -20,11 +20,11 @@ from statistics import median
 from typing import Any
 
 from benchmarks.contract import TrialFailed
-from benchmarks.kernels.inside.calls import SWEEPS
 from benchmarks.kernels.launch import FETCH_WALL, Cell, Launch, Timed
 
 HANDLING = 3.0  # times as long as the judge may a candidate take to copy its outputs
 AHEAD = 1.3  # times as long as the host takes to start all calls does the device need for the pads
+SWEEPS = 2  # passes over pads, which empty the caches
 PASSES = (SWEEPS + 1, 192)  # over the pads: at least and at most
 LEAST = 1e-7  # seconds: nothing is faster than a launch
 _LOTS = random.SystemRandom()
@@ -54,13 +54,13 @@ class StopwatchLaunch(Launch):
         drawn = self.hand_inputs(cell, sets, _LOTS.getrandbits(31))
         keys = [_LOTS.getrandbits(31) for _ in range(cell.passes or PASSES[0])]
         audit = _LOTS.randrange(sets)
-        request = {"keys": keys, "audit": audit}
+        request = {"keys": keys, "sweeps": SWEEPS, "audit": audit}
         referred: dict[str, Any] = {}
         if cell.batches % 2 == 0:  # the first time nobody knows yet what outputs look like
             referred = self.ask_judge({"op": "refer", **request})
         with self.judge_memory({"op": "room"}) as (room, memory):
             self.ask({"op": "outputs", **room, "keys": keys}, memory, FETCH_WALL, cell.name)
-        call = {"op": "call", "problem": cell.problem, "audit": audit, "key": drawn["key"]}
+        call = {"op": "call", "problem": cell.problem, "sweeps": SWEEPS, "audit": audit, "key": drawn["key"]}
         self.ask({"op": "wake"}, (), FETCH_WALL, cell.name)  # as the judge does
         self._rest(cell)
         whole, _ = self._stopped(call, seconds, cell)

@@ -183,7 +183,8 @@ def shrinkage(differences: ArrayLike, sigma_pair: float, rule: Rule) -> float:
     sd = max(sigma_pair, float(data.std(ddof=1)) if len(data) > 1 else 0.0)
     if sd == 0:
         return 1.0
-    mean = np.clip(data.mean() / sd, -LARGEST_MEAN, LARGEST_MEAN)
+    with np.errstate(over="ignore"):  # a floor may be as small as a number can be
+        mean = np.clip(data.mean() / sd, -LARGEST_MEAN, LARGEST_MEAN)
     return float(mixture_shrinkage(mean, ((sigma_pair or sd) / sd) ** 2, 1 / len(data), rule))
 
 

@@ -16,7 +16,6 @@ import torch
 FACTOR = 1664525
 PAGE = 2 << 20  # bytes, of a device
 KEPT = 8 << 30  # bytes that torch may keep of a device while nobody uses them: the other side may need them
-SWEEPS = 2  # passes over pads, which empty the caches
 
 
 def at(memory: torch.Tensor, place: Mapping[str, Any], start: int) -> torch.Tensor:
@@ -93,18 +92,18 @@ class Queued:
 
 
 def queued(
-    run: Callable[..., object], sets: Sequence[Sequence[object]], pads: Pads, keys: Sequence[torch.Tensor],
+    run: Callable[..., object], sets: Sequence[Sequence[object]], pads: Pads, keys: Sequence[torch.Tensor], sweeps: int,
     unseal: Callable[[], object], synchronize: Callable[[], object], audit: int, look: Callable[[object], object],
 ) -> Queued:  # fmt: skip
     """Call `run` on every set, in line behind the pads, so that the device never waits for the host.
 
-    The inputs are unsealed before the last SWEEPS passes: no cache holds them, and nobody has read them before. Behind
-    the call number `audit` comes `look(returned)`. All that was given to the device is done when this returns.
+    The inputs are unsealed before the last `sweeps` passes: no cache holds them, and nobody has read them before.
+    Behind the call number `audit` comes `look(returned)`. All that was given to the device is done when this returns.
     """
     span, looking = Span(pads.words.device), Span(pads.words.device)
-    pads.run(keys[:-SWEEPS])
+    pads.run(keys[: len(keys) - sweeps])
     unseal()
-    pads.run(keys[-SWEEPS:])
+    pads.run(keys[len(keys) - sweeps :])
     span.begin()
     began, returned = time.perf_counter(), []
     for number, one in enumerate(sets):
@@ -124,7 +123,7 @@ def wake(device: torch.device) -> None:
     """What comes before calls, in small: a processor and a device that did not do it for a while need longer for it."""
     memory = torch.zeros(64, dtype=torch.uint8, device=device)
     pads = Pads(memory)
-    pads.run(pads.keys([0] * (SWEEPS + 1)))
+    pads.run(pads.keys([0, 0, 0]))
     seal(memory, 1)
 
 

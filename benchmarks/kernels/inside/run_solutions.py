@@ -118,7 +118,7 @@ class Launch:
         run = self.solutions[message["problem"]]
         with torch.no_grad():
             if "audit" in message:
-                self._queued(run, message["key"], message["audit"])
+                self._queued(run, message["key"], message["sweeps"], message["audit"])
             else:
                 self.returned = [run(*one) for one in self.sets]
 
@@ -129,9 +129,9 @@ class Launch:
 
     def rest(self, message: Message, descriptor: int | None) -> None:
         with torch.no_grad():
-            self._queued(lambda: None, None, -1)
+            self._queued(lambda: None, None, 0, -1)
 
-    def _queued(self, run: Callable[..., object], key: int | None, audit: int) -> None:
+    def _queued(self, run: Callable[..., object], key: int | None, sweeps: int, audit: int) -> None:
         assert self.pads_of is not None
         place = len(self.sets) if len(self.sets) > 1 else 0
         sets, keys = ([], []) if key is None else (self.sets, self.keys)
@@ -144,7 +144,7 @@ class Launch:
             self._copy(returned, place)
 
         self.reset_persisting()
-        done = queued(run, sets, self.pads_of, keys, unseal, self.synchronize, audit, look)
+        done = queued(run, sets, self.pads_of, keys, sweeps, unseal, self.synchronize, audit, look)
         self.returned, self.told = done.returned, {"span": done.span, "launched": done.launched}
 
     def fetch(self, message: Message, descriptor: int | None) -> Message:
