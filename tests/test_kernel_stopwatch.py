@@ -15,6 +15,7 @@ from benchmarks.kernels.batch import Batch, Digest, Layout
 from benchmarks.kernels.cells import cells
 from benchmarks.kernels.formats.loader import load_problem
 from benchmarks.kernels.inside.calls import FACTOR, Pads, after, at, queued, seal
+from benchmarks.kernels.redteam.on_gpu import EXPLOITS
 from tests.kernel_technique_play import harness
 from tests.kernel_trials import ADD, SCALE, SMOKE, Trials, prepare, trials
 
@@ -76,21 +77,7 @@ def test_calls_come_behind_their_pads_and_what_these_leave_is_known() -> None:
     assert after((1, 1), [0]) == (FACTOR, 1) and after((0, 0), [2**31, 2**31]) == (-(2**31), -(2**31))
 
 
-LAST_DOES_ALL = """
-import torch
-
-asked = []
-
-
-def run(x, gain):
-    out = torch.empty_like(x)
-    asked.append((x, gain, out))
-    if len(asked) % 8 == 0:
-        for one, by, into in asked:
-            torch.mul(one, by, out=into)
-        asked.clear()
-    return out
-"""
+LAST_DOES_ALL = next(one.solution for one in EXPLOITS if one.name == "last_call_does_all")
 SKIPS_THE_PADS = """
 import sys
 

@@ -13,7 +13,8 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -107,16 +108,16 @@ class Evaluator:
         outcome, judge = self._outcome(task, box), JudgeProcess(task.data, self.judge_program, gpu_of(task, box))
         task = replace(task, seed=secrets.randbits(48))  # no trial draws what is shown here
         try:
-            with _Step(task, box, outcome) as step:
-                launch = self.clocks[task.preset.clock](task, box, judge, step.channel, outcome, lambda *_: None)
+            with _process(task, box, outcome) as (compiled, channel):
+                launch = self.clocks[task.preset.clock](task, box, judge, channel, outcome, lambda *_: None)
                 launch.compile(AHEAD_SECONDS)
-                step.compiled.freeze(box)
+                compiled.freeze(box)
         except TrialFailed as failed:
             logger.warning("the warm-up of %s failed: %s", task.commit[:10], _told(failed, outcome.log).message)
             return False
         finally:
             judge.close()
-        return bool(step.compiled.content)
+        return bool(compiled.content)
 
     def is_prepared(self, task: Assignment, box: Sandbox) -> bool:
         """Whether a trial of this commit would find a compile cache, or needs none."""
@@ -149,61 +150,55 @@ class Evaluator:
         self, task: Assignment, box: Sandbox, judge: JudgeProcess, sink: PointSink, outcome: Outcome, gate: Gate
     ) -> None:
         began = time.monotonic()
-        with _Step(task, box, outcome) as step:
-            launch = self.clocks[task.preset.clock](task, box, judge, step.channel, outcome, sink)
-            launch.warm_up()
-            step.compiled.freeze(box)
-            outcome.seconds["warm_up"] = time.monotonic() - began
-            gate()
-            timed, cpu = time.monotonic(), box.cpu_seconds()
-            launch.measure()
-            outcome.seconds |= {"timed_wall": time.monotonic() - timed, "timed_cpu": box.cpu_seconds() - cpu}
-            _score(launch, outcome)
-            if task.confirming:
-                launch.look_further()
-            if judge.gpu is not None:
-                outcome.metrics["device_memory_bytes"] = float(judge.memory()[0])
-                outcome.surroundings |= cuda.condition(judge.gpu)
-
-
-class _Step:
-    """The candidate's process for one launch, which sees the folders of its problems alone; gone at the end."""
-
-    def __init__(self, task: Assignment, box: Sandbox, outcome: Outcome) -> None:
-        self._box, self._outcome = box, outcome
-        tree = only(task.tree, task.problems)
-        self.compiled = CompileCache(task, outcome, _name(tree))
-        self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        reader, self._writer = os.pipe()
-        self._log = LogPump(reader)
-        with theirs:
+        with _process(task, box, outcome) as (compiled, channel):
+            launch = self.clocks[task.preset.clock](task, box, judge, channel, outcome, sink)
             try:
+                launch.warm_up()
+                compiled.freeze(box)
+                outcome.seconds["warm_up"] = time.monotonic() - began
+                gate()
+                timed, cpu = time.monotonic(), box.cpu_seconds()
+                launch.measure()
+                outcome.seconds |= {"timed_wall": time.monotonic() - timed, "timed_cpu": box.cpu_seconds() - cpu}
+                _score(launch, outcome)
+                if task.confirming:
+                    launch.look_further()
+                if judge.gpu is not None:
+                    outcome.metrics["device_memory_bytes"] = float(judge.memory()[0])
+            finally:
+                if judge.gpu is not None:
+                    outcome.surroundings |= cuda.condition(judge.gpu)
+
+
+@contextmanager
+def _process(task: Assignment, box: Sandbox, outcome: Outcome) -> Iterator[tuple[CompileCache, socket.socket]]:
+    """The candidate's process for one launch, which sees the folders of its problems alone; gone at the end.
+
+    Raises TrialFailed where the sandbox ran out of memory.
+    """
+    tree = only(task.tree, task.problems)
+    compiled = CompileCache(task, outcome, _name(tree))
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    reader, writer = os.pipe()
+    log = LogPump(reader)
+    with ours:
+        try:
+            with theirs:
                 box.spawn(
-                    "run_solutions", tree=tree, cache=self.compiled.content, fds={"channel": theirs.fileno()},
-                    log=self._writer, args={"device": task.preset.device},
+                    "run_solutions", tree=tree, cache=compiled.content, fds={"channel": theirs.fileno()}, log=writer,
+                    args={"device": task.preset.device},
                 )  # fmt: skip
-            except BaseException:
-                self._close()
-                raise
-
-    def __enter__(self) -> _Step:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Raises TrialFailed where the sandbox ran out of memory."""
-        if peak := self._box.memory_peak():
-            self._outcome.metrics["memory_bytes"] = float(peak)
-        out_of_memory = self._box.oom_killed()
-        self._close()
-        if out_of_memory:
-            raise TrialFailed("out_of_memory", "the sandbox ran out of memory")
-
-    def _close(self) -> None:
-        os.close(self._writer)
-        self.channel.close()
-        self._box.reset()
-        self._log.join(LOG_WALL)
-        self._outcome.log = self._log.text()
+            yield compiled, ours
+        finally:
+            os.close(writer)
+            if peak := box.memory_peak():
+                outcome.metrics["memory_bytes"] = float(peak)
+            out_of_memory = box.oom_killed()
+            box.reset()
+            log.join(LOG_WALL)
+            outcome.log = log.text()
+            if out_of_memory:
+                raise TrialFailed("out_of_memory", "the sandbox ran out of memory")
 
 
 def _name(code: bytes) -> str:
