@@ -1,4 +1,8 @@
-"""Which compile cache a trial starts with, and which one its code keeps. Reading, storing: runners/cache.py."""
+"""Which compile cache a trial starts with, and which one its code keeps. Reading, storing: runners/cache.py.
+
+A commit without a snapshot begins with that of the start it descends from: most of its kernels are the same, and a
+kernel is found by its source. The start is nobody's candidate. What descends from it gets nothing from anybody else.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,8 @@ import hashlib
 from benchmarks.contract import Assignment, Observation, Outcome
 from runners import cache, device
 from runners.sandbox import Sandbox
+
+NOT_INHERITED = "aotautograd"  # its keys do not tell functions apart that a candidate writes the gradient of itself
 
 
 class CompileCache:
@@ -19,6 +25,9 @@ class CompileCache:
         self._key = _key(task, outcome, code)
         self.content = self._store.get(self._key) if self._store else b""
         self.was_there = bool(self.content)
+        if self._store and task.origin and not self.was_there:
+            of_start = self._store.get(_key(task, outcome, "", task.origin))
+            self.content = cache.without(of_start, NOT_INHERITED)
         self._note()
 
     @staticmethod
@@ -43,10 +52,11 @@ class CompileCache:
         self._outcome.hashes["cache"] = hashlib.sha256(self.content).hexdigest() if self.content else "empty"
 
 
-def _key(task: Assignment, outcome: Outcome, code: str) -> str:
+def _key(task: Assignment, outcome: Outcome, code: str, of: tuple[str, str] | None = None) -> str:
+    """The name of a snapshot; `of`: that of another commit, by itself and the hash of its tree."""
     machine = outcome.surroundings.get("gpu") or device.processor()
     environment = outcome.hashes["environment"]
     preset = task.preset  # not its name: a screen's cache serves the longer trials of the same sizes
     shapes = f"{preset.device} {preset.vocabulary} {preset.sequence_length}"
-    parts = (code,) if code else (task.commit, outcome.hashes["tree"])
+    parts = (code,) if code else of or (task.commit, outcome.hashes["tree"])
     return cache.key(*parts, environment, shapes, machine)

@@ -211,6 +211,7 @@ class Assignment:
     reference: Path | None = None  # stored per-token losses of an earlier trial, for targeted audits
     keep_losses: Path | None = None
     caches: Path | None = None  # where compile caches of commits are kept; None keeps none
+    origin: tuple[str, str] | None = None  # the start that it descends from: commit and sha256 of its tree
     wants_sample: bool = False  # let the trained model show something, where the benchmark knows how
     removed_guards: frozenset[str] = frozenset()  # of a test of the guards; an evaluator of the lab refuses any
     problems: tuple[str, ...] = ()  # what of the tree is measured, in a benchmark of many problems

@@ -49,6 +49,7 @@ class Preset:
     wall_cap_seconds: float
     side_by_side: bool  # both arms of a pair at the same time, one core each
     noise_pairs: int  # A/A pairs that make a noise floor
+    champion_pairs: int = 3  # A/A pairs of every new champion, for drift; 0: none
     confirm_data: str = ""  # the validation split that confirms; empty: inputs are drawn anew, there is no split
     sequence_length: int = 0
     score_rows: int = 0  # validation rows of `sequence_length` tokens that are scored

@@ -59,8 +59,8 @@ class Ahead:
         """
         tasks = {_kind(task): task for task in wanted}
         cold = [task for task in tasks.values() if self._is_cold(evaluator, task, box)]
-        if not cold:
-            return 0
+        if not cold or any(task.origin and task.commit == task.origin[0] for task in cold):
+            return 0  # the start first, alone: what descends from it begins with its cache
         total = evaluator.device_memory(cold[0], box)
         most = min(MOST, room(total, held_bytes))
         for task in later:

@@ -56,6 +56,22 @@ def take(scratch: int, largest: int = LARGEST, most_entries: int = MOST_ENTRIES)
     return target.getvalue()
 
 
+def without(content: bytes, folder: str) -> bytes:
+    """A snapshot less what lies in folders of this name; empty where nothing is left."""
+    if not content:
+        return b""
+    target, kept = io.BytesIO(), 0
+    with (
+        tarfile.open(fileobj=io.BytesIO(content)) as old,
+        tarfile.open(fileobj=target, mode="w", format=tarfile.GNU_FORMAT) as new,
+    ):
+        for entry in old:
+            if folder not in entry.name.split("/")[:-1]:
+                new.addfile(entry, old.extractfile(entry))
+                kept += 1
+    return target.getvalue() if kept else b""
+
+
 @dataclass
 class _Tally:
     largest: int

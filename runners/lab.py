@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections.abc import Sequence
@@ -192,6 +193,7 @@ class Lab:
             self._assignment(trial),
             reference=parent.losses.path if parent and parent.losses else None,
             wants_sample=not experiment.is_check
+            and not trial.preset  # what only screens is too short to be worth reading
             and not Result.objects.filter(
                 trial__project=project, trial__commit=trial.commit, trial__preset=trial.preset, score__isnull=False
             ).exists(),
@@ -214,12 +216,19 @@ class Lab:
             data=project.data_path,
             # A check leaves none: the trials of its commit would begin warmer than those of its parent.
             caches=None if trial.experiment.is_check else Path(settings.DATA_DIR) / "caches",
+            # Of many problems each has a snapshot of its own, by its code alone.
+            origin=None if project.problems else _origin(project.repository_path, project.start_commit),
         )
 
 
 @lru_cache(maxsize=64)
 def _archive(repository: Path, commit: str) -> bytes:
     return Repository(repository).archive(commit)
+
+
+@lru_cache(maxsize=64)
+def _origin(repository: Path, start: str) -> tuple[str, str]:
+    return start, hashlib.sha256(_archive(repository, start)).hexdigest()
 
 
 def _scratch(name: str) -> Path:

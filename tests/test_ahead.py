@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -76,6 +77,18 @@ def test_commits_warm_up_side_by_side_and_their_time_is_told_once(
     together, began = time.monotonic() - began, time.monotonic()
     assert evaluator.prepare(last, box)
     assert together < 2 * (time.monotonic() - began), "three sleeps of a second were one"
+
+
+@pytest.mark.torch
+def test_nothing_compiles_beside_the_start_whose_cache_it_could_have(
+    ahead: Ahead, evaluator: evaluate.Evaluator, box: Sandbox, prepared_text: Path, tmp_path: Path
+) -> None:
+    start, *others = tasks(prepared_text, tmp_path / "caches", WARM, 3)
+    origin = (start.commit, hashlib.sha256(start.tree).hexdigest())
+    start, *others = (replace(task, origin=origin) for task in (start, *others))
+    assert ahead.prepare(evaluator, box, [start, others[0]], others[1:], 8 * GIB) == 0
+    assert evaluator.prepare(start, box)
+    assert ahead.prepare(evaluator, box, [start, others[0]], others[1:], 8 * GIB) == 2
 
 
 @pytest.mark.torch

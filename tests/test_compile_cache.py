@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import statistics
 import time
@@ -36,9 +37,13 @@ def box() -> Iterator[Sandbox]:
 def run(box: Sandbox, prepared_text: Path, tmp_path: Path) -> Iterator[Run]:
     evaluator = evaluate.Evaluator()
 
-    def go(files: candidates.Files, commit: str = "a" * 40) -> Outcome:
+    def go(files: candidates.Files, commit: str = "a" * 40, start: candidates.Files | None = None) -> Outcome:
+        """`start`: what it descends from, the commit of forty a."""
         tree = pack({name: text.encode() for name, text in files.items()})
         task = Assignment("nanochat", TINY, commit, tree, 1, "val_screen", prepared_text, caches=tmp_path / "caches")
+        if start is not None:
+            of_start = pack({name: text.encode() for name, text in start.items()})
+            task = replace(task, origin=("a" * 40, hashlib.sha256(of_start).hexdigest()))
         return evaluator.run(task, box, lambda *_: None)
 
     yield go
@@ -97,6 +102,26 @@ def test_no_other_commit_finds_it(run: Run) -> None:
     run(tree)
     assert found(run(tree, commit="b" * 40)) == "FOUND []"
     assert found(run(writer(WARM + "\n#"))) == "FOUND []", "nor another tree under the same name"
+
+
+GRAPH = """
+for folder in ("aotautograd/graph", "triton/kernel"):
+    (CACHE / folder).mkdir(parents=True, exist_ok=True)
+    (CACHE / folder / f"{folder[:3]}.bin").write_bytes(b"compiled")
+"""
+
+
+@pytest.mark.torch
+def test_what_descends_from_a_start_begins_with_its_kernels_and_not_with_its_graphs(run: Run) -> None:
+    start, child = writer(GRAPH), writer(WARM)
+    assert found(run(child, "b" * 40, start)) == "FOUND []", "the start has run nowhere yet"
+    run(start, start=start)
+    assert found(run(start, start=start)) == "FOUND ['aot.bin', 'tri.bin']"
+    first, second = run(child, "c" * 40, start), run(child, "c" * 40, start)
+    assert found(first) == "FOUND ['tri.bin']"
+    assert found(second) == "FOUND ['kernel.so', 'tri.bin']", "from its second trial on it has its own"
+    assert first.hashes["cache"] == second.hashes["cache"]
+    assert found(run(writer(""), "d" * 40, start)) == "FOUND ['tri.bin']", "and nothing of its siblings"
 
 
 @pytest.mark.torch

@@ -53,7 +53,10 @@ def test_a_new_champion_is_measured_against_itself_once(thread: Thread, world: W
     (baseline,) = of(Purpose.BASELINE)
     main = Project.objects.get().champion
     assert (baseline.baseline_commit, baseline.candidate_commit) == (main, main)
-    assert (baseline.state, len(baseline.scores())) == (Experiment.State.ENDED, champion.BASELINE_PAIRS)
+    assert (baseline.state, len(baseline.scores())) == (
+        Experiment.State.ENDED,
+        Project.objects.get().sizes.champion_pairs,
+    )
     assert set(baseline.trials.values_list("split", flat=True)) == {"val_screen"}
     told = Event.objects.get(kind=Event.Kind.NOISE, experiment=baseline)
     assert "the new champion against itself over 3 pairs" in told.text and "the floor: 0.0014, now" in told.text

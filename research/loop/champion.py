@@ -1,7 +1,7 @@
 """What is measured once `main` has moved: the new champion against itself, and now and then against the start.
 
-The first keeps an eye on noise and drift, the second on promises: do the gains that were merged add up to what the
-champion gained? Neither changes a verdict.
+The first keeps an eye on noise and drift, with as many pairs as the preset says; the second on promises: do the gains
+that were merged add up to what the champion gained? Neither changes a verdict.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from research.loop.problems import differing, spread
 from research.models import Event, Experiment, MergeRequest, Project
 from research.validation.rules import Rule, Stage
 
-BASELINE_PAIRS = 3
 AUDIT_PAIRS = 6
 
 
@@ -29,7 +28,7 @@ def step(project: Project) -> bool:
 
 def begin_baseline(project: Project) -> bool:
     """A/A pairs of a champion that has none. One that `main` left before they began is let go."""
-    if not project.is_running or project.champion == project.start_commit:
+    if not project.is_running or project.champion == project.start_commit or not project.sizes.champion_pairs:
         return False
     key = f"baseline-{project.public_id}-{project.champion[:16]}"
     if Experiment.objects.filter(key=key).exists():
@@ -39,12 +38,13 @@ def begin_baseline(project: Project) -> bool:
     label, main = "the new champion against itself", project.champion
     problems = spread(project, differing(project, project.start_commit, main))  # one after another, as for a floor
     fresh = begin(project, key, Experiment.Purpose.BASELINE, label, main, main, problems=problems)
-    return bring_to(fresh, "noise", BASELINE_PAIRS)
+    return bring_to(fresh, "noise", project.sizes.champion_pairs)
 
 
 def end_baselines(project: Project) -> bool:
     running = project.experiments.running().filter(purpose=Experiment.Purpose.BASELINE)
-    return any([_end(each, "noise", BASELINE_PAIRS, Event.Kind.NOISE, said_of_noise) for each in running])
+    pairs = project.sizes.champion_pairs
+    return any([_end(each, "noise", pairs, Event.Kind.NOISE, said_of_noise) for each in running])
 
 
 def end_audits(project: Project) -> bool:
