@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from research.models import Experiment, Lease, Machine, Project, Result, Trial
 from research.models.trial import MAX_ATTEMPTS
-from tests.cast import World
+from tests.cast import World, begin
 
 ROOT = Path(__file__).resolve().parent.parent
 State = Trial.State
@@ -210,6 +210,24 @@ def test_experiments_take_turns(project: Project, quick: Machine) -> None:
         experiment_of(project, number, pairs)
     order = [claim(quick)[0].trial.experiment.number for _ in range(8)]
     assert order == [1, 2, 3, 1, 2, 3, 1, 1]
+
+
+@pytest.mark.django_db
+def test_what_is_being_confirmed_comes_first_and_the_oldest_of_it(project: Project, quick: Machine) -> None:
+    one, two, three = (experiment_of(project, number, pairs=1) for number in (1, 2, 3))
+    three.plan("confirm", 2)
+    two.plan("confirm", 2)
+    order = [claim(quick)[0].trial.experiment.number for _ in range(7)]
+    assert order == [2, 2, 3, 3, 1, 2, 3] and one.number == 1
+
+
+@pytest.mark.django_db
+def test_projects_take_turns_whatever_they_confirm(project: Project, quick: Machine) -> None:
+    other = begin("another question")
+    mine, theirs = experiment_of(project, 1, pairs=1), experiment_of(other, 1, pairs=2)
+    mine.plan("confirm", 2)
+    order = [claim(quick)[0].trial.experiment for _ in range(5)]
+    assert order == [mine, theirs, mine, theirs, mine]
 
 
 @pytest.mark.django_db

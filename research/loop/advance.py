@@ -34,6 +34,7 @@ from research.loop import (
     implement,
     judge,
     learn,
+    left_behind,
     measure,
     merge,
     noise,
@@ -51,6 +52,8 @@ HOLD_PATIENCE = 2.0  # seconds a second ring waits for the first to finish
 
 def advance(thread: Thread) -> str | None:
     """One step; its name, or None where nothing is to be done now."""
+    if left_behind.step(thread):
+        return "move"
     if judge.step(thread):
         return "judge"
     if learn.step(thread):

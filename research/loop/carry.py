@@ -95,12 +95,12 @@ def _carried(project: Project, repository: Repository, stale: list[MergeRequest]
         if not is_alike(project, request.commit, commit, problems):
             continue
         steps = steps_of(request.candidate.idea.steps)
-        recipe = _on_top(recipe, steps)
+        recipe = on_top(recipe, steps)
         yield Carried(request, tip, commit, recipe)
         tip = commit
 
 
-def _on_top(recipe: tuple[Step, ...], steps: tuple[Step, ...]) -> tuple[Step, ...]:
+def on_top(recipe: tuple[Step, ...], steps: tuple[Step, ...]) -> tuple[Step, ...]:
     """A recipe with these steps: a setting that is there already is replaced in its place."""
     new = {step.technique: step for step in steps}
     return (*(new.pop(step.technique, step) for step in recipe), *new.values())

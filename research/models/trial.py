@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from django.db import models, transaction
-from django.db.models import Case, Exists, F, OuterRef, Q, Value, When
+from django.db.models import Case, Exists, F, OuterRef, Q, Subquery, Value, When
 from django.utils import timezone
 
 from benchmarks.contract import Preset
@@ -15,6 +15,7 @@ from research.models.experiment import Experiment
 from research.models.ids import new_id
 from research.models.machine import LEASE_TIME, Lease, Machine
 from research.models.project import Project
+from research.validation.records import Stage
 
 MAX_ATTEMPTS = 4
 MOST_LOOKED_AT = 64  # waiting trials, for one that may begin
@@ -69,8 +70,10 @@ class TrialQuerySet(models.QuerySet["Trial"]):
     def next_for(self, machine: Machine) -> TrialQuerySet:
         """What waits for a machine, in the order in which it is given out.
 
-        The experiment served longest ago comes first, so that threads and the noise floor take turns. A machine takes
-        checks and pairs by turns where both wait: a check waits for one pair, and no pair for more than one check.
+        Projects take turns. Of one, a candidate that is being confirmed comes first, the oldest one: what is begun is
+        ended, and `main` moves sooner. Else the experiment served longest ago, so that threads and the noise floor take
+        turns. A machine takes checks and pairs by turns where both wait: a check waits for one pair, and no pair for
+        more than one check.
         """
         newest = Lease.objects.filter(machine=machine).order_by("-pk").values_list("trial__stage").first()
         turn = When(stage=CHECK, then=Value(newest == (CHECK,)))
@@ -78,8 +81,12 @@ class TrialQuerySet(models.QuerySet["Trial"]):
         waiting = self.waiting().filter(
             machine.takes(), experiment__state=Experiment.State.RUNNING, project__state__in=live
         )
+        of_project = Experiment.every.filter(project=OuterRef("project"), served__isnull=False).order_by("-served")
+        confirms = Q(stage=str(Stage.CONFIRM), experiment__purpose=Experiment.Purpose.COMPARE)
         return waiting.order_by(
             Case(turn, default=Value(newest != (CHECK,)), output_field=models.BooleanField()),
+            Subquery(of_project.values("served")[:1]).asc(nulls_first=True),
+            Case(When(confirms, then=F("experiment")), output_field=models.BigIntegerField()).asc(nulls_last=True),
             F("experiment__served").asc(nulls_first=True),
             "pk",
         )

@@ -72,7 +72,7 @@ class CatalogueResearcher:
         busy = {step.technique for attempt in running for step in attempt.steps}  # another thread finds that out
         allowed = [t for t in view.catalogue.values() if view.allows(t)]
         absent = [t for t in allowed if t.name not in present | busy and t.name not in view.elsewhere]
-        fresh = [t for t in absent if not view.catalogue.clash(t.name, present)]
+        fresh = [t for t in absent if not view.catalogue.clash(t.name, present | busy)]  # one of two can be merged
         for technique in fresh:
             if self._tries(view, technique.name) < TRIES_A_HEAD:
                 mean, sd = posterior(technique, view.lessons)

@@ -1,0 +1,73 @@
+"""A candidate that `main` has left behind before its confirmation began is measured on `main` instead.
+
+To confirm it against a baseline that is gone would cost as much as to confirm it on the new one, which would have to
+follow anyhow. What screening saw of it stays, as a verdict that nothing was settled. Used by steps.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from research.loop.carry import on_top
+from research.loop.commit import adopt_commit, message_of
+from research.loop.judge import conclude, gather
+from research.loop.memory import recipe_of, steps_of
+from research.loop.merge import follow
+from research.loop.problems import is_alike
+from research.loop.together import apply_again
+from research.models import Experiment, Idea, Thread, Trial
+from research.repository import Conflict, Repository
+from research.validation import rules
+from research.validation.rules import Rule, Stage
+
+
+def step(thread: Thread) -> bool:
+    """Move a candidate whose confirmation waits to where `main` stands now. True where rows changed."""
+    if not thread.project.is_running:
+        return False
+    for experiment in thread.experiments.running().select_related("candidate__idea").order_by("pk"):
+        if _is_left_behind(thread, experiment) and _end(thread, experiment):
+            follow(thread, "followed main before its candidate was confirmed")
+            _move(thread, experiment)
+            return True
+    return False
+
+
+def _is_left_behind(thread: Thread, experiment: Experiment) -> bool:
+    """Its confirmation is planned and none of it has begun; `main` went on from its baseline; nothing else is open."""
+    project, base = thread.project, experiment.baseline_commit
+    if project.champion == base or thread.head != base or experiment.candidate is None:
+        return False
+    confirms = experiment.trials.filter(stage=str(Stage.CONFIRM))
+    if not confirms.exists() or confirms.exclude(state=Trial.State.WAITING).exists():
+        return False
+    if is_alike(project, base, project.champion, experiment.problems):
+        return False
+    return Repository(project.repository_path).is_ancestor(base, project.champion)
+
+
+def _end(thread: Thread, experiment: Experiment) -> bool:
+    evidence, rule = gather(experiment), Rule.from_json(experiment.rule)
+    why = "main moved on before it was confirmed, and it is measured there again"
+    return conclude(experiment, evidence, rules.stop(evidence, rule, why))
+
+
+def _move(thread: Thread, experiment: Experiment) -> None:
+    """The same change as an idea of its own, on `main`; refused where it does not stand there."""
+    candidate = experiment.candidate
+    assert candidate is not None
+    before, champion = candidate.idea, thread.project.champion
+    repository, steps = Repository(thread.project.repository_path), steps_of(before.steps)
+    idea = Idea.add(
+        thread, Idea.next_number(thread), kind=before.kind, title=before.title, hypothesis=before.hypothesis,
+        expected_effect=before.expected_effect, cost_guess=before.cost_guess, steps=before.steps, files=before.files,
+        tags=before.tags, mode=before.mode, model=before.model, researcher=before.researcher, trusted=before.trusted,
+        plan=f"{before.plan}\n{experiment} was left behind by main.".strip(),
+        fingerprint=hashlib.sha256(f"left behind {experiment.public_id} {champion}".encode()).hexdigest(),
+    )  # fmt: skip
+    try:
+        commit = repository.rebase(candidate.parent, candidate.commit, champion, message_of(idea), idea.created)
+    except Conflict as conflict:
+        apply_again(idea, champion, steps, conflict)
+        return
+    adopt_commit(idea, champion, commit, on_top(recipe_of(thread.project, champion), steps))

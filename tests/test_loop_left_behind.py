@@ -1,0 +1,95 @@
+"""A candidate that `main` leaves behind before its confirmation begins goes on from where `main` stands."""
+
+from __future__ import annotations
+
+import pytest
+from django.contrib.auth.models import User
+
+from research.models import Experiment, Idea, Lesson, Project, Thread, Trial, Verdict
+from tests.cast import World, constants, focus, go, repository_of, running, step
+from tests.stage import Stage
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(scope="module")
+def played(stage: Stage) -> Stage:
+    return stage.gain("alpha")
+
+
+@pytest.fixture
+def second(project: Project) -> Thread:
+    """On the start, as the first thread was; that one has an open gain."""
+    Thread.objects.filter(project=project).update(directives={"focus": ["nothing at all"]})
+    Idea.objects.filter(state=Idea.State.PROPOSED).delete()
+    return Thread.objects.create(project=project, number=2, researcher="catalogue", head=project.start_commit)
+
+
+def screened(world: World, thread: Thread, technique: str) -> Experiment:
+    """Of this technique, as soon as its confirmation waits."""
+    focus(thread, technique)
+    for _ in range(9):
+        go(thread)
+        experiment = running(thread)
+        assert experiment is not None
+        if experiment.trials.filter(stage="confirm").exists():
+            return experiment
+        world.run(1)
+    raise AssertionError("it was never to be confirmed")
+
+
+def merge(project: Project, reviewer: User) -> str:
+    request = project.merge_requests.get()
+    request.approve(request.commit, reviewer)
+    project.refresh_from_db()
+    return project.champion
+
+
+def test_it_is_measured_on_the_new_main_and_not_confirmed_on_the_old_one(
+    project: Project, second: Thread, world: World, reviewer: User
+) -> None:
+    left = screened(world, second, "beta")
+    assert step(second) is None, "while main stands, its confirmation waits for a machine"
+    main = merge(project, reviewer)
+    assert step(second) == "move"
+    second.refresh_from_db()
+    assert second.head == main
+    verdict = Verdict.objects.get(experiment=left)
+    assert verdict.kind == "inconclusive" and "main moved on before it was confirmed" in verdict.reason
+    assert not left.trials.filter(stage="confirm").exclude(state=Trial.State.CANCELLED).exists()
+    moved = second.ideas.latest("pk")
+    assert (moved.kind, moved.steps) == (left.candidate.idea.kind, left.candidate.idea.steps) and moved.trusted
+    assert (
+        constants(project, moved.candidate.commit)["ALPHA"] == constants(project, moved.candidate.commit)["BETA"] == 2
+    )
+    assert [each["technique"] for each in moved.candidate.recipe] == ["alpha", "beta"]
+    focus(second, "nothing at all")
+    after = world.until_verdict(second)
+    assert after.experiment.candidate == moved.candidate and after.experiment.baseline_commit == main
+    assert after.kind == "improved"
+    assert not Experiment.objects.filter(baseline_commit=project.start_commit, candidate=moved.candidate).exists()
+
+
+def test_what_has_begun_to_be_confirmed_is_confirmed(
+    project: Project, second: Thread, world: World, reviewer: User
+) -> None:
+    begun = screened(world, second, "beta")
+    world.run(1)
+    merge(project, reviewer)
+    assert step(second) != "move"
+    assert world.until_verdict(second).experiment == begun
+
+
+def test_where_git_cannot_move_it_its_techniques_are_applied_again(
+    project: Project, second: Thread, world: World
+) -> None:
+    screened(world, second, "beta")
+    repository = repository_of(project)
+    files = repository.files(project.start_commit)
+    files = {path: text.replace(b"BETA = 1.0", b"BETA = 3.0") for path, text in files.items()}
+    main = repository.commit_files(files, project.start_commit, "The same line", project.created)
+    project.move_champion(project.start_commit, main)
+    assert step(second) == "move"
+    moved = second.ideas.latest("pk")
+    assert moved.candidate.parent == main and constants(project, moved.candidate.commit)["BETA"] == 2
+    assert Lesson.objects.get(kind=Lesson.Kind.CONFLICT, base=main).techniques == []
