@@ -17,7 +17,7 @@ PACKAGES = ("recursive_web", "research", "runners", "benchmarks")
 STEPS = {path.stem for path in (ROOT / "research" / "loop").glob("*.py")} - {"__init__", "advance"}
 SHARED = {
     "memory", "commit", "begin", "beside", "check", "submit", "together", "asking", "desk", "recall", "repeats",
-    "account", "decide", "screens", "parts", "problems", "carry", "headline", "scope",
+    "account", "decide", "screens", "parts", "problems", "carry", "headline", "scope", "evidence",
 }  # fmt: skip
 LARGEST_FILE, LONGEST_FUNCTION = 400, 60
 

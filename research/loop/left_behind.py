@@ -10,11 +10,10 @@ import hashlib
 
 from research.loop.carry import on_top
 from research.loop.commit import adopt_commit, message_of
-from research.loop.judge import conclude, gather
+from research.loop.evidence import conclude, gather
 from research.loop.memory import recipe_of, steps_of
-from research.loop.merge import follow
 from research.loop.problems import is_alike
-from research.loop.together import apply_again
+from research.loop.together import apply_again, follow
 from research.models import Experiment, Idea, Thread, Trial
 from research.repository import Conflict, Repository
 from research.validation import rules

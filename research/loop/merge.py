@@ -18,7 +18,7 @@ from benchmarks.catalogue import Step, is_change
 from research.loop.carry import carry
 from research.loop.commit import adopt_commit, message_of
 from research.loop.memory import recipe_of, steps_of
-from research.loop.together import apply_again, bring_together, refuse
+from research.loop.together import apply_again, bring_together, follow, refuse
 from research.models import Candidate, Idea, Lesson, MergeRequest, NotMergeable, Thread, Verdict
 from research.models.merge_request import left_behind
 from research.repository import MAIN, Conflict, Repository
@@ -123,15 +123,6 @@ def catch_up(thread: Thread) -> bool:
     if not thread.project.is_running:
         return False
     return combine(thread, repository, champion)
-
-
-def follow(thread: Thread, note: str) -> bool:
-    """The head goes to the thread's newest open request on `main`, to `main` itself where there is none."""
-    champion = thread.project.champion
-    for request in thread.merge_requests.open().order_by("-pk"):
-        if request.stack()[0].base == champion:
-            return thread.advance_head(thread.head, request.commit, f"{note}; the gain that is open on main stands")
-    return thread.advance_head(thread.head, champion, note)
 
 
 def combine(thread: Thread, repository: Repository, champion: str) -> bool:

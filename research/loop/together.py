@@ -10,7 +10,7 @@ from benchmarks.catalogue import Step
 from benchmarks.edits import DoesNotApply
 from research.loop.commit import adopt_commit, commit_candidate, message_of
 from research.loop.memory import catalogue_of, recipe_of, sources_of
-from research.models import Branch, Candidate, Event, Idea, Lesson
+from research.models import Branch, Candidate, Event, Idea, Lesson, Thread
 from research.repository import Conflict, Repository
 
 
@@ -65,6 +65,15 @@ def apply_again(
         words = f"{said}: git could not merge {idea.name}; the techniques were applied again"
         remember(idea, main, words, conflict, [])
     return candidate
+
+
+def follow(thread: Thread, note: str) -> bool:
+    """The head goes to the thread's newest open request on `main`, to `main` itself where there is none."""
+    champion = thread.project.champion
+    for request in thread.merge_requests.open().order_by("-pk"):
+        if request.stack()[0].base == champion:
+            return thread.advance_head(thread.head, request.commit, f"{note}; the gain that is open on main stands")
+    return thread.advance_head(thread.head, champion, note)
 
 
 def refuse(idea: Idea, main: str, why: str, conflict: Conflict | None) -> None:

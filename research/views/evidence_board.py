@@ -18,7 +18,7 @@ from research.drawing.forest import Bar, forest
 from research.drawing.strip import Effect, strip
 from research.drawing.strip import Pair as Dot
 from research.loop.beside import interaction_of
-from research.loop.judge import gather
+from research.loop.evidence import gather
 from research.models import Diff, Experiment, Membership, MergeRequest, Role, Verdict
 from research.models.experiment import MOST_SEEDS
 from research.validation import rules
