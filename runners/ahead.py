@@ -22,6 +22,7 @@ log = logging.getLogger("lab.ahead")
 MOST = max(4, min(8, (os.cpu_count() or 1) // 2))  # warm-ups at a time, however small
 ROOM = 0.95  # of a device's memory, for all of them
 SPARE = 1.25  # what a candidate may hold more than the trials before it
+JUDGED = 10 << 30  # of it, for the process that scores a trial and for the judge that asks it
 USUAL_SHARE = 0.3  # of the memory, that a trial holds, until one has told
 
 Kind = tuple[str, str, tuple[str, ...]]  # commit, preset, problems
@@ -34,6 +35,11 @@ def room(total: int, held_bytes: float) -> int:
     1 without a device.
     """
     return int(ROOM * total / (SPARE * (held_bytes or USUAL_SHARE * total))) if total else 1
+
+
+def fits_beside_judging(total: int, held_bytes: float) -> bool:
+    """Whether a trial that holds as much as the ones before may warm up while another one, trained, is judged."""
+    return bool(held_bytes) and SPARE * held_bytes + JUDGED <= ROOM * total
 
 
 class Ahead:

@@ -13,7 +13,7 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass
 
 from benchmarks.contract import Observation, Outcome
-from runners.ahead import MOST, Ahead, room
+from runners.ahead import MOST, Ahead, fits_beside_judging
 from runners.conveyor import Conveyor, Turn
 from runners.lab import Lab, Work
 from runners.sandbox import SandboxBroken
@@ -81,13 +81,13 @@ class GpuWorker(Worker):
         self._trials.append(self._pool.submit(self._run_turn, next_one, turn))
 
     def _has_room(self, work: Work, slot: Slot) -> bool:
-        """Whether a trial may warm up while another is judged: a commit that compiled, of a size that fits twice."""
+        """Whether a trial may warm up while another is judged: a commit that compiled, of a size that fits."""
         held_bytes = self.lab.held_bytes(work)
         if not held_bytes:
             return False
         try:
             evaluator, box = slot.evaluator(work.task.benchmark)
-            fits = room(evaluator.device_memory(work.task, box), held_bytes) >= len(self.slots)
+            fits = fits_beside_judging(evaluator.device_memory(work.task, box), held_bytes)
             compiled = work.task.caches is not None and evaluator.is_prepared(work.task, box)
         except SandboxBroken as broken:
             log.warning("looking for room: %s", broken)  # the trial meets it again, and says so

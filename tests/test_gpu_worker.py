@@ -255,8 +255,8 @@ def test_what_nobody_has_seen_run_and_what_would_not_fit_twice_warm_up_alone(
     running.worker.warm("nanochat")
     running.finish()
     assert [row.beside for row in Watched.seen] == [False, False]
-    monkeypatch.setattr(Watched, "held_bytes", 40.0 * GIB)
-    Result.objects.update(metrics={"device_memory_bytes": 40.0 * GIB})
+    monkeypatch.setattr(Watched, "held_bytes", 55.0 * GIB)
+    Result.objects.update(metrics={"device_memory_bytes": 55.0 * GIB})
     screen(tiny, 2, one, one)
     screen(tiny, 3, one, one)
     running.until(lambda: not Trial.objects.unfinished().exists())

@@ -107,6 +107,15 @@ def build():
 """
 
 
+class Told(dict[str, Any]):
+    """Rows that are printed as they come: a machine that is taken away leaves what it measured."""
+
+    def __setitem__(self, name: str, row: Any) -> None:
+        super().__setitem__(name, row)
+        if row or not isinstance(row, dict):
+            print(json.dumps({name: row}), file=sys.stderr, flush=True)
+
+
 class Bench:
     def __init__(self, device: str, start: str, large_gib: float, folder: Path) -> None:
         contract = load("nanochat")
@@ -150,13 +159,16 @@ class Bench:
 
     def measure(self, trained: bool) -> dict[str, Any]:
         with self.open():
-            rows: dict[str, Any] = {"honest": self._told(self.trial(self.model()))}  # the judge's first trial
+            rows: dict[str, Any] = Told()
+            rows["honest"] = self._told(self.trial(self.model()))  # the judge's first trial
             rows["warm"] = self.warm()
             rows["direct"] = self.direct()
             for name, row in (("score_ratio_first", rows["honest"]), ("score_ratio", rows["warm"])):
                 rows[name] = round(row["score_asking"] / rows["direct"]["seconds"], 3)
             rows["honest_confirming"] = self._told(self.trial(self.model(), confirming=True))
-            rows["cheats"] = {name: self._findings(self.model(change)) for name, change in CHEATS.items()}
+            rows["cheats"] = Told()
+            for name, change in CHEATS.items():
+                rows["cheats"][name] = self._findings(self.model(change))
             rows["not_a_number"] = self._failure(self.model("scores = scores * float('nan')"))
             rows["out_of_memory"] = self._failure(self.model(before=FILLS_MEMORY))
             rows["large_weights"] = self.large()
