@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from django.utils import timezone
 
-from research.models import Project, Result, Series, Trial
+from research.models import Experiment, Project, Result, Series, Trial
 from runners.lab import Lab, Work
 from runners.points import Stretch
 from tests.cast import World
@@ -99,5 +99,12 @@ def test_what_confirms_or_runs_side_by_side_has_seeds_and_trials_of_its_own(
              for stage in ("screen", "confirm")]  # fmt: skip
     assert seeds[0][0] == seeds[0][1] and seeds[1][0].isdisjoint(seeds[1][1])
     assert one.shares_baseline("extend") and not one.shares_baseline("confirm") and not one.shares_baseline("noise")
+    for purpose, stage in ((Experiment.Purpose.FIDELITY, "fidelity"), (Experiment.Purpose.RIVAL, "confirm")):
+        others = [experiment_of(project, number, 1) for number in (len(purpose), 2 * len(purpose))]
+        for experiment in others:  # nothing of these is ever merged
+            experiment.purpose = purpose
+            experiment.plan(stage, 1)
+        alike = [set(e.trials.filter(stage=stage).values_list("seed", flat=True)) for e in others]
+        assert alike[0] == alike[1] and alike[0].isdisjoint(set.union(*seeds[1])) and others[0].shares_baseline(stage)
     monkeypatch.undo()
     assert not experiment_of(project, 3, 1).shares_baseline("screen"), "two cores measure both arms at once"

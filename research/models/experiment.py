@@ -154,10 +154,12 @@ class Experiment(models.Model):
     def shares_baseline(self, stage: str) -> bool:
         """Whether the baseline arms of a stage may be those of other experiments of the same commit.
 
-        While screening, where arms run one after another: all candidates of a head meet the same seeds there, and
-        its trials on these are not repeated. What confirms is measured afresh, both arms in turn.
+        Where arms run one after another, while screening, where what screening stopped is measured at the project's
+        preset, and for rivals: all of them meet the same seeds, and the baseline's trials on these are not repeated.
+        What may be merged is confirmed afresh, both arms in turn.
         """
         screens = self.purpose == self.Purpose.COMPARE and stage in (Stage.SCREEN, Stage.EXTEND)
+        screens |= self.purpose in (self.Purpose.FIDELITY, self.Purpose.RIVAL)
         preset = self.preset_at(stage)
         sizes = self.project.contract.preset(preset) if preset else self.project.sizes
         return screens and not sizes.side_by_side
