@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from django.conf import settings
@@ -75,20 +76,23 @@ class Lab:
     def upcoming(self, work: Work, most: int) -> tuple[list[Assignment], float]:
         """What this machine is given next, one trial a commit (and what of it is measured); the device memory held.
 
-        The memory is what a trial like `work` held.
+        The memory is what a usual trial of the project held: where one of several holds more, it compiles alone later.
         """
         waiting = Trial.objects.next_for(self.machine).comparing().filter(project=work.trial.project_id)
         tasks: dict[tuple[str, ...], Assignment] = {}
         for trial in waiting.select_related("experiment", "project")[: 16 * most]:
             if len(tasks) < most and (what := (trial.commit, *trial.problems)) not in tasks:
                 tasks[what] = self._assignment(trial)
-        return list(tasks.values()), self.held_bytes(work)
+        return list(tasks.values()), median(self._held(work) or [0.0])
 
     def held_bytes(self, work: Work) -> float:
         """Most device memory that a trial of this project held of late; 0 where none has told."""
+        return max(self._held(work), default=0.0)
+
+    def _held(self, work: Work) -> list[float]:
         newest = Result.objects.filter(trial__project=work.trial.project_id, score__isnull=False).order_by("-pk")
-        held = [metrics.get("device_memory_bytes", 0.0) for metrics in newest.values_list("metrics", flat=True)[:16]]
-        return max(held, default=0.0)
+        held = (metrics.get("device_memory_bytes", 0.0) for metrics in newest.values_list("metrics", flat=True)[:16])
+        return [size for size in held if size]
 
     def has_run(self, work: Work) -> bool:
         """Whether a trial of this commit has been scored, so that its memory is among what is known."""
