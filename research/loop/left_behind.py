@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 
+from django.db import transaction
+
 from research.loop.carry import on_top
 from research.loop.commit import adopt_commit, message_of
 from research.loop.evidence import conclude, gather
@@ -25,10 +27,12 @@ def step(thread: Thread) -> bool:
     if not thread.project.is_running:
         return False
     for experiment in thread.experiments.running().select_related("candidate__idea").order_by("pk"):
-        if _is_left_behind(thread, experiment) and _end(thread, experiment):
-            follow(thread, "followed main before its candidate was confirmed")
-            _move(thread, experiment)
-            return True
+        if _is_left_behind(thread, experiment):
+            with transaction.atomic():  # a crash in between would leave a change that nobody goes on with
+                if _end(experiment):
+                    follow(thread, "followed main before its candidate was confirmed")
+                    _move(thread, experiment)
+                    return True
     return False
 
 
@@ -45,7 +49,7 @@ def _is_left_behind(thread: Thread, experiment: Experiment) -> bool:
     return Repository(project.repository_path).is_ancestor(base, project.champion)
 
 
-def _end(thread: Thread, experiment: Experiment) -> bool:
+def _end(experiment: Experiment) -> bool:
     evidence, rule = gather(experiment), Rule.from_json(experiment.rule)
     why = "main moved on before it was confirmed, and it is measured there again"
     return conclude(experiment, evidence, rules.stop(evidence, rule, why))
