@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.contract import Assignment
+from benchmarks.contract import Assignment, load
 from benchmarks.nanochat import evaluate
 from benchmarks.tar import pack
 from research.models import Machine, Project, Result, Trial
-from research.models.pace import expected_seconds, pair_seconds
+from research.models.pace import expected_seconds, pair_seconds, usual_pair_seconds
 from runners.ahead import MOST, Ahead
 from runners.lab import Lab
 from runners.sandbox import Sandbox
@@ -154,6 +154,12 @@ def test_a_machine_begins_nothing_that_would_outlast_it(project: Project, world:
     about = (world.machine.name, world.machine.machine_class, 2, {"devices": ["cpu"]})
     assert Lab(*about, until=time.time() + 0.9 * seconds).claim() == []
     assert len(Lab(*about, until=time.time() + 2 * seconds).claim()) == 2
+
+
+def test_a_pair_that_nobody_measured_takes_longer_than_its_budgets() -> None:
+    sizes = load("nanochat").preset
+    assert usual_pair_seconds(sizes("gpu-60s")) == 160, "both arms one after another, each warmed up and judged"
+    assert usual_pair_seconds(sizes("cpu")) == pytest.approx(13.2), "side by side"
 
 
 @pytest.mark.django_db

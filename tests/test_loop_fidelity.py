@@ -13,6 +13,7 @@ from research.loop.advance import advance_project_until_idle
 from research.loop.memory import noise_floor
 from research.management.summary import summary
 from research.models import DataUse, Experiment, Machine, NoiseFloor, NotMergeable, Project, Role, Thread
+from research.models.pace import pair_seconds
 from research.validation.records import Evidence
 from tests.cast import SIGMA, World, begin, focus, go, person, running, step
 
@@ -55,8 +56,10 @@ def test_screens_run_at_their_own_preset_and_confirmation_at_the_projects(two: W
 def test_every_preset_has_a_noise_floor_of_its_own(two: World, thread: Thread) -> None:
     project = thread.project
     assert noise.progress(project) == (0, 24)
+    left = 6 * (pair_seconds(project) + pair_seconds(project, "quick"))
+    assert noise.seconds_left(project) == left > 0, "each preset's pairs take their own time"
     measure_noise(project, two)
-    assert noise.progress(project) == (24, 24)
+    assert noise.progress(project) == (24, 24) and noise.seconds_left(project) == 0
     screens, own = noise_floor(project, "quick"), noise_floor(project)
     assert screens and own and NoiseFloor.objects.count() == 2
     assert screens.sigma_trial > 1.3 * own.sigma_trial, "the toy's screens are twice as noisy"

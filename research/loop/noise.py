@@ -7,6 +7,7 @@ from django.db import transaction
 from research.loop.memory import noise_floor
 from research.loop.problems import spread
 from research.models import Event, Experiment, NoiseFloor, Project, Result, Trial
+from research.models.pace import pair_seconds
 
 
 def step(project: Project) -> bool:
@@ -92,6 +93,16 @@ def progress(project: Project) -> tuple[int, int]:
     """A/A trials done, and wanted, over all presets that the project measures at."""
     found = [_progress(project, preset) for preset in project.measured_presets]
     return sum(done for done, _ in found), sum(wanted for _, wanted in found)
+
+
+def seconds_left(project: Project) -> float:
+    """About how long the A/A pairs that are missing take, one after another."""
+    missing = {preset: _progress(project, preset) for preset in project.measured_presets}
+    return sum(
+        (wanted - done) / 2 * pair_seconds(project, preset if preset != project.preset else "")
+        for preset, (done, wanted) in missing.items()
+        if done < wanted
+    )
 
 
 def _progress(project: Project, preset: str) -> tuple[int, int]:

@@ -6,12 +6,19 @@ from statistics import median
 
 from django.db.models import QuerySet
 
+from benchmarks.preset import Preset
 from research.models.project import Project
 from research.models.trial import Result, Trial
 
-USUAL_OVERHEAD = 5.0  # seconds of a trial beyond its budget, until one has been measured
+USUAL_OVERHEAD = {"cpu": 5.0, "cuda": 20.0}  # seconds of a trial beyond its budget, until one has been measured
 NEWEST_RESULTS = 40  # that say how long a trial takes
 TOGETHER = 2  # commits at least that compile ahead at a time; each has told of its share
+
+
+def usual_pair_seconds(sizes: Preset) -> float:
+    """About how long a pair takes before one has been measured: training, start of the sandboxes, scoring."""
+    alone = sizes.budget_seconds + USUAL_OVERHEAD[sizes.device]
+    return 1.6 * sizes.budget_seconds + 2 if sizes.side_by_side else 2 * alone
 
 
 def pair_seconds(project: Project, preset: str = "", problems: int = 1) -> float:
@@ -19,7 +26,7 @@ def pair_seconds(project: Project, preset: str = "", problems: int = 1) -> float
     sizes = project.contract.preset(preset) if preset else project.sizes
     if project.problems:
         return (1 if sizes.side_by_side else 2) * _trial_seconds(project, preset, problems)
-    return 1.6 * sizes.budget_seconds + 2 if sizes.side_by_side else 2 * _trial_seconds(project, preset)
+    return usual_pair_seconds(sizes) if sizes.side_by_side else 2 * _trial_seconds(project, preset)
 
 
 def expected_seconds(trial: Trial) -> float:
@@ -51,8 +58,9 @@ def _trial_seconds(project: Project, preset: str, problems: int = 1) -> float:
     newest = own.order_by("-pk").values_list("seconds", "trial__problems")[:NEWEST_RESULTS]
     took = [(_alone(row), len(measured) or 1) for row, measured in newest if "total_wall" in row]
     if not project.problems:
-        return median(seconds for seconds, _ in took) if took else sizes.budget_seconds + USUAL_OVERHEAD
-    over = [max(0.0, seconds - sizes.budget_seconds) / count for seconds, count in took] or [USUAL_OVERHEAD]
+        return median(seconds for seconds, _ in took) if took else sizes.budget_seconds + USUAL_OVERHEAD[sizes.device]
+    over = [max(0.0, seconds - sizes.budget_seconds) / count for seconds, count in took]
+    over = over or [USUAL_OVERHEAD[sizes.device]]
     return sizes.budget_seconds + problems * median(over)
 
 

@@ -30,6 +30,7 @@ from research.models import (
     Result,
     Role,
 )  # fmt: skip
+from research.models.pace import pair_seconds
 from research.researchers import OFFERED
 from research.templatetags.lab import money as in_money
 from research.validation.records import Rule, VerdictKind
@@ -289,8 +290,7 @@ class ProjectBoard:
         done, wanted = noise.progress(self.project) if floor is None or apart else (floor.trials, floor.trials)
         level = floor and self._results(self.project.start_commit).aggregate(mean=Avg("score"))["mean"]
         relative = floor.sigma_pair / abs(level) if floor and level else None
-        left = (wanted - done) / 2 * seconds_a_pair(self.project.sizes.budget_seconds)
-        return Noise(done, wanted, floor, relative, left)
+        return Noise(done, wanted, floor, relative, noise.seconds_left(self.project) if done < wanted else 0.0)
 
     @property
     def measures(self) -> bool:
@@ -313,7 +313,7 @@ class ProjectBoard:
     def verdict_seconds(self) -> float:
         """About how long the first verdict takes: most ideas end after screening and extension."""
         pairs = self.rule.screen_pairs + self.rule.extend_pairs or self.look_pairs
-        return pairs * seconds_a_pair(self.project.sizes.budget_seconds)
+        return pairs * pair_seconds(self.project, self.project.screen_preset)
 
     @property
     def device_hours(self) -> str:
@@ -349,11 +349,6 @@ class ProjectBoard:
             if written := sorted(results.exclude(sample="").values_list("pk", "sample")):
                 found.append(Sample(name, commit, written[0][1], results.aggregate(mean=Avg("score"))["mean"]))
         return found if len({sample.commit for sample in found}) == 2 else found[:1]
-
-
-def seconds_a_pair(budget: float) -> float:
-    """About how long a pair takes: training, start of the sandboxes, scoring."""
-    return 1.6 * budget + 2
 
 
 def _hours(seconds: float | None) -> str:

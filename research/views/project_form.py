@@ -27,12 +27,12 @@ from benchmarks.data import DataError, data_id, prepare_command
 from research import tasks
 from research.loop.begin import Budget, begin_project, rule_for
 from research.models import Machine, Membership, NoiseFloor, NotAllowed, Project, Result, Role
+from research.models.pace import usual_pair_seconds
 from research.researchers import OFFERED
 from research.templatetags.lab import duration
 from research.validation.named import DEFAULT, RULES, NamedRule, RuleError
 from research.validation.records import Rule
 from research.views.pages import go, render_page
-from research.views.project_board import seconds_a_pair
 from research.views.session_models import Configured, configured, why_not
 from runners import preparing
 
@@ -211,7 +211,7 @@ class ProjectForm(forms.Form):
             floors = NoiseFloor.objects.filter(
                 benchmark=self.contract.name, preset=name, data_id=self._data(preset), machine_class__in=classes
             )
-            seconds = seen["seconds"] or seconds_a_pair(preset.budget_seconds)
+            seconds = seen["seconds"] or usual_pair_seconds(preset)
             rule = rule_for(self.contract, name)  # the default one: what the others cost, their own line says
             lacks = [line for line in (self._lacks_data(preset), _no_device(preset, devices)) if line]
             newest = list(floors.order_by("-measured")[:3])
