@@ -1,4 +1,4 @@
-"""A candidate that `main` leaves behind before its confirmation begins goes on from where `main` stands."""
+"""A candidate that `main` leaves behind early in its confirmation goes on from where `main` stands."""
 
 from __future__ import annotations
 
@@ -50,13 +50,16 @@ def test_it_is_measured_on_the_new_main_and_not_confirmed_on_the_old_one(
 ) -> None:
     left = screened(world, second, "beta")
     assert step(second) is None, "while main stands, its confirmation waits for a machine"
+    taken = Trial.objects.claim_pair(world.machine, "player")  # before the result that moves main was there
+    assert {lease.trial.experiment for lease in taken} == {left}
     main = merge(project, reviewer)
     assert step(second) == "move"
     second.refresh_from_db()
     assert second.head == main
     verdict = Verdict.objects.get(experiment=left)
     assert verdict.kind == "inconclusive" and "main moved on before it was confirmed" in verdict.reason
-    assert not left.trials.filter(stage="confirm").exclude(state=Trial.State.CANCELLED).exists()
+    assert not left.trials.filter(stage="confirm", state=Trial.State.WAITING).exists()
+    assert all(world.finish(lease) for lease in taken), "what runs ends, and changes nothing"
     moved = second.ideas.latest("pk")
     assert (moved.kind, moved.steps) == (left.candidate.idea.kind, left.candidate.idea.steps) and moved.trusted
     assert (
@@ -70,11 +73,22 @@ def test_it_is_measured_on_the_new_main_and_not_confirmed_on_the_old_one(
     assert not Experiment.objects.filter(baseline_commit=project.start_commit, candidate=moved.candidate).exists()
 
 
-def test_what_has_begun_to_be_confirmed_is_confirmed(
+def test_one_pair_that_has_been_measured_does_not_hold_it_back(
+    project: Project, second: Thread, world: World, reviewer: User
+) -> None:
+    left = screened(world, second, "beta")
+    world.run(1)
+    merge(project, reviewer)
+    assert step(second) == "move"
+    verdict = Verdict.objects.get(experiment=left)
+    assert (verdict.kind, verdict.pairs) == ("inconclusive", 1) and not verdict.near_miss
+
+
+def test_what_is_half_way_to_its_first_look_is_confirmed(
     project: Project, second: Thread, world: World, reviewer: User
 ) -> None:
     begun = screened(world, second, "beta")
-    world.run(1)
+    world.run(2)
     merge(project, reviewer)
     assert step(second) != "move"
     assert world.until_verdict(second).experiment == begun

@@ -1,7 +1,9 @@
-"""A candidate that `main` has left behind before its confirmation began is measured on `main` instead.
+"""A candidate that `main` has left behind early in its confirmation is measured on `main` instead.
 
 To confirm it against a baseline that is gone would cost as much as to confirm it on the new one, which would have to
-follow anyhow. What screening saw of it stays, as a verdict that nothing was settled. Used by steps.
+follow anyhow. A machine takes the next pair before it has reported the last one, so one pair of it may have begun; what
+is half way to its first look is ended. What was seen of it stays, as a verdict that nothing was settled: the stop
+depends on `main` alone.
 """
 
 from __future__ import annotations
@@ -37,12 +39,13 @@ def step(thread: Thread) -> bool:
 
 
 def _is_left_behind(thread: Thread, experiment: Experiment) -> bool:
-    """Its confirmation is planned and none of it has begun; `main` went on from its baseline; nothing else is open."""
+    """Its confirmation is planned and less than half begun; `main` went on from its baseline; nothing else is open."""
     project, base = thread.project, experiment.baseline_commit
     if project.champion == base or thread.head != base or experiment.candidate is None:
         return False
     confirms = experiment.trials.filter(stage=str(Stage.CONFIRM))
-    if not confirms.exists() or confirms.exclude(state=Trial.State.WAITING).exists():
+    begun = confirms.exclude(state=Trial.State.WAITING).values("pair").distinct().count()
+    if not confirms.exists() or 2 * begun >= Rule.from_json(experiment.rule).looks[0]:
         return False
     if is_alike(project, base, project.champion, experiment.problems):
         return False
