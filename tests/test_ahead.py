@@ -160,6 +160,7 @@ def test_a_pair_that_nobody_measured_takes_longer_than_its_budgets() -> None:
     sizes = load("nanochat").preset
     assert usual_pair_seconds(sizes("gpu-60s")) == 160, "both arms one after another, each warmed up and judged"
     assert usual_pair_seconds(sizes("cpu")) == pytest.approx(13.2), "side by side"
+    assert usual_pair_seconds(load("kernels").preset("gpu")) == pytest.approx(15.0)
 
 
 @pytest.mark.django_db

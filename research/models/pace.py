@@ -10,14 +10,16 @@ from benchmarks.preset import Preset
 from research.models.project import Project
 from research.models.trial import Result, Trial
 
-USUAL_OVERHEAD = {"cpu": 5.0, "cuda": 20.0}  # seconds of a trial beyond its budget, until one has been measured
+# Seconds of a trial beyond its budget, until one has been measured. On a GPU at most so many times the budget: what
+# is timed shortly is judged shortly.
+USUAL_OVERHEAD, OF_THE_BUDGET = {"cpu": 5.0, "cuda": 20.0}, 4.0
 NEWEST_RESULTS = 40  # that say how long a trial takes
 TOGETHER = 2  # commits at least that compile ahead at a time; each has told of its share
 
 
 def usual_pair_seconds(sizes: Preset) -> float:
     """About how long a pair takes before one has been measured: training, start of the sandboxes, scoring."""
-    alone = sizes.budget_seconds + USUAL_OVERHEAD[sizes.device]
+    alone = sizes.budget_seconds + _usual_overhead(sizes)
     return 1.6 * sizes.budget_seconds + 2 if sizes.side_by_side else 2 * alone
 
 
@@ -58,10 +60,15 @@ def _trial_seconds(project: Project, preset: str, problems: int = 1) -> float:
     newest = own.order_by("-pk").values_list("seconds", "trial__problems")[:NEWEST_RESULTS]
     took = [(_alone(row), len(measured) or 1) for row, measured in newest if "total_wall" in row]
     if not project.problems:
-        return median(seconds for seconds, _ in took) if took else sizes.budget_seconds + USUAL_OVERHEAD[sizes.device]
+        return median(seconds for seconds, _ in took) if took else sizes.budget_seconds + _usual_overhead(sizes)
     over = [max(0.0, seconds - sizes.budget_seconds) / count for seconds, count in took]
-    over = over or [USUAL_OVERHEAD[sizes.device]]
+    over = over or [_usual_overhead(sizes)]
     return sizes.budget_seconds + problems * median(over)
+
+
+def _usual_overhead(sizes: Preset) -> float:
+    usual = USUAL_OVERHEAD[sizes.device]
+    return min(usual, OF_THE_BUDGET * sizes.budget_seconds) if sizes.device == "cuda" else usual
 
 
 def _newest(results: QuerySet[Result]) -> list[dict[str, float]]:  # seconds of their phases
