@@ -65,8 +65,13 @@ class Ahead:
         """
         tasks = {_kind(task): task for task in wanted}
         cold = [task for task in tasks.values() if self._is_cold(evaluator, task, box)]
-        if not cold or any(task.origin and task.commit == task.origin[0] for task in cold):
-            return 0  # the start first, alone: what descends from it begins with its cache
+        if starts := {_kind(task) for task in cold if task.origin and task.commit == task.origin[0]}:
+            self._in_vain |= (
+                starts  # it runs alone first: what descends from it begins with its cache, if it leaves one
+            )
+            return 0
+        if not cold:
+            return 0
         total = evaluator.device_memory(cold[0], box)
         most = min(MOST, room(total, held_bytes))
         for task in later:

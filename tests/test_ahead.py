@@ -87,8 +87,7 @@ def test_nothing_compiles_beside_the_start_whose_cache_it_could_have(
     origin = (start.commit, hashlib.sha256(start.tree).hexdigest())
     start, *others = (replace(task, origin=origin) for task in (start, *others))
     assert ahead.prepare(evaluator, box, [start, others[0]], others[1:], 8 * GIB) == 0
-    assert evaluator.prepare(start, box)
-    assert ahead.prepare(evaluator, box, [start, others[0]], others[1:], 8 * GIB) == 2
+    assert ahead.prepare(evaluator, box, [start, others[0]], others[1:], 8 * GIB) == 2, "once: it may leave none"
 
 
 @pytest.mark.torch

@@ -29,12 +29,15 @@ def step(thread: Thread) -> bool:
     if not thread.project.is_running:
         return False
     for experiment in thread.experiments.running().select_related("candidate__idea").order_by("pk"):
-        if _is_left_behind(thread, experiment):
-            with transaction.atomic():  # a crash in between would leave a change that nobody goes on with
-                if _end(experiment):
-                    follow(thread, "followed main before its candidate was confirmed")
-                    _move(thread, experiment)
-                    return True
+        if not _is_left_behind(thread, experiment):
+            continue
+        with transaction.atomic():  # a crash in between would leave a change that nobody goes on with
+            if not _end(experiment):
+                continue
+            follow(thread, "followed main before its candidate was confirmed")
+            idea = _idea(thread, experiment)
+        _implement(idea, experiment)  # git, outside the transaction
+        return True
     return False
 
 
@@ -58,22 +61,27 @@ def _end(experiment: Experiment) -> bool:
     return conclude(experiment, evidence, rules.stop(evidence, rule, why))
 
 
-def _move(thread: Thread, experiment: Experiment) -> None:
-    """The same change as an idea of its own, on `main`; refused where it does not stand there."""
-    candidate = experiment.candidate
-    assert candidate is not None
-    before, champion = candidate.idea, thread.project.champion
-    repository, steps = Repository(thread.project.repository_path), steps_of(before.steps)
-    idea = Idea.add(
+def _idea(thread: Thread, experiment: Experiment) -> Idea:
+    """The same change as an idea of its own."""
+    assert experiment.candidate is not None
+    before = experiment.candidate.idea
+    return Idea.add(
         thread, Idea.next_number(thread), kind=before.kind, title=before.title, hypothesis=before.hypothesis,
         expected_effect=before.expected_effect, cost_guess=before.cost_guess, steps=before.steps, files=before.files,
         tags=before.tags, mode=before.mode, model=before.model, researcher=before.researcher, trusted=before.trusted,
         plan=f"{before.plan}\n{experiment} was left behind by main.".strip(),
-        fingerprint=hashlib.sha256(f"left behind {experiment.public_id} {champion}".encode()).hexdigest(),
+        fingerprint=hashlib.sha256(f"left behind {experiment.public_id}".encode()).hexdigest(),
     )  # fmt: skip
+
+
+def _implement(idea: Idea, experiment: Experiment) -> None:
+    """The change as a commit on `main`; refused where it does not stand there."""
+    candidate, project = experiment.candidate, idea.project
+    assert candidate is not None
+    repository, steps, champion = Repository(project.repository_path), steps_of(idea.steps), project.champion
     try:
         commit = repository.rebase(candidate.parent, candidate.commit, champion, message_of(idea), idea.created)
     except Conflict as conflict:
         apply_again(idea, champion, steps, conflict)
         return
-    adopt_commit(idea, champion, commit, on_top(recipe_of(thread.project, champion), steps))
+    adopt_commit(idea, champion, commit, on_top(recipe_of(project, champion), steps))

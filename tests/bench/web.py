@@ -33,18 +33,24 @@ def prepare() -> str:
     import django
 
     django.setup()
+    from django.core.management import call_command
+
+    call_command("migrate", verbosity=0)
+    return cookie_of("vera")
+
+
+def cookie_of(name: str) -> str:
+    """Of somebody who may see everything and is signed in."""
     from django.conf import settings
     from django.contrib.auth import get_user_model
-    from django.core.management import call_command
     from django.test import Client
 
     from research.models import Membership
 
-    call_command("migrate", verbosity=0)
-    vera = get_user_model().objects.create_user("vera")
-    Membership.objects.create(user=vera)
+    user, _ = get_user_model().objects.get_or_create(username=name)
+    Membership.objects.get_or_create(user=user, project=None)
     client = Client()
-    client.force_login(vera)
+    client.force_login(user)
     return f"{settings.SESSION_COOKIE_NAME}={client.cookies[settings.SESSION_COOKIE_NAME].value}"
 
 

@@ -60,20 +60,6 @@ class Heard:
         return sum(max(0, count - self.next.get(line, 0)) for line, count in stored.items())
 
 
-def cookie() -> str:
-    from django.conf import settings
-    from django.contrib.auth import get_user_model
-    from django.test import Client
-
-    from research.models import Membership
-
-    user, _ = get_user_model().objects.get_or_create(username=WATCHER)
-    Membership.objects.get_or_create(user=user, project=None)
-    client = Client()
-    client.force_login(user)
-    return f"{settings.SESSION_COOKIE_NAME}={client.cookies[settings.SESSION_COOKIE_NAME].value}"
-
-
 def patiently(ask: Callable[[], str]) -> str:
     """The campaign that is started beside this makes the tables."""
     from django.db import Error
@@ -164,12 +150,12 @@ async def watch(host: str, said: str, seconds: float, over: asyncio.Event) -> di
 
 
 async def stand(seconds: float) -> dict[str, Any]:
-    from tests.bench.web import Web
+    from tests.bench.web import Web, cookie_of
 
     over, loop = asyncio.Event(), asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, over.set)
-    said = await asyncio.to_thread(patiently, cookie)
+    said = await asyncio.to_thread(patiently, lambda: cookie_of(WATCHER))
     web = Web(LAB_HOSTS="127.0.0.1")
     await asyncio.to_thread(web.start)
     try:
