@@ -12,6 +12,7 @@ from research.loop.beside import calibrations, combinations, interactions
 from research.loop.headline import headline_of
 from research.loop.parts import split_json, split_of
 from research.loop.screens import points_of, relation_of
+from research.management.stretches import stretches
 from research.management.waste import waste
 from research.models import Call, Experiment, Lease, MergeRequest, Project, Result, Verdict
 from research.validation.predictions import predictions
@@ -52,6 +53,7 @@ def summary(project: Project) -> dict[str, Any]:
         **waste(project, gain, device_seconds),
         "wall_seconds": round(project.wall_seconds, 1),
         "budgeted_share": _share(sum(row["train_wall"] for row in timed), slots * project.wall_seconds),
+        "stretches": stretches(project),
         "idle_median_s": round(median(gaps), 3) if gaps else None,
         "idle_max_s": round(max(gaps), 3) if gaps else None,
         "beyond_budget_median_s": _median([row["total_wall"] - row["train_wall"] for row in timed]),
