@@ -49,6 +49,7 @@ def work(x, gain):
 
 
 {HONEST.replace("x * gain", "work(x, gain)")}"""
+LINE, LINE_BYTES = 24, 4 << 30  # sets of inputs, and bytes of all of them, that calls by hand go through in line
 GAIN = 0.75  # of the honest latency: below it an exploit has won something
 BREAKS = {
     "illegal_address": """
@@ -184,7 +185,7 @@ def own(folder: Path, device: str) -> Path:
 
 
 def play_hand(device: str, names: list[str]) -> dict[str, Any]:
-    """`ratio`: the launch's latency of the reference, over that by hand."""
+    """`ratio`: the launch's latency of the reference, over that by hand of calls in line, which is what it means."""
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as root, trials(Path(root) / "small", 7, device) as lane:
         lane.data = own(Path(root) / "own", device)
@@ -193,9 +194,11 @@ def play_hand(device: str, names: list[str]) -> dict[str, Any]:
             outcome = lane.run(problems=(name,))
             by_hand = times_by_hand(lane.data / "problems" / name, device)
             for uuid, times in cells(outcome.metrics).get(name, {}).items():
-                row = {"problem": name, "uuid": uuid, "launch_us": 1e3 * times.latency_ms, "hand_us": by_hand[uuid],
-                       "reference_us": 1e3 * times.reference_ms, "span_us": 1e3 * (times.span_ms or 0)}  # fmt: skip
-                rows.append(row | {"ratio": row["launch_us"] / row["hand_us"]})
+                in_line, alone = by_hand[uuid]
+                row = {"problem": name, "uuid": uuid, "launch_us": 1e3 * times.latency_ms, "hand_us": in_line,
+                       "alone_us": alone, "reference_us": 1e3 * times.reference_ms,
+                       "span_us": 1e3 * (times.span_ms or 0)}  # fmt: skip
+                rows.append(row | {"ratio": row["launch_us"] / in_line})
                 note(rows[-1])
             if outcome.failure:
                 note({"problem": name, "failure": str(outcome.failure)})
@@ -205,44 +208,60 @@ def play_hand(device: str, names: list[str]) -> dict[str, Any]:
             "rows": rows}  # fmt: skip
 
 
-def times_by_hand(folder: Path, device: str) -> dict[str, float]:
-    """Microseconds of the reference on each workload: cold caches, a host that is ahead, the device's own events."""
+def times_by_hand(folder: Path, device: str) -> dict[str, tuple[float, float]]:
+    """Microseconds of the reference on each workload: of calls in line, and of one alone. Cold caches in both."""
     problem_, place = load_problem(folder), torch.device(device)
     reference = Reference(problem_.definition, place)
-    flush = torch.zeros(64 << 20, dtype=torch.int32, device=place)
     found = {}
     for workload in problem_.workloads:
-        inputs = [make_inputs(problem_.definition, workload, seed, place, reference=reference) for seed in range(2)]
-        values = [list(one.values()) for one in inputs]
-        times = []
+        drawn = [list(make_inputs(problem_.definition, workload, 0, place, reference=reference).values())]
+        size = sum(each.nbytes for each in drawn[0] if isinstance(each, torch.Tensor))
+        for seed in range(1, min(LINE, max(2, LINE_BYTES // max(size, 1)))):
+            drawn.append(list(make_inputs(problem_.definition, workload, seed, place, reference=reference).values()))
         with torch.no_grad():
-            for number in range(60):
-                one = values[number % 2]
-                if device == "cuda":
-                    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-                    torch.cuda.synchronize()
-                    flush.add_(1)
-                    torch.cuda._sleep(1_000_000)  # cycles, in which the host gets ahead
-                    begin.record()
-                    reference.module.run(*one)
-                    end.record()
-                    torch.cuda.synchronize()
-                    times.append(1e3 * begin.elapsed_time(end))
-                else:
-                    began = time.perf_counter()
-                    reference.module.run(*one)
-                    times.append(1e6 * (time.perf_counter() - began))
-        found[workload.uuid] = statistics.median(times[10:])
-    del flush, inputs, values
+            timed = _on_device if device == "cuda" else _on_host
+            found[workload.uuid] = timed(reference.module.run, drawn)
     if device == "cuda":
         torch.cuda.empty_cache()  # a trial refuses a device on which others hold memory
     return found
 
 
+def _on_device(run: Callable[..., Any], sets: list[list[Any]]) -> tuple[float, float]:
+    """By the device's own events, with a host that is ahead; all sets in turn behind one emptying of the caches."""
+    flush = torch.zeros(64 << 20, dtype=torch.int32, device="cuda")
+    line: list[float] = []
+    alone: list[float] = []
+    for number in range(30):
+        for times, calls in ((line, sets), (alone, sets[number % len(sets) :][:1])):
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            torch.cuda.synchronize()
+            flush.add_(1)
+            torch.cuda._sleep(1_000_000 + 400_000 * len(calls))  # cycles, in which the host gets ahead
+            begin.record()
+            kept = [run(*one) for one in calls]
+            end.record()
+            torch.cuda.synchronize()
+            times.append(1e3 * begin.elapsed_time(end) / len(calls))
+            del kept
+    return statistics.median(line[5:]), statistics.median(alone[5:])
+
+
+def _on_host(run: Callable[..., Any], sets: list[list[Any]]) -> tuple[float, float]:
+    times = []
+    for number in range(30):
+        began = time.perf_counter()
+        run(*sets[number % len(sets)])
+        times.append(1e6 * (time.perf_counter() - began))
+    return statistics.median(times[5:]), statistics.median(times[5:])
+
+
 def play_itself(device: str, names: list[str], launches: int, comparisons: int) -> dict[str, Any]:
-    """Two sides of the same solution, `launches` each; a cell is alike within 1 % or 0.3 us."""
-    alike = counted = 0
-    worst: list[tuple[float, str]] = []
+    """Two sides of the same solution, `launches` each; a cell is alike within 1 % or 0.3 us.
+
+    Of latencies themselves, and of what counts in the lab: latencies over those of the reference in the same launch.
+    """
+    alike = by_ratio = counted = 0
+    worst: list[tuple[float, float, str]] = []
     with tempfile.TemporaryDirectory() as root, trials(Path(root) / "small", 7, device) as lane:
         lane.data = own(Path(root) / "own", device)
         lane.preset = load("kernels").preset("gpu" if device == "cuda" else "gpu-tiny")
@@ -254,14 +273,19 @@ def play_itself(device: str, names: list[str], launches: int, comparisons: int) 
                         outcome = lane.run(problems=(name,), seed=random.randrange(1 << 30))
                         sides[side].append(cells(outcome.metrics).get(name, {}))
                 for uuid in sides[0][0]:
-                    # What counts in the lab is the ratio to the reference; here the latency itself, which is harder.
                     one, other = (statistics.median(row[uuid].latency_ms for row in side) for side in sides)
-                    off = abs(one - other)
+                    first, second = (
+                        statistics.median(row[uuid].latency_ms / row[uuid].reference_ms for row in side)
+                        for side in sides
+                    )
                     counted += 1
-                    alike += off <= max(0.01 * other, 0.3e-3)
-                    worst.append((off / other, f"{name}/{uuid} {1e3 * other:.2f} us"))
-                note({"problem": name, "comparison": number, "alike": alike, "of": counted})
-    return {"comparisons": counted, "alike": alike, "share": alike / max(counted, 1), "worst": sorted(worst)[-8:]}
+                    alike += abs(one - other) <= max(0.01 * other, 0.3e-3)
+                    by_ratio += abs(first / second - 1) * other <= max(0.01 * other, 0.3e-3)
+                    off = round(abs(one - other) / other, 4), round(abs(first / second - 1), 4)
+                    worst.append((*off, f"{name}/{uuid} {1e3 * other:.2f} us"))
+                note({"problem": name, "comparison": number, "alike": alike, "by_ratio": by_ratio, "of": counted})
+    shares = {"share": alike / max(counted, 1), "share_by_ratio": by_ratio / max(counted, 1)}
+    return {"comparisons": counted, "alike": alike, "by_ratio": by_ratio, **shares, "worst": sorted(worst)[-8:]}
 
 
 def play_gone(device: str) -> dict[str, Any]:
