@@ -314,8 +314,16 @@ def names() -> list[str]:
 def load(name: str) -> Benchmark:
     """Read the contract of one benchmark. Raises ContractError with one line that says what to mend."""
     path = FOLDER / name / "benchmark.toml"
-    if not path.is_file():
-        raise ContractError(f"no benchmark named {name!r}; there are {', '.join(names())}")
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise ContractError(f"no benchmark named {name!r}; there are {', '.join(names())}") from None
+    return _parsed(path, found.st_mtime_ns, found.st_size, found.st_ino)
+
+
+@lru_cache(maxsize=32)
+def _parsed(path: Path, changed: int, size: int, inode: int) -> Benchmark:
+    """Read once, as long as the file stays as it is."""
     return parse(path)
 
 

@@ -82,6 +82,11 @@ class Repository:
         except GitError:
             return None
 
+    def refs(self, *names: str) -> dict[str, str]:
+        """Full name -> commit, of those refs that are there."""
+        rows = self.git("for-each-ref", "--format=%(refname) %(objectname)", *names).splitlines()
+        return {name: commit for name, _, commit in (row.partition(" ") for row in rows) if name in names}
+
     def root_commit(self) -> str:
         """The first commit of `main`: the project's start."""
         return self.git("rev-list", "--max-parents=0", MAIN).split()[-1]

@@ -120,7 +120,7 @@ def test_a_crash_while_an_experiment_is_opened_leaves_no_half_of_it(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as crash, pytest.raises(KeyboardInterrupt):
-        crash.setattr(TrialQuerySet, "plan_pair", die)
+        crash.setattr(TrialQuerySet, "plan_pairs", die)
         step(thread)
     assert not Experiment.objects.exists() and not Finding.objects.exists()
     assert Project.objects.get().experiments_begun == 0

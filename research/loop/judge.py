@@ -7,7 +7,7 @@ from dataclasses import replace
 from research.loop.evidence import conclude, gather
 from research.models import Experiment, Finding, Project, Result, Thread, Trial
 from research.validation import rules
-from research.validation.rules import Evidence, MorePairs, Rule, Stage, WaitForNoise
+from research.validation.rules import Evidence, MorePairs, Rule, Severity, Stage, WaitForNoise
 
 MACHINE_FAILURES = ("timeout", "out_of_memory", "disk_full", "busy_device", "no_device", "no_data")
 BROKEN_PAIRS = 3  # pairs lost to machines before an experiment is given up
@@ -48,10 +48,9 @@ def judge_replicate(experiment: Experiment) -> bool:
 def judge(experiment: Experiment) -> bool:
     """More pairs, a verdict, or nothing yet."""
     record_observations(experiment)
-    idle = experiment.is_idle()
-    evidence = gather(experiment)
-    if not idle and not evidence.structural:
+    if not experiment.is_idle() and not experiment.findings.filter(severity=str(Severity.STRUCTURAL)).exists():
         return False
+    evidence = gather(experiment)
     rule = Rule.from_json(experiment.rule)
     if experiment.bar is None and rule.is_sequential and len(evidence.of(Stage.CONFIRM)) >= rule.looks[0]:
         experiment.take_turn(rule.campaign_bar)
@@ -80,7 +79,8 @@ def broken_pairs(experiment: Experiment, stage: str) -> int:
 def record_observations(experiment: Experiment) -> None:
     """Turn what evaluators saw, and failures of the candidate's arm, into findings. Safe to repeat."""
     results = Result.objects.filter(trial__experiment=experiment, trial__arm=Trial.Arm.CANDIDATE)
-    for result in results.select_related("trial"):
+    told = results.exclude(observations=[], failure="").defer("metrics", "seconds", "hashes", "surroundings", "sample")
+    for result in told.select_related("trial"):
         seen = list(result.observations)
         if result.failure and not _shared_by_its_pair(result):
             seen.append({"kind": result.failure, "severity": "structural", "message": result.message, "evidence": ()})

@@ -28,15 +28,14 @@ from research.validation.rules import VerdictKind
 def step(thread: Thread) -> bool:
     """One act, if one is due. True where rows changed."""
     thread.project.refresh_from_db()
-    return (
-        open_request(thread)
-        or end_combination(thread)
-        or approve_by_policy(thread)
-        or mark_stale(thread)
-        or reopen(thread)
-        or catch_up(thread)
-        or sync_refs(thread)
-    )
+    if open_request(thread) or end_combination(thread):
+        return True
+    states = set(thread.merge_requests.values_list("state", flat=True))
+    if MergeRequest.State.OPEN in states and (approve_by_policy(thread) or mark_stale(thread)):
+        return True
+    if MergeRequest.State.STALE in states and reopen(thread):
+        return True
+    return catch_up(thread) or sync_refs(thread)
 
 
 def open_request(thread: Thread) -> bool:
@@ -60,6 +59,8 @@ def open_request(thread: Thread) -> bool:
 def end_combination(thread: Thread) -> bool:
     """A combination that brought no gain over `main`: the thread lets its own branch go and follows `main`."""
     champion = thread.project.champion
+    if thread.head == champion:
+        return False
     ended = Verdict.objects.filter(experiment__thread=thread).exclude(kind=str(VerdictKind.IMPROVED))
     verdict = ended.filter(experiment__candidate__idea__fingerprint=_fingerprint(champion, thread.head)).first()
     if verdict is None or _on_main(thread):
@@ -172,12 +173,13 @@ def _above(thread: Thread, turned_down: list[MergeRequest]) -> MergeRequest | No
 def sync_refs(thread: Thread) -> bool:
     """Let git's branches say what the rows say. Never counts as a change."""
     repository = Repository(thread.project.repository_path)
-    for ref, commit in ((MAIN, thread.project.champion), (thread.branch, thread.head)):
-        if repository.resolve(ref) != commit:
+    wanted = {MAIN: thread.project.champion, thread.branch: thread.head} | {
+        f"refs/rolled-back/{request.public_id}": request.commit for request in thread.merge_requests.rolled_back()
+    }
+    there = repository.refs(*wanted)
+    for ref, commit in wanted.items():
+        if there.get(ref) != commit:
             repository.keep(ref, commit)
-    for request in thread.merge_requests.rolled_back():
-        if repository.resolve(ref := f"refs/rolled-back/{request.public_id}") != request.commit:
-            repository.keep(ref, request.commit)
     return False
 
 

@@ -181,7 +181,7 @@ class Experiment(models.Model):
         """
         with transaction.atomic():  # both arms appear at once: no machine may take one alone
             split = DataUse.objects.take(self, stage)
-            return sum(self.trials.plan_pair(self, stage, pair, split) for pair in range(pairs))
+            return self.trials.plan_pairs(self, stage, pairs, split)
 
     def is_idle(self) -> bool:
         """No trial waits or runs: the rows are complete and can be judged."""

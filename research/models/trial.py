@@ -18,7 +18,7 @@ from research.models.project import Project
 from research.validation.records import Stage
 
 MAX_ATTEMPTS = 4
-MOST_LOOKED_AT = 64  # waiting trials, for one that may begin
+FEW, MOST_LOOKED_AT = 4, 64  # waiting trials, for one that may begin
 CHECK = "check"  # the stage of a short check: one trial, no pair
 
 
@@ -32,24 +32,24 @@ class TrialQuerySet(models.QuerySet["Trial"]):
     def cancel_waiting(self) -> None:
         self.waiting().update(state=Trial.State.CANCELLED)
 
-    def plan_pair(self, experiment: Experiment, stage: str, pair: int, split: str) -> int:
-        """Make both arms of a pair; the number of new trials. The arms swap cores from pair to pair."""
+    def plan_pairs(self, experiment: Experiment, stage: str, pairs: int, split: str) -> int:
+        """Make both arms of pairs that are not there yet; the number of new trials. Arms swap cores from pair to pair."""
+        known = set(self.filter(experiment=experiment, stage=stage).values_list("pair", "arm"))
         number = 0 if experiment.shares_baseline(stage) else experiment.number
-        made, seed = 0, experiment.project.seed(number, stage, pair)
-        for arm, commit in (
-            (Trial.Arm.BASELINE, experiment.baseline_commit),
-            (Trial.Arm.CANDIDATE, experiment.candidate_commit),
-        ):
-            slot = (pair + (arm == Trial.Arm.CANDIDATE)) % 2
-            _, new = Trial.objects.get_or_create(
-                experiment=experiment, stage=stage, pair=pair, arm=arm,
-                defaults={
-                    "project": experiment.project, "seed": seed, "commit": commit, "slot": slot, "split": split,
-                    "preset": experiment.preset_at(stage), "problems": experiment.problems_of(pair),
-                },
-            )  # fmt: skip
-            made += new
-        return made
+        project, preset = experiment.project, experiment.preset_at(stage)
+        commits = {Trial.Arm.BASELINE: experiment.baseline_commit, Trial.Arm.CANDIDATE: experiment.candidate_commit}
+        made = [
+            Trial(
+                experiment=experiment, stage=stage, pair=pair, arm=arm, project=project, commit=commit, split=split,
+                seed=project.seed(number, stage, pair), slot=(pair + (arm == Trial.Arm.CANDIDATE)) % 2, preset=preset,
+                problems=experiment.problems_of(pair),
+            )
+            for pair in range(pairs)
+            for arm, commit in commits.items()
+            if (pair, str(arm)) not in known
+        ]  # fmt: skip
+        self.bulk_create(made, ignore_conflicts=True)  # somebody else planned them in between
+        return len(made)
 
     def comparing(self) -> TrialQuerySet:
         """Without short checks, which are no measurement."""
@@ -99,12 +99,13 @@ class TrialQuerySet(models.QuerySet["Trial"]):
         One short transaction; a pair taken by somebody else in between is left alone.
         """
         following = self.next_for(machine).select_related("experiment", "project")
-        first = next((trial for trial in following[:MOST_LOOKED_AT] if may_begin(trial)), None)
+        looked_at = (following[:FEW], following[FEW:MOST_LOOKED_AT])  # mostly the first may begin
+        first = next((trial for some in looked_at for trial in some if may_begin(trial)), None)
         if first is None:
             return []
         place = {"experiment_id": first.experiment_id, "stage": first.stage, "pair": first.pair}
         with transaction.atomic():
-            trials = list(Trial.objects.waiting().filter(**place).order_by("pk"))
+            trials = list(Trial.objects.waiting().filter(**place).select_related("experiment").order_by("pk"))
             if len(trials) == 1 and first.stage != CHECK:
                 # Measured alone, on a quieter machine, it would have an advantage.
                 trials[0].lose("the other arm of its pair ended without it; a new pair takes its place")
@@ -175,7 +176,7 @@ class Trial(models.Model):
     def lease(self, machine: Machine, worker: str) -> Lease | None:
         """Claim by conditional update; None where somebody else was faster."""
         now = timezone.now()
-        with transaction.atomic():
+        with transaction.atomic(savepoint=False):
             mine = Trial.objects.waiting().filter(pk=self.pk)
             if not mine.update(state=self.State.LEASED, generation=F("generation") + 1):
                 return None
@@ -227,7 +228,7 @@ class Trial(models.Model):
 
     def finish(self, lease: Lease, **result: object) -> bool:
         """Store the result, if the lease is still ours. False: fenced, nothing was written."""
-        with transaction.atomic():
+        with transaction.atomic(savepoint=False):
             if not lease.release():
                 return False
             outcome = Result.objects.create(trial=self, generation=lease.generation, **result)
