@@ -31,14 +31,13 @@ ARGUMENTS = [
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 START = 40  # seconds; the machine may be busy
-# Theme and width: each of both is looked at every time, every pair of them in `make test-all`.
+# Themes and widths: each of both is looked at every time, every pair of them in `make test-all`.
+Looks = tuple[tuple[str, int], ...]
+EACH: Looks = (("light", 1280), ("dark", 360))
+OTHERS: Looks = (("light", 360), ("dark", 1280))
 LOOKS = pytest.mark.parametrize(
-    ("theme", "width"),
-    [
-        ("light", 1280), ("dark", 360), pytest.param("light", 360, marks=pytest.mark.slow),
-        pytest.param("dark", 1280, marks=pytest.mark.slow),
-    ],
-)  # fmt: skip
+    "looks", [pytest.param(EACH, id="each"), pytest.param(OTHERS, id="others", marks=pytest.mark.slow)]
+)
 # For a closer look at pages that test_every_page.py looks at, too: one of both is enough each time.
 CLOSER = pytest.mark.parametrize(
     ("theme", "width"), [("dark", 360), pytest.param("light", 1280, marks=pytest.mark.slow)]
@@ -187,6 +186,19 @@ def signed_in(open_context: Callable[..., BrowserContext], server: str) -> Calla
         return context.new_page()
 
     return make
+
+
+def within_reach(page: Page, axe: Callable[..., None], address: str, looks: Looks = EACH) -> None:
+    """Open a page once and look at it in each theme and width: nothing serious is wrong, nothing sticks out."""
+    page.goto(address)
+    page.wait_for_load_state("networkidle")
+    for theme, width in looks:
+        page.emulate_media(color_scheme="dark" if theme == "dark" else "light", reduced_motion="reduce")
+        page.set_viewport_size({"width": width, "height": 800})
+        page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        axe(page)
+        wider = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        assert wider <= 0, f"{address} is {wider} px too wide at {width}, {theme}"
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from django.contrib.auth.models import User
 from playwright.sync_api import Page
 
 from research.models import Event, Lesson, Thread, Trial
-from tests.browser.conftest import LOOKS
+from tests.browser.conftest import LOOKS, Looks, within_reach
 from tests.browser.test_thread import write
 from tests.cast import World, focus, go
 from tests.session_play import ask, begin_session, whole_session
@@ -42,27 +42,19 @@ def addresses(thread: Thread, world: World) -> list[str]:
 
 @LOOKS
 def test_nothing_is_out_of_reach_on_any_page(
-    signed_in: Callable[..., Page], thread: Thread, world: World, axe: Callable[..., Any], theme: str, width: int
+    signed_in: Callable[..., Page], thread: Thread, world: World, axe: Callable[..., Any], looks: Looks
 ) -> None:
     mira = User.objects.create_superuser("mira")
     world.machine.override(mira, True)  # the red banner is on every page too
-    page = signed_in(mira, theme=theme, width=width, reduced_motion="reduce")
+    page = signed_in(mira, reduced_motion="reduce")
     for address in addresses(thread, world):
-        page.goto(address)
-        page.wait_for_load_state("networkidle")
-        axe(page)
-        wider = page.evaluate("document.documentElement.scrollWidth - innerWidth")
-        assert wider <= 0, f"{address} is {wider} px too wide at {width}"
+        within_reach(page, axe, address, looks)
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
 def test_an_empty_lab_and_pages_that_say_no_are_within_reach_too(
-    signed_in: Callable[..., Page], axe: Callable[..., Any], errors: Any, theme: str
+    signed_in: Callable[..., Page], axe: Callable[..., Any], errors: Any
 ) -> None:
-    mira = User.objects.create_superuser("mira")
-    page = signed_in(mira, theme=theme, width=360)
+    page = signed_in(User.objects.create_superuser("mira"))
     for address in ("/", "/review/", "/machines/", "/lessons/", "/compare/", "/projects/new/", "/nothing/", "/t/none/"):
-        page.goto(address)
-        page.wait_for_load_state("networkidle")
-        axe(page)
+        within_reach(page, axe, address, (("light", 360), ("dark", 360)))
     errors.expect("404")

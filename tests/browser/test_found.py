@@ -14,7 +14,7 @@ from playwright.sync_api import Page
 from research.loop import found
 from research.loop.memory import catalogue_of
 from research.models import FoundTechnique, Project, Thread
-from tests.browser.conftest import LOOKS
+from tests.browser.conftest import LOOKS, Looks, within_reach
 from tests.cast import World, step
 from tests.found_play import confirmed
 
@@ -33,27 +33,24 @@ def steered(thread: Thread, member: User) -> None:
 @LOOKS
 def test_found_techniques_and_directives_are_within_reach(
     signed_in: Callable[..., Page], project: Project, world: World, member: User, axe: Callable[..., Any],
-    theme: str, width: int,
+    looks: Looks,
 ) -> None:  # fmt: skip
     thread, experiment = project.threads.get(number=1), confirmed(world, project)
     form = reverse("propose-technique", args=[experiment.public_id])
-    page = signed_in(User.objects.create_superuser("mira"), theme=theme, width=width)
+    page = signed_in(User.objects.create_superuser("mira"))
     steered(thread, member)
     knob = {"name": "ALPHA", "low": 1.5, "high": 9.0}
     places = {"form": form, "empty": reverse("techniques"), "thread": reverse("thread", args=[thread.public_id])}
     for name, url in places.items():
-        look(page, axe, url, f"{name}-{theme}-{width}")
+        look(page, axe, url, name, looks)
     row = FoundTechnique.propose(member, experiment, catalogue_of(project), SAID, [knob])
     found.step(project)
     for name, url in {"technique": reverse("technique", args=[row.public_id]), "list": reverse("techniques")}.items():
-        look(page, axe, url, f"{name}-{theme}-{width}")
+        look(page, axe, url, name, looks)
 
 
-def look(page: Page, axe: Callable[..., Any], url: str, name: str) -> None:
-    page.goto(url)
-    page.wait_for_load_state("networkidle")
-    axe(page)
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
+def look(page: Page, axe: Callable[..., Any], url: str, name: str, looks: Looks) -> None:
+    within_reach(page, axe, url, looks)
     if SHOTS:
         page.screenshot(path=Path(SHOTS) / f"{name}.png", full_page=True)
 

@@ -11,7 +11,7 @@ from django.contrib.auth.models import User
 from playwright.sync_api import Page, expect
 
 from research.models import Project, Trial
-from tests.browser.conftest import LOOKS
+from tests.browser.conftest import LOOKS, Looks, within_reach
 from tests.cast import toy_benchmarks
 from tests.kernel_board_play import FEW, Player, begin, candidate, prepare
 
@@ -100,18 +100,14 @@ def test_arrows_walk_the_rows_and_enter_opens_one(signed_in: Callable[..., Page]
 
 @LOOKS
 def test_nothing_is_out_of_reach_on_the_board(
-    signed_in: Callable[..., Page], mira: User, kernels: Project, axe: Callable[..., Any], theme: str, width: int
+    signed_in: Callable[..., Page], mira: User, kernels: Project, axe: Callable[..., Any], looks: Looks
 ) -> None:
-    page = signed_in(mira, theme=theme, width=width, reduced_motion="reduce")
+    page = signed_in(mira, reduced_motion="reduce")
     addresses = [ADDRESS]
 
     def look() -> None:
         for address in addresses:
-            page.goto(address)
-            page.wait_for_load_state("networkidle")
-            axe(page)
-            wider = page.evaluate("document.documentElement.scrollWidth - innerWidth")
-            assert wider <= 0, f"{address} is {wider} px too wide at {width}"
+            within_reach(page, axe, address, looks)
 
     look()  # an empty board
     player, thread = Player(kernels), kernels.threads.order_by("number")[0]
