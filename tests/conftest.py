@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
     from django.contrib.auth.models import User
     from pytest_django import DjangoDbBlocker
 
+    from benchmarks.nanochat import evaluate
     from research.models import Machine, Project, Thread
+    from runners.sandbox import Sandbox
     from tests.cast import World
     from tests.problem_play import Bench
     from tests.stage import Stage
@@ -43,6 +46,27 @@ def prepared_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / manifest.data_id[:16]).symlink_to("text")
     (root / "current").write_text("text")
     return root / "text"
+
+
+@pytest.fixture(scope="session")
+def box() -> Iterator[Sandbox]:
+    """A sandbox for trials of small models, for all files that need no more of it: it imports torch once."""
+    from benchmarks.nanochat import evaluate
+    from runners.sandbox import Sandbox
+
+    slot = 20 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    with Sandbox.start(slot, inside=evaluate.INSIDE, preload=evaluate.PRELOAD, setup_statement=evaluate.SETUP) as box:
+        yield box
+
+
+@pytest.fixture(scope="session")
+def evaluator() -> Iterator[evaluate.Evaluator]:
+    """Its judge is started anew where the data are others."""
+    from benchmarks.nanochat import evaluate
+
+    evaluator = evaluate.Evaluator()
+    yield evaluator
+    evaluator.close()
 
 
 @pytest.fixture

@@ -27,16 +27,8 @@ TINY = replace(
 Run = Callable[..., Outcome]
 
 
-@pytest.fixture(scope="module")
-def box() -> Iterator[Sandbox]:
-    with Sandbox.start(7, inside=evaluate.INSIDE, preload=evaluate.PRELOAD, setup_statement=evaluate.SETUP) as box:
-        yield box
-
-
 @pytest.fixture
-def run(box: Sandbox, prepared_text: Path, tmp_path: Path) -> Iterator[Run]:
-    evaluator = evaluate.Evaluator()
-
+def run(box: Sandbox, evaluator: evaluate.Evaluator, prepared_text: Path, tmp_path: Path) -> Run:
     def go(files: candidates.Files, commit: str = "a" * 40, start: candidates.Files | None = None) -> Outcome:
         """`start`: what it descends from, the commit of forty a."""
         tree = pack({name: text.encode() for name, text in files.items()})
@@ -46,8 +38,7 @@ def run(box: Sandbox, prepared_text: Path, tmp_path: Path) -> Iterator[Run]:
             task = replace(task, origin=("a" * 40, hashlib.sha256(of_start).hexdigest()))
         return evaluator.run(task, box, lambda *_: None)
 
-    yield go
-    evaluator.close()
+    return go
 
 
 def writer(warm_up: str = "", timed: str = "", forward: str = "") -> candidates.Files:

@@ -9,7 +9,7 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,23 +40,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def box() -> Iterator[Sandbox]:
-    with Sandbox.start(5, inside=evaluate.INSIDE, preload=evaluate.PRELOAD, setup_statement=evaluate.SETUP) as box:
-        yield box
-
-
 @pytest.fixture
-def run(box: Sandbox, data: Path, tmp_path: Path) -> Iterator[Run]:
-    evaluator = evaluate.Evaluator()
-
+def run(box: Sandbox, evaluator: evaluate.Evaluator, data: Path, tmp_path: Path) -> Run:
     def go(program: str, seed: int = 1, **more: object) -> Outcome:
         files = {name: text.decode() for name, text in adapted(program).files.items()}
         task = replace(token_play.task(files, data, TINY, **more), seed=seed)
         return evaluator.run(task, box, lambda name, steps, values: None, keep_weights=tmp_path / "weights")
 
-    yield go
-    evaluator.close()
+    return go
 
 
 def adapted(program: str, preset: str = "gpu-tiny", **others: str) -> Adapted:

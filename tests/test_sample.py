@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,23 +22,14 @@ from tests.cast import World, focus, go
 TINY = replace(load("nanochat").preset("smoke"), budget_seconds=0.8, score_rows=64, wall_cap_seconds=10.0)
 
 
-@pytest.fixture(scope="module")
-def box() -> Iterator[Sandbox]:
-    with Sandbox.start(6, inside=evaluate.INSIDE, preload=evaluate.PRELOAD, setup_statement=evaluate.SETUP) as box:
-        yield box
-
-
 @pytest.fixture
-def run(box: Sandbox, prepared_text: Path) -> Iterator[Callable[..., Outcome]]:
-    evaluator = evaluate.Evaluator()
-
+def run(box: Sandbox, evaluator: evaluate.Evaluator, prepared_text: Path) -> Callable[..., Outcome]:
     def go(files: candidates.Files, wants_sample: bool = True) -> Outcome:
         tree = pack({name: text.encode() for name, text in files.items()})
         task = Assignment("nanochat", TINY, "", tree, 1, "val_screen", prepared_text, wants_sample=wants_sample)
         return evaluator.run(task, box, lambda name, steps, values: None)
 
-    yield go
-    evaluator.close()
+    return go
 
 
 @pytest.mark.torch

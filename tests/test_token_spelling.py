@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -31,12 +30,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def box() -> Iterator[Sandbox]:
-    with Sandbox.start(5, inside=evaluate.INSIDE, preload=evaluate.PRELOAD, setup_statement=evaluate.SETUP) as box:
-        yield box
-
-
 def test_spellings_are_the_bytes_of_each_token_cut_and_filled(data: Path, tmp_path: Path):
     known = spellings(data)
     assert known.shape == (play.VOCABULARY, 16) and known.dtype == np.uint8
@@ -46,7 +39,7 @@ def test_spellings_are_the_bytes_of_each_token_cut_and_filled(data: Path, tmp_pa
     assert spellings(tmp_path).shape == (0, 16)
 
 
-def test_a_candidate_knows_the_bytes_of_its_tokens(data: Path, box: Sandbox):
+def test_a_candidate_knows_the_bytes_of_its_tokens(data: Path, box: Sandbox, evaluator: evaluate.Evaluator):
     seen: dict[str, float] = {}
 
     def sink(name: str, steps: object, values: object) -> None:
@@ -54,25 +47,20 @@ def test_a_candidate_knows_the_bytes_of_its_tokens(data: Path, box: Sandbox):
 
     train = "import harness\nharness.start_clock()\nspelled = harness.token_bytes\n"
     train += "harness.log(0, first=spelled[2, 1], rows=len(spelled), end=spelled[3, 15])\n"
-    evaluator = evaluate.Evaluator()
-    try:
-        task = play.task({"train.py": train + "harness.submit({})\n", "model.py": "def build(): ...\n"}, data)
-        evaluator.run(task, box, sink)
-    finally:
-        evaluator.close()
+    task = play.task({"train.py": train + "harness.submit({})\n", "model.py": "def build(): ...\n"}, data)
+    evaluator.run(task, box, sink)
     assert seen == {"first": ord("o"), "rows": play.VOCABULARY, "end": ord("b")}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("names", [("bigram_values", "byte_boundary"), ("trigram_values", "moving_average")])
 @pytest.mark.parametrize("start", ["modern", "vanilla"])
-def test_techniques_pass_a_real_trial(start: str, names: tuple[str, ...], data: Path, box: Sandbox):
+def test_techniques_pass_a_real_trial(
+    start: str, names: tuple[str, ...], data: Path, box: Sandbox, evaluator: evaluate.Evaluator
+):
     sources = load("nanochat").start_sources(start, "gpu-tiny")
     steps = [Step(name, CATALOGUE[name].defaults() | {"rows": 2**16, "channels": 16}) for name in names]
-    evaluator = evaluate.Evaluator()
-    try:
-        outcome = evaluator.run(play.task(CATALOGUE.apply(sources, steps), data), box, lambda *_: None)
-    finally:
-        evaluator.close()
+    task = play.task(CATALOGUE.apply(sources, steps), data)
+    outcome = evaluator.run(task, box, lambda *_: None)
     assert outcome.failure is None, outcome.failure
     assert outcome.score is not None and 0 < outcome.score < 9

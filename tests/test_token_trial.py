@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,19 +27,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tokens") / "data"
     play.write_data(folder)
     return folder
-
-
-@pytest.fixture(scope="module")
-def box() -> Iterator[Sandbox]:
-    with Sandbox.start(5, inside=evaluate.INSIDE, preload=evaluate.PRELOAD, setup_statement=evaluate.SETUP) as box:
-        yield box
-
-
-@pytest.fixture(scope="module")
-def evaluator() -> Iterator[evaluate.Evaluator]:
-    evaluator = evaluate.Evaluator()
-    yield evaluator
-    evaluator.close()
 
 
 @pytest.fixture

@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 
 from benchmarks.contract import Assignment, Outcome, load
-from benchmarks.nanochat import bounds, evaluate, prepare, sizes
+from benchmarks.nanochat import bounds, prepare, sizes
 from benchmarks.nanochat.judge import validation_rows
 from benchmarks.tar import pack
-from runners.sandbox import Sandbox
 from tests import candidates
 from tests.text import write_corpus
 
@@ -30,19 +29,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("data") / "prepared"
     prepare.prepare(out, folder, lambda line: None)
     return out
-
-
-@pytest.fixture(scope="module")
-def box():
-    with Sandbox.start(7, inside=evaluate.INSIDE, preload=evaluate.PRELOAD, setup_statement=evaluate.SETUP) as box:
-        yield box
-
-
-@pytest.fixture(scope="module")
-def evaluator():
-    evaluator = evaluate.Evaluator()
-    yield evaluator
-    evaluator.close()
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ class TrialQuerySet(models.QuerySet["Trial"]):
         self.waiting().update(state=Trial.State.CANCELLED)
 
     def plan_pairs(self, experiment: Experiment, stage: str, pairs: int, split: str) -> int:
-        """Make both arms of pairs that are not there yet; the number of new trials. Arms swap cores from pair to pair."""
+        """Make both arms of pairs that are not there yet, cores swapped from pair to pair; the number of new trials."""
         known = set(self.filter(experiment=experiment, stage=stage).values_list("pair", "arm"))
         number = 0 if experiment.shares_baseline(stage) else experiment.number
         project, preset = experiment.project, experiment.preset_at(stage)

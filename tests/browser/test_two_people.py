@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import pytest
 from django.contrib.auth.models import User
 from playwright.sync_api import Page, expect
 
@@ -67,6 +68,7 @@ def approve(page: Page, request: MergeRequest) -> None:
     expect(page.locator("#messages")).to_contain_text(f"main moved to {request.commit[:7]}")
 
 
+@pytest.mark.slow
 def test_a_member_steers_and_a_reviewer_merges_while_main_moves(
     signed_in: Callable[..., Page], errors: Errors, project: Project, thread: Thread, world: World
 ) -> None:
