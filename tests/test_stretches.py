@@ -14,6 +14,7 @@ pytestmark = pytest.mark.django_db
 
 
 def test_a_trial_costs_what_passed_since_the_one_before(project: Project, quick: Machine) -> None:
+    alone = Machine.objects.create(name="alone", machine_class="one slot", slots=1)
     experiment = Experiment.objects.create(
         key="stretch", project=project, number=99, baseline_commit="0" * 40, candidate_commit="1" * 40, rule={}
     )
@@ -22,7 +23,8 @@ def test_a_trial_costs_what_passed_since_the_one_before(project: Project, quick:
     # Begun, ended: nothing before it; overlapped; after one second; after a break of half a minute; overlapped, too.
     spans = [(0, 80), (70, 150), (151, 230), (260, 340), (330, 410)]
     for trial, (start, end) in zip(experiment.trials.order_by("pk"), spans, strict=False):
-        ran(trial, quick, began + timedelta(seconds=start), began + timedelta(seconds=end))
+        ran(trial, alone, began + timedelta(seconds=start), began + timedelta(seconds=end))
+    ran(experiment.trials.order_by("pk")[5], quick, began, began + timedelta(seconds=80))  # it has two slots
     assert stretches(project) == {
         project.preset: {
             "trials": 3,

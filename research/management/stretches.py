@@ -2,7 +2,8 @@
 
 A machine works without a break where it was given a trial before the one before was over, or at most `BREAK_SECONDS`
 later. Such a trial costs the time from the end of the one before to its own end: what overlapped costs nothing twice,
-and attaching, pauses and waiting for work are no part of it.
+and attaching, pauses and waiting for work are no part of it. Of machines with one slot: where trials run side by side,
+the end of one says nothing of what the next one costs.
 """
 
 from __future__ import annotations
@@ -36,10 +37,10 @@ def stretches(project: Project) -> dict[str, dict[str, Any]]:
 
 def _ended(project: Project) -> list[tuple[Result, datetime, datetime]]:
     """Results of trials that ran here with a budget, by the end of their lease."""
-    results = Result.objects.filter(trial__project=project).select_related("trial").prefetch_related("trial__leases")
+    results = Result.objects.filter(trial__project=project, machine__slots=1).select_related("trial")
     rows = [
         (result, lease.granted, lease.released)
-        for result in results
+        for result in results.prefetch_related("trial__leases")
         if "train_wall" in result.seconds and "total_wall" in result.seconds
         for lease in result.trial.leases.all()
         if lease.generation == result.generation and lease.released is not None
