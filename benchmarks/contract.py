@@ -314,10 +314,9 @@ def names() -> list[str]:
 def load(name: str) -> Benchmark:
     """Read the contract of one benchmark. Raises ContractError with one line that says what to mend."""
     path = FOLDER / name / "benchmark.toml"
-    try:
-        found = path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        raise ContractError(f"no benchmark named {name!r}; there are {', '.join(names())}") from None
+    if not path.is_file():
+        raise ContractError(f"no benchmark named {name!r}; there are {', '.join(names())}")
+    found = path.stat()
     return _parsed(path, found.st_mtime_ns, found.st_size, found.st_ino)
 
 

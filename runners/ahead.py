@@ -66,9 +66,8 @@ class Ahead:
         tasks = {_kind(task): task for task in wanted}
         cold = [task for task in tasks.values() if self._is_cold(evaluator, task, box)]
         if starts := {_kind(task) for task in cold if task.origin and task.commit == task.origin[0]}:
-            self._in_vain |= (
-                starts  # it runs alone first: what descends from it begins with its cache, if it leaves one
-            )
+            # It runs alone first: what descends from it begins with its cache, if it leaves one.
+            self._in_vain |= starts
             return 0
         if not cold:
             return 0

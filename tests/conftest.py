@@ -18,13 +18,6 @@ from tests.text import write_corpus
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # begun in the background of a script
     signal.signal(signal.SIGINT, signal.default_int_handler)  # or what tests start would never hear a Ctrl-C
 
-
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """What is loaded by now stays: the collector need not walk through it again and again."""
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
-
-
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
     from pytest_django import DjangoDbBlocker
@@ -35,6 +28,12 @@ if TYPE_CHECKING:
     from tests.cast import World
     from tests.problem_play import Bench
     from tests.stage import Stage
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What is loaded by now stays: the collector need not walk through it again and again."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 @pytest.fixture(scope="session")

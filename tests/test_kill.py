@@ -99,9 +99,19 @@ def assert_a_second_lab_is_refused(data: Path) -> None:
     assert "is in use by process" in second.stderr and len(second.stderr.strip().splitlines()) == 1
 
 
-def test_a_campaign_survives_kill_9_of_worker_and_control_and_goes_on_after_its_own(lab: Path) -> None:
+def test_a_killed_campaign_is_resumed_by_the_same_command_and_survives_kill_9_of_worker_and_control(lab: Path) -> None:
     process = campaign(lab, LONGER)
     wait_for(lab, "select count(*) > 2 from research_result")
+    assert_a_second_lab_is_refused(lab)
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + 60  # the machine may be busy
+    while processes(lab) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not processes(lab)
+    found = rows(lab, "select count(*) from research_result")[0][0]
+    again = campaign(lab, LONGER)
+    wait_for(lab, f"select count(*) > {found} from research_result")
     for word in ("attach", "control", "attach"):
         before = rows(lab, "select count(*) from research_result")[0][0]
         wait_for(lab, "select count(*) from research_trial where state = 'leased'")
@@ -112,24 +122,15 @@ def test_a_campaign_survives_kill_9_of_worker_and_control_and_goes_on_after_its_
         killed = time.monotonic()
         wait_for(lab, f"select count(*) > {before + 1} from research_result", seconds=30)
         assert time.monotonic() - killed < 30
-    interrupted = "select count(*) from research_trial where generation > 1 or note like '% is gone'"
-    assert rows(lab, interrupted)[0][0]  # on a slow machine its time may be over before it is leased again
-    assert_a_second_lab_is_refused(lab)
-    process.kill()
-    process.communicate()
-    deadline = time.monotonic() + 60  # the machine may be busy
-    while processes(lab) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not processes(lab)
-    before = rows(lab, "select count(*) from research_result")[0][0]
-    again = campaign(lab, LONGER)
     out, _ = again.communicate(timeout=180)
-    assert again.returncode == 0
     result = json.loads(out.splitlines()[-1])
-    assert result["trials"] == rows(lab, "select count(*) from research_result")[0][0] > before
+    assert again.returncode == 0
+    assert result["trials"] == rows(lab, "select count(*) from research_result")[0][0] > found
     assert len(result["closing_pairs"]) == 5
     assert rows(lab, "select count(*) from research_project") == [(1,)]
     assert_sound(lab)
+    interrupted = "select count(*) from research_trial where generation > 1 or note like '% is gone'"
+    assert rows(lab, interrupted)[0][0]  # on a slow machine its time may be over before it is leased again
     assert not processes(lab)
 
 

@@ -13,7 +13,10 @@ from datetime import datetime
 from statistics import median
 from typing import Any
 
-from research.models import Project, Result
+from django.db.models import F
+
+from research.models import Lease, Project
+from research.models.trial import CHECK
 
 BREAK_SECONDS = 2.0
 
@@ -25,27 +28,20 @@ def stretches(project: Project) -> dict[str, dict[str, Any]]:
     """
     found: dict[str, list[tuple[float, float]]] = defaultdict(list)
     before: dict[int, datetime] = {}
-    for result, granted, released in _ended(project):
-        last = before.get(result.machine_id)
-        if last is not None and (granted - last).total_seconds() <= BREAK_SECONDS:
-            span = (released - last).total_seconds()
-            if span > 0:
-                found[result.trial.preset or project.preset].append((result.seconds["train_wall"], span))
-        before[result.machine_id] = released
-    return {preset: _row(rows) for preset, rows in sorted(found.items())}
-
-
-def _ended(project: Project) -> list[tuple[Result, datetime, datetime]]:
-    """Results of trials that ran here with a budget, by the end of their lease."""
-    results = Result.objects.filter(trial__project=project, machine__slots=1).select_related("trial")
-    rows = [
-        (result, lease.granted, lease.released)
-        for result in results.prefetch_related("trial__leases")
-        if "train_wall" in result.seconds and "total_wall" in result.seconds
-        for lease in result.trial.leases.all()
-        if lease.generation == result.generation and lease.released is not None
-    ]
-    return sorted(rows, key=lambda row: row[2])
+    ended = Lease.objects.filter(
+        trial__project=project, trial__result__generation=F("generation"), released__isnull=False, machine__slots=1,
+    ).exclude(trial__stage=CHECK)  # fmt: skip
+    rows = ended.order_by("released").values_list(
+        "machine", "granted", "released", "trial__preset", "trial__result__seconds"
+    )
+    for machine, granted, released, preset, seconds in rows:
+        if released is None or not {"train_wall", "total_wall"} <= seconds.keys():
+            continue  # nothing ran: a shared baseline
+        last = before.get(machine)
+        if last is not None and (granted - last).total_seconds() <= BREAK_SECONDS and released > last:
+            found[preset or project.preset].append((seconds["train_wall"], (released - last).total_seconds()))
+        before[machine] = released
+    return {preset: _row(trials) for preset, trials in sorted(found.items())}
 
 
 def _row(rows: list[tuple[float, float]]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """All tables, as the migrations 0001 to 0019 of the first weeks left them: a new lab makes each of them once.
 
-A lab that has applied those 19 counts as migrated.
+A lab that has applied those 19 counts as migrated; one that has applied some of them takes the rest from a version of
+the lab that still had them.
 """
 
 import django.db.models.deletion
