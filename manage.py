@@ -2,18 +2,25 @@
 """Django's command line for the lab."""
 
 import os
+import signal
 import sys
 
 
 def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "recursive_web.settings")
+    interrupt = signal.getsignal(signal.SIGINT)
+    if interrupt is signal.default_int_handler:  # while modules load, nothing has to be tidied up
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
+        import django
         from django.conf import settings
         from django.core.exceptions import ImproperlyConfigured
         from django.core.management import execute_from_command_line
     except ImportError:
         sys.exit("Django is not installed in this Python: run `make setup`, then use .venv/bin/python.")
     try:
+        django.setup()
+        signal.signal(signal.SIGINT, interrupt)
         execute_from_command_line(sys.argv)
     except ImproperlyConfigured as error:
         if settings.configured:  # a mistake of ours, not of the environment
