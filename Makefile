@@ -11,7 +11,7 @@ HOST ?= 127.0.0.1
 DATA ?= data
 
 # Two test files at a time: much of the time of a test is waiting for processes and browsers.
-SIDE_BY_SIDE ?= -n 2 --dist loadfile
+SIDE_BY_SIDE ?= -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: run signin setup system test test-all test-matrix check bench clean
 

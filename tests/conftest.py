@@ -5,11 +5,15 @@ from __future__ import annotations
 import gc
 import os
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+# Two files are tested at a time: torch's threads, which wait for each other busily, would take turns on a core.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from benchmarks.data import data_folder
 from benchmarks.nanochat import prepare
@@ -28,6 +32,20 @@ if TYPE_CHECKING:
     from tests.cast import World
     from tests.problem_play import Bench
     from tests.stage import Stage
+
+
+LONG = {
+    "test_ahead", "test_api_mcp", "test_api_web", "test_bad_machine", "test_every_page", "test_gpu_worker",
+    "test_kernel_suite", "test_kernel_sweep", "test_kernels", "test_kill", "test_live_parts", "test_nanochat_cli",
+    "test_redteam", "test_redteam_kernels", "test_run_demo", "test_story", "test_two_people",
+}  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Side by side, files of few and long tests come first, then by number of tests: no core waits for one at the end."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        tests = Counter(item.path for item in items)
+        items.sort(key=lambda item: (item.path.stem not in LONG, -tests[item.path], item.path))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -26,7 +26,7 @@ from research.validation.rules import Rule, Stage
 
 def step(thread: Thread) -> bool:
     """Move a candidate whose confirmation waits to where `main` stands now. True where rows changed."""
-    if not thread.project.is_running:
+    if not thread.project.is_running or thread.head == thread.project.champion:
         return False
     for experiment in thread.experiments.running().select_related("candidate__idea").order_by("pk"):
         if not _is_left_behind(thread, experiment):

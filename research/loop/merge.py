@@ -41,7 +41,7 @@ def step(thread: Thread) -> bool:
 def open_request(thread: Thread) -> bool:
     """A confirmed gain without a request: move the head, open the request on top of the one it stacks on."""
     gains = Verdict.objects.filter(experiment__thread=thread, kind=str(VerdictKind.IMPROVED), merge_request=None)
-    verdict = gains.select_related("experiment__candidate__idea").order_by("pk").first()
+    verdict = gains.order_by("pk").first()
     if verdict is None:
         return False
     experiment = verdict.experiment
