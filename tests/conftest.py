@@ -42,7 +42,7 @@ LONG = {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Side by side, files of few and long tests come first, then by number of tests: no core waits for one at the end."""
+    """Side by side, files of few and long tests come first, of few and short ones last: no core waits at the end."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         tests = Counter(item.path for item in items)
         items.sort(key=lambda item: (item.path.stem not in LONG, -tests[item.path], item.path))
