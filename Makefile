@@ -4,6 +4,8 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 # Where no CUDA device is, the CPU build of torch is taken; TORCH names another requirement.
 export VENV PYTHON TORCH TORCH_INDEX
+# Compiled modules are kept: a lab is many processes, and each would compile them again.
+export PYTHONDONTWRITEBYTECODE :=
 
 # For `make run` and `make signin`: where the lab is served and where it keeps everything.
 PORT ?= 8000

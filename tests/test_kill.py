@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,7 @@ def processes(data: Path, word: str = "manage.py") -> list[int]:
 
 
 def rows(data: Path, query: str) -> list[tuple]:
-    with sqlite3.connect(f"file:{data}/lab.sqlite3?mode=ro", uri=True, timeout=20) as database:
+    with closing(sqlite3.connect(f"file:{data}/lab.sqlite3?mode=ro", uri=True, timeout=20)) as database:
         return database.execute(query).fetchall()
 
 
