@@ -114,7 +114,7 @@ class World:
         return self.worth[name](value) if name in self.worth else self.gains.get(name, 0.0)
 
     def finish(self, lease: Lease) -> bool:
-        trial = Trial.objects.select_related("project").get(pk=lease.trial_id)
+        trial = lease.trial
         failure = self.failure(trial)
         self.played.append(trial)
         return trial.finish(

@@ -11,12 +11,26 @@ from django.contrib.auth.models import User
 from django.test import Client
 
 from research.loop.advance import advance_project_until_idle
-from research.models import Experiment, Finding, Idea, Lease, Project, Result, Role, Series, Thread, Trial, Verdict
+from research.models import (
+    Experiment,
+    Finding,
+    Idea,
+    Lease,
+    Membership,
+    Project,
+    Result,
+    Role,
+    Series,
+    Thread,
+    Trial,
+    Verdict,
+)
 from research.models.series import Outcome
 from research.validation.named import Setting, named_rule
 from research.validation.records import Direction
 from runners.points import Stretch
-from tests.cast import World, focus, go, person, running
+from tests.cast import World, begin, focus, go, person, running
+from tests.stage import Stage
 
 PARTS = ("head", "summary", "seeds", "looks", "pairs", "deciding", "sets", "split", "costs", "audits", "where")
 
@@ -28,10 +42,16 @@ def mira(client: Client, project: Project) -> User:
     return user
 
 
+@pytest.fixture(scope="module")
+def played(stage: Stage) -> Stage:
+    focus(stage.thread, "alpha")
+    stage.world.until_verdict(stage.thread)
+    return stage.kept()
+
+
 @pytest.fixture
 def improved(world: World, thread: Thread) -> Experiment:
-    focus(thread, "alpha")
-    return world.until_verdict(thread).experiment
+    return thread.experiments.get(purpose=Experiment.Purpose.COMPARE)
 
 
 def shown(client: Client, experiment: Experiment, query: str = "", status: int = 200) -> str:
@@ -92,7 +112,10 @@ def test_what_stopped_while_screening_has_no_e_value_and_says_why(
     assert "It stopped while screening" in text and "No pair was confirmed" in text
 
 
-def test_the_page_lives_while_the_experiment_runs(client: Client, mira: User, world: World, thread: Thread) -> None:
+def test_the_page_lives_while_the_experiment_runs(client: Client, mira: User, world: World) -> None:
+    project = begin("unmeasured")
+    Membership.objects.create(user=mira, project=project, role=Role.MEMBER)
+    thread = project.threads.get()
     focus(thread, "alpha")
     go(thread)
     experiment = running(thread)
@@ -102,7 +125,7 @@ def test_the_page_lives_while_the_experiment_runs(client: Client, mira: User, wo
     assert "before the noise floor is measured" in html and "No pair is measured yet" in html
     world.run(1)
     assert "first read at 4 confirm pairs" in shown(client, experiment, "?part=looks")
-    while running(thread) and not Trial.objects.filter(stage="confirm", result__isnull=False).exists():
+    while running(thread) and not experiment.trials.filter(stage="confirm", result__isnull=False).exists():
         world.run(1)
         go(thread)
     text = words(shown(client, experiment))

@@ -12,6 +12,7 @@ from django.utils import timezone
 from research.loop.advance import advance_project_until_idle
 from research.models import Artifact, Experiment, Idea, Lease, Project, Result, Role, Thread, Trial
 from tests.cast import World, focus, go, person, running
+from tests.stage import Stage
 
 PARTS = ("outcome", "pairs", "curves", "diff", "log", "more", "findings", "guards", "surroundings")
 
@@ -23,11 +24,17 @@ def member(client: Client, project: Project) -> User:
     return mira
 
 
+@pytest.fixture(scope="module")
+def played(stage: Stage) -> Stage:
+    focus(stage.thread, "alpha")
+    stage.world.until_verdict(stage.thread)
+    return stage.kept()
+
+
 @pytest.fixture
 def improved(world: World, thread: Thread) -> Experiment:
     """An experiment that ended in a confirmed gain."""
-    focus(thread, "alpha")
-    return world.until_verdict(thread).experiment
+    return thread.experiments.get(purpose=Experiment.Purpose.COMPARE)
 
 
 def shown(client: Client, experiment: Experiment, query: str = "", status: int = 200) -> str:
@@ -66,14 +73,14 @@ def test_every_part_renders_alone(client: Client, member: User, improved: Experi
 def test_while_it_runs_the_page_says_what_must_happen(
     client: Client, member: User, world: World, thread: Thread
 ) -> None:
-    focus(thread, "alpha")
+    focus(thread, "beta")
     go(thread)
     experiment = running(thread)
     assert experiment is not None
     text = shown(client, experiment)
     assert "screen: 0 of 1 pair." in text and "It ends if the candidate looks worse" in text
     assert f'data-live="experiment:{experiment.public_id}"' in text
-    while running(thread) and not Trial.objects.filter(stage="confirm").exists():
+    while running(thread) and not experiment.trials.filter(stage="confirm").exists():
         world.run(1)
         go(thread)
     text = shown(client, experiment, "?part=outcome")
