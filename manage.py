@@ -8,8 +8,8 @@ import sys
 
 def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "recursive_web.settings")
-    interrupt = signal.getsignal(signal.SIGINT)
-    if interrupt is signal.default_int_handler:  # while modules load, nothing has to be tidied up
+    hears_interrupts = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if hears_interrupts:  # while modules load, nothing has to be tidied up
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         import django
@@ -20,7 +20,8 @@ def main() -> None:
         sys.exit("Django is not installed in this Python: run `make setup`, then use .venv/bin/python.")
     try:
         django.setup()
-        signal.signal(signal.SIGINT, interrupt)
+        if hears_interrupts:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         execute_from_command_line(sys.argv)
     except ImproperlyConfigured as error:
         if settings.configured:  # a mistake of ours, not of the environment
