@@ -17,7 +17,7 @@ import shutil
 from pathlib import Path
 
 from research.models import Machine, Project, Thread
-from tests.cast import World, begin, store_floor
+from tests.cast import World, begin, focus, store_floor
 
 GAINS = {"ALPHA": 0.05, "BETA": 0.05, "GAMMA": 0.05, "DELTA": -0.05}
 
@@ -46,6 +46,12 @@ class Stage:
     def gain(self, *names: str) -> Stage:
         self.world.gain(self.thread, *names)
         self._gained[self.thread.pk] = names
+        return self.kept()
+
+    def verdict(self, name: str) -> Stage:
+        """Steer to a technique and measure until its verdict stands, not a step further."""
+        focus(self.thread, name)
+        self.world.until_verdict(self.thread)
         return self.kept()
 
     @property

@@ -44,9 +44,7 @@ def mira(client: Client, project: Project) -> User:
 
 @pytest.fixture(scope="module")
 def played(stage: Stage) -> Stage:
-    focus(stage.thread, "alpha")
-    stage.world.until_verdict(stage.thread)
-    return stage.kept()
+    return stage.verdict("alpha")
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -99,7 +100,7 @@ def _until(data: Path, question: str, began: float) -> float | None:
 
 def _rows(data: Path, question: str) -> list[tuple[Any, ...]]:
     try:
-        with sqlite3.connect(f"file:{data / 'lab.sqlite3'}?mode=ro", uri=True) as connection:
+        with closing(sqlite3.connect(f"file:{data / 'lab.sqlite3'}?mode=ro", uri=True)) as connection:
             return connection.execute(question).fetchall()
     except sqlite3.OperationalError:  # the tables are being made
         return []
