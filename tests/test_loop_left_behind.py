@@ -107,3 +107,38 @@ def test_where_git_cannot_move_it_its_techniques_are_applied_again(
     moved = second.ideas.latest("pk")
     assert moved.candidate.parent == main and constants(project, moved.candidate.commit)["BETA"] == 2
     assert Lesson.objects.get(kind=Lesson.Kind.CONFLICT, base=main).techniques == []
+
+
+def test_what_nobody_has_begun_to_measure_is_measured_on_the_new_main_alone(
+    project: Project, second: Thread, world: World, reviewer: User
+) -> None:
+    focus(second, "beta")
+    while running(second) is None:
+        assert step(second)
+    waiting = running(second)
+    assert waiting is not None and waiting.trials.exists()
+    main = merge(project, reviewer)
+    assert step(second) == "move"
+    waiting.refresh_from_db()
+    assert waiting.state == Experiment.State.CANCELLED and not Verdict.objects.filter(experiment=waiting).exists()
+    assert not waiting.trials.filter(state=Trial.State.WAITING).exists()
+    focus(second, "nothing at all")
+    after = world.until_verdict(second)
+    assert after.experiment.baseline_commit == main and after.kind == "improved"
+    assert [each["technique"] for each in after.experiment.candidate.recipe] == ["alpha", "beta"]
+
+
+def test_what_is_being_screened_is_screened_to_the_end(
+    project: Project, second: Thread, world: World, reviewer: User
+) -> None:
+    focus(second, "beta")
+    while running(second) is None:
+        assert step(second)
+    screening = running(second)
+    assert screening is not None
+    taken = Trial.objects.claim_pair(world.machine, "player")
+    assert {lease.trial.experiment for lease in taken} == {screening}
+    merge(project, reviewer)
+    assert step(second) != "move"
+    screening.refresh_from_db()
+    assert screening.state == Experiment.State.RUNNING

@@ -1,9 +1,11 @@
-"""A candidate that `main` has left behind early in its confirmation is measured on `main` instead.
+"""A candidate that `main` has left behind is measured on `main` instead, before it was measured or early in its
+confirmation.
 
 To confirm it against a baseline that is gone would cost as much as to confirm it on the new one, which would have to
 follow anyhow. A machine takes the next pair before it has reported the last one, so one pair of it may have begun; what
 is half way to its first look is ended. What was seen of it stays, as a verdict that nothing was settled: the stop
-depends on `main` alone.
+depends on `main` alone. What nobody has begun to measure is cancelled: there is nothing to say of it. What is being
+screened is screened to the end, which is cheap.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from research.validation.rules import Rule, Stage
 
 
 def step(thread: Thread) -> bool:
-    """Move a candidate whose confirmation waits to where `main` stands now. True where rows changed."""
+    """Move a candidate that waits, whole or for its confirmation, to where `main` stands. True where rows changed."""
     if not thread.project.is_running or thread.head == thread.project.champion:
         return False
     for experiment in thread.experiments.running().select_related("candidate__idea").order_by("pk"):
@@ -34,7 +36,7 @@ def step(thread: Thread) -> bool:
         with transaction.atomic():  # a crash in between would leave a change that nobody goes on with
             if not _end(experiment):
                 continue
-            follow(thread, "followed main before its candidate was confirmed")
+            follow(thread, "followed main before its candidate was measured")
             idea = _idea(thread, experiment)
         _implement(idea, experiment)  # git, outside the transaction
         return True
@@ -42,20 +44,29 @@ def step(thread: Thread) -> bool:
 
 
 def _is_left_behind(thread: Thread, experiment: Experiment) -> bool:
-    """Its confirmation is planned and less than half begun; `main` went on from its baseline; nothing else is open."""
+    """Not begun, or its confirmation less than half begun; `main` went on from its baseline; nothing else is open."""
     project, base = thread.project, experiment.baseline_commit
     if project.champion == base or thread.head != base or experiment.candidate is None:
         return False
     confirms = experiment.trials.filter(stage=str(Stage.CONFIRM))
     begun = confirms.exclude(state=Trial.State.WAITING).values("pair").distinct().count()
-    if not confirms.exists() or 2 * begun >= Rule.from_json(experiment.rule).looks[0]:
+    early = confirms.exists() and 2 * begun < Rule.from_json(experiment.rule).looks[0]
+    if not early and not _is_untouched(experiment):
         return False
     if is_alike(project, base, project.champion, experiment.problems):
         return False
     return Repository(project.repository_path).is_ancestor(base, project.champion)
 
 
+def _is_untouched(experiment: Experiment) -> bool:
+    """Planned, and no machine has taken any of it."""
+    return experiment.trials.exists() and not experiment.trials.exclude(state=Trial.State.WAITING).exists()
+
+
 def _end(experiment: Experiment) -> bool:
+    """True for the caller that ends it."""
+    if _is_untouched(experiment):
+        return experiment.cancel("main moved on before it was measured, and it is measured there instead")
     evidence, rule = gather(experiment), Rule.from_json(experiment.rule)
     why = "main moved on before it was confirmed, and it is measured there again"
     return conclude(experiment, evidence, rules.stop(evidence, rule, why))
