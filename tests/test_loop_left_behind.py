@@ -82,6 +82,11 @@ def test_one_pair_that_has_been_measured_does_not_hold_it_back(
     assert step(second) == "move"
     verdict = Verdict.objects.get(experiment=left)
     assert (verdict.kind, verdict.pairs) == ("inconclusive", 1) and not verdict.near_miss
+    while step(second) != "learn":
+        pass
+    lesson = left.lesson
+    assert lesson.kind == "near_miss", "it gained, and nobody has settled whether it does"
+    assert lesson.effect is not None and lesson.effect > 0
 
 
 def test_what_is_half_way_to_its_first_look_is_confirmed(
@@ -142,3 +147,21 @@ def test_what_is_being_screened_is_screened_to_the_end(
     assert step(second) != "move"
     screening.refresh_from_db()
     assert screening.state == Experiment.State.RUNNING
+
+
+def test_what_is_half_way_and_has_not_gained_stops_and_is_not_moved(
+    project: Project, second: Thread, world: World, reviewer: User
+) -> None:
+    begun = screened(world, second, "beta")
+    world.gains["BETA"] = -0.05  # so it goes with what a shorter preset promised
+    world.run(2)
+    main = merge(project, reviewer)
+    assert step(second) == "move"
+    verdict = Verdict.objects.get(experiment=begun)
+    assert (verdict.kind, verdict.pairs) == ("inconclusive", 2) and "has not gained so far" in verdict.reason
+    assert not begun.trials.filter(state=Trial.State.WAITING).exists()
+    focus(second, "nothing at all")
+    go(second)
+    second.refresh_from_db()
+    assert begun.lesson.kind == "no_gain" and second.head == main and running(second) is None
+    assert not second.ideas.filter(plan__contains="left behind").exists()

@@ -125,3 +125,16 @@ def test_screening_elsewhere_costs_less_and_merges_nothing_false() -> None:
     assert apart.true_merges >= 0.5 * own.true_merges
     assert simulate_screens.agreement(simulate.World(), world, seed=1) > 0.9
     assert abs(simulate_screens.agreement(simulate.World(), simulate_screens.WORLDS[3], seed=1)) < 0.1
+
+
+def test_the_error_of_a_gain_is_no_less_than_its_pairs_differ() -> None:
+    """A floor is of pairs of the same code; here it is ten times smaller than what these pairs differ by."""
+    floor = NoiseFloor(sigma_trial=0.01, sigma_pair=0.001, drift=0, trials=12, level=1.0)
+    pairs = tuple(
+        PairedScore(Stage.CONFIRM, number, number, 1.0, score, False, False)
+        for number, score in enumerate((0.9, 0.88, 0.92, 0.9))
+    )
+    gain = relative_gain(Evidence(pairs, floor), RULE)
+    assert gain.mean == pytest.approx(0.1) and gain.error == pytest.approx(0.01633 / 2, rel=1e-3)
+    one = relative_gain(Evidence(pairs[:1], floor), RULE)
+    assert one.error == pytest.approx(0.001), "a single pair tells no spread"

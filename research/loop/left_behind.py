@@ -1,11 +1,10 @@
-"""A candidate that `main` has left behind is measured on `main` instead, before it was measured or early in its
-confirmation.
+"""What becomes of a candidate that `main` leaves behind: not begun, or early in its confirmation, it is moved there.
 
 To confirm it against a baseline that is gone would cost as much as to confirm it on the new one, which would have to
 follow anyhow. A machine takes the next pair before it has reported the last one, so one pair of it may have begun; what
-is half way to its first look is ended. What was seen of it stays, as a verdict that nothing was settled: the stop
-depends on `main` alone. What nobody has begun to measure is cancelled: there is nothing to say of it. What is being
-screened is screened to the end, which is cheap.
+is half way to its first look goes on to it if it has gained so far; if not, it stops there, and nothing is moved. What
+was seen of a candidate stays, as a verdict that nothing was settled. What nobody has begun to measure is cancelled:
+there is nothing to say of it. What is being screened is screened to the end, which is cheap.
 """
 
 from __future__ import annotations
@@ -27,14 +26,18 @@ from research.validation.rules import Rule, Stage
 
 
 def step(thread: Thread) -> bool:
-    """Move a candidate that waits, whole or for its confirmation, to where `main` stands. True where rows changed."""
+    """Move a candidate to where `main` stands now, or end it. True where rows changed."""
     if not thread.project.is_running or thread.head == thread.project.champion:
         return False
     for experiment in thread.experiments.running().select_related("candidate__idea").order_by("pk"):
         if not _is_left_behind(thread, experiment):
             continue
+        if not _is_early(experiment):
+            if _has_gained(experiment) or not _end(experiment, "main moved on, and it has not gained so far"):
+                continue
+            return True
         with transaction.atomic():  # a crash in between would leave a change that nobody goes on with
-            if not _end(experiment):
+            if not _end(experiment, "main moved on before it was confirmed, and it is measured there again"):
                 continue
             follow(thread, "followed main before its candidate was measured")
             idea = _idea(thread, experiment)
@@ -44,18 +47,21 @@ def step(thread: Thread) -> bool:
 
 
 def _is_left_behind(thread: Thread, experiment: Experiment) -> bool:
-    """Not begun, or its confirmation less than half begun; `main` went on from its baseline; nothing else is open."""
+    """`main` went on from its baseline, which the thread still stands on, and changed what it measures."""
     project, base = thread.project, experiment.baseline_commit
     if project.champion == base or thread.head != base or experiment.candidate is None:
-        return False
-    confirms = experiment.trials.filter(stage=str(Stage.CONFIRM))
-    begun = confirms.exclude(state=Trial.State.WAITING).values("pair").distinct().count()
-    early = confirms.exists() and 2 * begun < Rule.from_json(experiment.rule).looks[0]
-    if not early and not _is_untouched(experiment):
         return False
     if is_alike(project, base, project.champion, experiment.problems):
         return False
     return Repository(project.repository_path).is_ancestor(base, project.champion)
+
+
+def _is_early(experiment: Experiment) -> bool:
+    """Not begun, or its confirmation planned and less than half of its first look begun."""
+    confirms = experiment.trials.filter(stage=str(Stage.CONFIRM))
+    begun = confirms.exclude(state=Trial.State.WAITING).values("pair").distinct().count()
+    early = confirms.exists() and 2 * begun < Rule.from_json(experiment.rule).looks[0]
+    return early or _is_untouched(experiment)
 
 
 def _is_untouched(experiment: Experiment) -> bool:
@@ -63,12 +69,17 @@ def _is_untouched(experiment: Experiment) -> bool:
     return experiment.trials.exists() and not experiment.trials.exclude(state=Trial.State.WAITING).exists()
 
 
-def _end(experiment: Experiment) -> bool:
+def _has_gained(experiment: Experiment) -> bool:
+    """In the mean of its confirm pairs; also where there are none yet."""
+    gains = gather(experiment).gains(Rule.from_json(experiment.rule), Stage.CONFIRM)
+    return not gains or sum(gains) > 0
+
+
+def _end(experiment: Experiment, why: str) -> bool:
     """True for the caller that ends it."""
     if _is_untouched(experiment):
         return experiment.cancel("main moved on before it was measured, and it is measured there instead")
     evidence, rule = gather(experiment), Rule.from_json(experiment.rule)
-    why = "main moved on before it was confirmed, and it is measured there again"
     return conclude(experiment, evidence, rules.stop(evidence, rule, why))
 
 

@@ -7,7 +7,9 @@ Not evidence: screening pairs are in it. A verdict rests on `rules.decide` alone
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
+from statistics import stdev
 from typing import NamedTuple
 
 from research.validation.records import Evidence, Rule, Scale, Stage
@@ -17,7 +19,7 @@ UNKNOWN_SIGMA = 0.01  # relative noise of a pair, where no floor has been measur
 
 class RelativeGain(NamedTuple):
     mean: float | None  # share of the baseline's mean score, positive is better
-    error: float | None  # standard error of `mean`
+    error: float | None  # standard error of `mean`; of a single pair, the least it can be
     pairs: int
 
 
@@ -30,13 +32,24 @@ def relative_gain(evidence: Evidence, rule: Rule) -> RelativeGain:
         return RelativeGain(None, None, 0)
     count = len(pairs)
     level = rule.mean_score([pair.baseline for pair in pairs])
-    mean = math.fsum(rule.gain(pair) for pair in pairs) / count
+    gains = [rule.gain(pair) for pair in pairs]
+    mean = math.fsum(gains) / count
     if not level:
         return RelativeGain(None, None, count)
     noise = floor.on_scale(rule, level) if floor else None
     unit = 1.0 if rule.scale is Scale.LOG else level
     sigma = noise.sigma_pair / unit if noise else UNKNOWN_SIGMA
+    sigma = max(sigma, spread(gains) / unit)
     return RelativeGain(rule.in_units(mean, level) / level, sigma / math.sqrt(count), count)
+
+
+def spread(gains: Sequence[float]) -> float:
+    """Sample sd of the gains of pairs; 0 for fewer than two.
+
+    A noise floor is of pairs that run the same code: what a seed does to both arms cancels in them. Where the code
+    differs it cancels in part, so a floor is the least that a pair's noise can be.
+    """
+    return stdev(gains) if len(gains) > 1 else 0.0
 
 
 def confirmed_gain(evidence: Evidence, rule: Rule) -> RelativeGain:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from research.models import Verdict
+from research.validation.effects import spread
 
 NORMAL_95 = 1.96
 
@@ -33,7 +34,7 @@ class Gain:
         pairs = f"{self.pairs} pair{'s' if self.pairs != 1 else ''}"
         if self.is_confirmed:
             return f"95 % interval, valid at every look, over {pairs} of the confirm stage"
-        return f"{pairs} of screening: no evidence yet; ± 95 % from the noise floor"
+        return f"{pairs} of screening: no evidence yet; ± about 95 %, from the noise floor or the pairs' spread"
 
 
 def gain_of(verdict: Verdict) -> Gain | None:
@@ -54,5 +55,10 @@ def gain_of(verdict: Verdict) -> Gain | None:
         return None
     screening = verdict.evidence.get("screening")
     noise = screening["noise"] if screening else verdict.evidence.get("noise")  # that of the preset it was measured at
-    half = NORMAL_95 * noise["sigma_pair"] / math.sqrt(len(chosen)) / level if noise else None
-    return Gain(verdict.relative, half, len(chosen), False)
+    half = _half([pair["baseline"] - pair["candidate"] for pair in chosen], noise) if noise else None
+    return Gain(verdict.relative, half and half / level, len(chosen), False)
+
+
+def _half(gains: list[float], noise: dict[str, float]) -> float:
+    """Half of about 95 % of a mean gain, in metric units; the floor is the least that a pair's noise can be."""
+    return NORMAL_95 * max(noise["sigma_pair"], spread(gains)) / math.sqrt(len(gains))
