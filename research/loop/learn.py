@@ -12,7 +12,7 @@ from research.loop.repeats import tried_again
 from research.models import Event, Idea, Lesson, Session, Thread, Verdict
 from research.validation.effects import relative_gain
 from research.validation.lessons import MACHINE_FAILURE, Assumption, confidence, supersedes
-from research.validation.rules import Evidence, Rule, Stage, VerdictKind
+from research.validation.rules import Evidence, Rule, VerdictKind
 
 MACHINE_FAILURES = ("timeout", "out_of_memory", "disk_full", "busy_device", "no_device", "no_data")
 FAILURES = (*MACHINE_FAILURES, "crash", "not_finite", "no_weights", "bad_output")
@@ -122,18 +122,9 @@ def kind_of(verdict: Verdict) -> str:
     if verdict.kind == VerdictKind.INVALID:
         kinds = _blamed(verdict)
         return Lesson.Kind.FAILURE if kinds and kinds <= set(FAILURES) else Lesson.Kind.INVALID
-    if verdict.near_miss or _was_promising(verdict):
+    if verdict.near_miss:
         return Lesson.Kind.NEAR_MISS
     return Lesson.Kind.HARM if verdict.kind == VerdictKind.WORSE else Lesson.Kind.NO_GAIN
-
-
-def _was_promising(verdict: Verdict) -> bool:
-    """It passed its screen, and was stopped before its first look with a gain: `main` moved on, or a person said so."""
-    if verdict.kind != VerdictKind.INCONCLUSIVE or (verdict.effect or 0.0) <= 0:
-        return False
-    experiment = verdict.experiment
-    confirms = experiment.trials.filter(stage=str(Stage.CONFIRM)).exists()
-    return confirms and verdict.pairs < Rule.from_json(experiment.rule).looks[0]
 
 
 def _blamed(verdict: Verdict) -> set[str]:

@@ -30,12 +30,11 @@ def step(thread: Thread) -> bool:
     if not thread.project.is_running or thread.head == thread.project.champion:
         return False
     for experiment in thread.experiments.running().select_related("candidate__idea").order_by("pk"):
-        if not _is_left_behind(thread, experiment):
+        is_early = _is_early(experiment)
+        if not (is_early or _has_lost(experiment)) or not _is_left_behind(thread, experiment):
             continue
-        if not _is_early(experiment):
-            if _has_gained(experiment) or not _end(experiment, "main moved on, and it has not gained so far"):
-                continue
-            return True
+        if not is_early:
+            return _end(experiment, "main moved on, and it has not gained so far")
         with transaction.atomic():  # a crash in between would leave a change that nobody goes on with
             if not _end(experiment, "main moved on before it was confirmed, and it is measured there again"):
                 continue
@@ -44,16 +43,6 @@ def step(thread: Thread) -> bool:
         _implement(idea, experiment)  # git, outside the transaction
         return True
     return False
-
-
-def _is_left_behind(thread: Thread, experiment: Experiment) -> bool:
-    """`main` went on from its baseline, which the thread still stands on, and changed what it measures."""
-    project, base = thread.project, experiment.baseline_commit
-    if project.champion == base or thread.head != base or experiment.candidate is None:
-        return False
-    if is_alike(project, base, project.champion, experiment.problems):
-        return False
-    return Repository(project.repository_path).is_ancestor(base, project.champion)
 
 
 def _is_early(experiment: Experiment) -> bool:
@@ -69,10 +58,21 @@ def _is_untouched(experiment: Experiment) -> bool:
     return experiment.trials.exists() and not experiment.trials.exclude(state=Trial.State.WAITING).exists()
 
 
-def _has_gained(experiment: Experiment) -> bool:
-    """In the mean of its confirm pairs; also where there are none yet."""
-    gains = gather(experiment).gains(Rule.from_json(experiment.rule), Stage.CONFIRM)
-    return not gains or sum(gains) > 0
+def _has_lost(experiment: Experiment) -> bool:
+    """There are confirm pairs, and they have not gained in the mean."""
+    rule = Rule.from_json(experiment.rule)
+    gains = [rule.gain(pair) for pair in experiment.complete_pairs() if pair.stage is Stage.CONFIRM]
+    return bool(gains) and sum(gains) <= 0
+
+
+def _is_left_behind(thread: Thread, experiment: Experiment) -> bool:
+    """`main` went on from its baseline, which the thread still stands on, and changed what it measures."""
+    project, base = thread.project, experiment.baseline_commit
+    if project.champion == base or thread.head != base or experiment.candidate is None:
+        return False
+    if is_alike(project, base, project.champion, experiment.problems):
+        return False
+    return Repository(project.repository_path).is_ancestor(base, project.champion)
 
 
 def _end(experiment: Experiment, why: str) -> bool:

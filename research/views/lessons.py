@@ -31,7 +31,7 @@ STATES = {
 }
 EXPLAINED = {
     Lesson.Kind.GAIN: "a confirmed gain",
-    Lesson.Kind.NEAR_MISS: "probably a gain, not confirmed",
+    Lesson.Kind.NEAR_MISS: "probably a gain, too small to confirm",
     Lesson.Kind.NO_GAIN: "no gain worth having was seen",
     Lesson.Kind.HARM: "confirmed to be worse",
     Lesson.Kind.FAILURE: "the code failed",
