@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
+from datetime import timedelta
 
-from research.loop import noise
+import pytest
+from django.utils import timezone
+
+from research.loop import floors, noise
 from research.loop.advance import advance_project_until_idle
 from research.models import Experiment, Machine, NoiseFloor, Project, Thread, Trial, Verdict
 from tests.cast import SIGMA, World, begin, focus, go, running, step
@@ -82,6 +85,74 @@ def test_another_machine_class_gets_a_floor_of_its_own(quiet: World, project: Pr
     assert set(NoiseFloor.objects.values_list("machine_class", flat=True)) == {
         "quick cpu, 2 slots", "slow cpu, 2 slots"
     }  # fmt: skip
+
+
+@pytest.fixture
+def moved(quiet: World, thread: Thread) -> World:
+    """Another class of machine, on which a project goes on that has its floor; what it left is silent."""
+    advance_project_until_idle(thread.project_id)
+    quiet.run()
+    advance_project_until_idle(thread.project_id)
+    other = Machine.objects.create(name="moved", machine_class="other cpu, 2 slots", slots=2)
+    other.beat()
+    return World(other, quiet.gains)
+
+
+def screened(world: World, thread: Thread) -> Experiment:
+    """What `alpha` is once its screens are measured."""
+    focus(thread, "alpha")
+    for _ in range(3):
+        go(thread)
+        world.run()
+    experiment = running(thread)
+    assert experiment and experiment.is_idle()
+    return experiment
+
+
+def test_a_project_that_moves_to_another_class_measures_its_noise_there(moved: World, thread: Thread) -> None:
+    project = thread.project
+    experiment = screened(moved, thread)
+    go(thread)
+    assert not experiment.trials.filter(stage="confirm").exists(), "nothing is confirmed before its noise is known"
+    assert noise.progress(project) == (0, 12)
+    advance_project_until_idle(project.pk)
+    floor = noise.of_preset(project, project.preset).last()
+    assert floor and floor.machine_class == "other cpu, 2 slots" and floor.key.endswith("-2")
+    assert moved.run() == 12
+    advance_project_until_idle(project.pk)
+    assert set(NoiseFloor.objects.values_list("machine_class", flat=True)) == {
+        "quick cpu, 2 slots", "other cpu, 2 slots"
+    }  # fmt: skip
+    assert moved.until_verdict(thread).kind == "improved"
+    assert noise.of_preset(project, project.preset).count() == 2, "each class once"
+
+
+def test_screens_on_another_class_are_read_against_the_floor_there_is(moved: World, thread: Thread) -> None:
+    experiment = screened(moved, thread)
+    assert set(experiment.trials.values_list("stage", flat=True)) == {"screen", "extend"}
+    known = NoiseFloor.objects.get()
+    assert floors.screening(thread.project, thread.project.preset) == known
+    assert floors.confirming(experiment) is None
+
+
+def test_only_its_class_measures_a_floor(moved: World, quiet: World, thread: Thread) -> None:
+    screened(moved, thread)
+    advance_project_until_idle(thread.project_id)
+    assert quiet.run() == 0
+    assert moved.run() == 12
+
+
+def test_of_a_class_that_has_gone_nothing_is_asked_and_nothing_waited_for(
+    moved: World, quiet: World, thread: Thread
+) -> None:
+    project = thread.project
+    experiment = screened(moved, thread)
+    Machine.objects.filter(pk=moved.machine.pk).update(seen=timezone.now() - timedelta(minutes=5))
+    quiet.machine.beat()
+    advance_project_until_idle(project.pk)
+    assert noise.of_preset(project, project.preset).count() == 1
+    assert floors.confirming(experiment) == NoiseFloor.objects.get(), "back on the class that has a floor"
+    assert quiet.until_verdict(thread).kind == "improved"
 
 
 def test_lost_noise_pairs_are_made_up_for_within_reason(quiet: World, project: Project) -> None:

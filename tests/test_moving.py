@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import zipfile
@@ -198,6 +199,24 @@ def test_a_file_that_does_not_fit_is_one_clear_line(
     call_command("unpack", file)
     told = json.loads(capsys.readouterr().out)
     assert told["verdicts"] == 2 and len(told["noise_floors"]) == 1 and told["champion"] == lived.champion
+
+
+def test_a_pack_of_an_earlier_version_gets_the_defaults_of_what_tables_have_gained_since(
+    lived: Project, tmp_path: Path
+) -> None:
+    file, old = tmp_path / "moved.zip", tmp_path / "old.zip"
+    about = elsewhere(lived, file)
+    with zipfile.ZipFile(file) as packed:
+        state = json.loads(packed.read(ROWS))
+    for row in state["rows"]["Experiment"]:
+        del row["machine_class"]
+    rows = json.dumps(state).encode()
+    hashes = {**about["sha256"], ROWS: hashlib.sha256(rows).hexdigest()}
+    with pytest.raises(NotMovable, match="not a packed project, or is damaged"):
+        unpack(rewritten(file, old, {"sha256": hashes}, rows))
+    there = unpack(rewritten(file, old, {"migration": "0019_lab", "sha256": hashes}, rows))
+    assert set(there.experiments.values_list("machine_class", flat=True)) == {""}
+    assert Verdict.objects.filter(experiment__project=there).count() == about["rows"]["Verdict"]
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import math
 
 from django.db import transaction
 
-from research.loop.memory import noise_floor
+from research.loop.floors import confirming
 from research.loop.screens import screening_of
 from research.models import Event, Experiment, Verdict
 from research.validation import rules
@@ -24,7 +24,7 @@ SAID = {
 
 def gather(experiment: Experiment) -> Evidence:
     """Freeze what is known: complete pairs, the noise floor, the findings."""
-    floor = noise_floor(experiment.project)
+    floor = confirming(experiment)
     noise = floor.record() if floor else None
     findings = tuple(
         rules.Finding(f.kind, Severity(f.severity), f.message, tuple(f.evidence)) for f in experiment.findings.all()

@@ -19,6 +19,7 @@ from research.models import (
     FoundTechnique,
     Idea,
     Lesson,
+    Machine,
     MergeRequest,
     NoiseFloor,
     Project,
@@ -125,7 +126,19 @@ def noise_floor(project: Project, preset: str = "") -> NoiseFloor | None:
 
 
 def machine_class_of(project: Project) -> str:
-    """Of the newest result; empty before the first."""
+    """The class of machine that the project is on now: of its newest result; empty before the first.
+
+    Where no machine of that class is attached any more, it is on that of the machines which are there for its preset.
+    """
+    newest = _newest_class(project)
+    if not newest:
+        return ""
+    device = project.sizes.device
+    living = [row.machine_class for row in Machine.objects.living().order_by("pk") if device in row.devices]
+    return newest if newest in living or not living else living[0]
+
+
+def _newest_class(project: Project) -> str:
     # By trial: the newest result of a project costs SQLite a walk through all of them, 100 ms of 40,000.
     done = project.trials.filter(result__isnull=False).order_by("-pk")
     return done.values_list("result__machine_class", flat=True).first() or ""

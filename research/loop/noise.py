@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from django.db import transaction
 
-from research.loop.memory import noise_floor
+from research.loop.memory import machine_class_of, noise_floor
 from research.loop.problems import spread
-from research.models import Event, Experiment, NoiseFloor, Project, Result, Trial
+from research.models import Event, Experiment, Machine, NoiseFloor, Project, Result, Trial
+from research.models.experiment import ExperimentQuerySet
 from research.models.pace import pair_seconds
 
 
@@ -22,49 +23,81 @@ def step(project: Project) -> bool:
 
 
 def _step(project: Project, preset: str) -> bool:
-    experiment = Experiment.objects.filter(key=key_of(project, preset)).first()
-    if experiment is None:
-        return noise_floor(project, preset) is None and begin(project, preset)
-    if experiment.state != Experiment.State.RUNNING or not experiment.is_idle():
+    """Go on with what is being measured, and begin where the class that the project is on now has nothing.
+
+    A project that is packed on one machine and goes on on another moves to another class.
+    """
+    running = list(of_preset(project, preset).running())
+    changed = any([_go_on(experiment) for experiment in running])
+    if noise_floor(project, preset) is not None:
+        return changed
+    now = machine_class_of(project)
+    begun = any(experiment.machine_class in ("", now) for experiment in running)
+    return (not begun and _begin(project, preset, now)) or changed
+
+
+def of_preset(project: Project, preset: str) -> ExperimentQuerySet:
+    """The A/A experiments of a preset, one for each class of machine, oldest first."""
+    other = preset if preset != project.preset else ""
+    found = Experiment.objects.filter(project=project, purpose=Experiment.Purpose.NOISE, preset=other)
+    return found.order_by("pk")
+
+
+def _begin(project: Project, preset: str, now: str) -> bool:
+    """Of a class that has gone nothing can be measured; the first floor waits for whatever machine comes."""
+    before = of_preset(project, preset)
+    if not now and NoiseFloor.objects.filter(**project.noise_key_at(preset)).exists():
+        return False  # the first result tells the class of machine; a stored floor may fit it
+    if before.filter(machine_class__in=("", now), state=Experiment.State.CANCELLED).exists():
         return False
-    missing = experiment.sizes.noise_pairs - len(_pairs(experiment))
+    lives = Machine.objects.living().filter(machine_class=now).exists()
+    return (lives or not before.exists()) and begin(project, preset, now if lives else "")
+
+
+def _go_on(experiment: Experiment) -> bool:
+    changed = not experiment.machine_class and _pin(experiment)
+    if not experiment.is_idle():
+        return changed
+    project, done = experiment.project, len(_pairs(experiment))
+    missing = experiment.sizes.noise_pairs - done
     if missing > 0:  # pairs that failed are made up for, within reason
         total = experiment.trials.values("pair").distinct().count()
         if total >= 3 * experiment.sizes.noise_pairs:
-            project.pause(f"the noise floor could not be measured: {total - len(_pairs(experiment))} A/A pairs failed; "
+            project.pause(f"the noise floor could not be measured: {total - done} A/A pairs failed; "
                           "look at their logs, then resume")  # fmt: skip
             return True
         return experiment.plan("noise", total + missing) > 0
     return store(experiment)
 
 
-def key_of(project: Project, preset: str = "") -> str:
-    other = f"-{preset}" if preset and preset != project.preset else ""
-    return f"noise-{project.public_id}{other}"
+def _pin(experiment: Experiment) -> bool:
+    """The class of its first result measures all of it: a floor of several classes would be none."""
+    first = Result.objects.filter(trial__experiment=experiment).order_by("pk").first()
+    return first is not None and experiment.keep_to(first.machine_class)
 
 
-def begin(project: Project, preset: str) -> bool:
-    """Plan the A/A pairs: both arms are the start."""
-    stored = NoiseFloor.objects.filter(**project.noise_key_at(preset))
-    if stored.exists() and not Result.objects.filter(trial__project=project).exists():
-        return False  # the first result tells the machine class; a stored floor may fit it
+def begin(project: Project, preset: str, machine_class: str = "") -> bool:
+    """Plan the A/A pairs: both arms are the start. `machine_class` measures them; empty: that of the first result."""
+    known = of_preset(project, preset).count()
     other = preset if preset != project.preset else ""
+    words = ["noise", project.public_id, *([other] if other else []), *([str(known + 1)] if known else [])]
     pairs = project.contract.preset(preset).noise_pairs
     problems = spread(project, project.problems)
     with transaction.atomic():
         experiment, new = Experiment.objects.get_or_create(
-            key=key_of(project, preset),
+            key="-".join(words),
             defaults={
                 "project": project, "purpose": Experiment.Purpose.NOISE, "rule": project.rule, "preset": other,
                 "number": project.next_experiment_number(), "baseline_commit": project.start_commit,
                 "candidate_commit": project.start_commit, "problems": problems,
+                "machine_class": machine_class,
             },
         )  # fmt: skip
         experiment.plan("noise", pairs)
         if new:
-            at = f" at {other}" if other else ""
-            words = f"measuring noise{at}: {pairs} pairs of the start against itself"
-            Event.record(Event.Kind.NOISE, words, experiment=experiment)
+            at, on = f" at {other}" if other else "", f" on {machine_class}" if known else ""
+            said = f"measuring noise{at}{on}: {pairs} pairs of the start against itself"
+            Event.record(Event.Kind.NOISE, said, experiment=experiment)
     return new
 
 
@@ -73,12 +106,11 @@ def store(experiment: Experiment) -> bool:
 
     project, pairs = experiment.project, _pairs(experiment)
     floor = noise_floor(pairs)
-    latest = Result.objects.filter(trial__experiment=experiment).latest("pk")
     with transaction.atomic():
         if not experiment.end():
             return False
         NoiseFloor.objects.update_or_create(
-            machine_class=latest.machine_class, **project.noise_key_at(experiment.preset or project.preset),
+            machine_class=experiment.machine_class, **project.noise_key_at(experiment.preset or project.preset),
             defaults=vars(floor),
         )  # fmt: skip
         metric, level = project.contract.metric, sum(a + b for a, b in pairs) / (2 * len(pairs))
@@ -110,13 +142,17 @@ def _progress(project: Project, preset: str) -> tuple[int, int]:
     wanted = 2 * project.contract.preset(preset).noise_pairs
     if floor:
         return min(floor.trials, wanted), wanted
-    done = Trial.objects.filter(experiment__key=key_of(project, preset), result__score__isnull=False)
-    return done.count(), wanted
+    newest = of_preset(project, preset).running().last()
+    done = newest.trials.filter(result__score__isnull=False).count() if newest else 0
+    return min(done, wanted), wanted
 
 
 def _pairs(experiment: Experiment) -> list[tuple[float, float]]:
-    """(baseline, candidate) scores of the complete pairs, in order."""
+    """(baseline, candidate) scores of the complete pairs that its class of machine measured, in order."""
     scores: dict[int, dict[str, float]] = {}
-    for trial in experiment.trials.filter(result__score__isnull=False).select_related("result").order_by("pair"):
+    found = experiment.trials.filter(result__score__isnull=False)
+    if experiment.machine_class:
+        found = found.filter(result__machine_class=experiment.machine_class)
+    for trial in found.select_related("result").order_by("pair"):
         scores.setdefault(trial.pair, {})[trial.arm] = trial.result.value
     return [(arms[Trial.Arm.BASELINE], arms[Trial.Arm.CANDIDATE]) for arms in scores.values() if len(arms) == 2]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.db.models import QuerySet
 
-from research.loop.memory import noise_floor
+from research.loop.floors import screening
 from research.models import Experiment, Idea, Project, Verdict
 from research.validation.fidelity import FIRST_PAIRS, Point, relate, target_of
 from research.validation.records import Evidence, Relation, Rule, Screening, Stage
@@ -16,14 +16,14 @@ def screening_of(project: Project, with_relation: bool = True) -> Screening | No
     """For evidence: what screens, its noise, what it foretells. None where the project's own preset screens."""
     if not project.screen_preset:
         return None
-    floor = noise_floor(project, project.screen_preset)
+    floor = screening(project, project.screen_preset)
     relation = relation_of(project) if with_relation else None
     return Screening(project.screen_preset, floor.record() if floor else None, relation)
 
 
 def relation_of(project: Project) -> Relation | None:
     """Over the techniques measured so far; None below the least number of them."""
-    rule, own = Rule.from_json(project.rule), noise_floor(project)
+    rule, own = Rule.from_json(project.rule), screening(project, project.preset)
     noise = own.record() if own else None
     level = noise.level if noise and noise.level else 1.0
     return relate(points_of(project), target_of(noise.on_scale(rule, level), rule) if noise else None)

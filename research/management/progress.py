@@ -90,7 +90,9 @@ class Progress:
         trials = Result.objects.filter(trial__project=self.project).count()
         merged = self.project.merge_requests.filter(state=MergeRequest.State.MERGED).count()
         verdicts = Verdict.objects.filter(experiment__project=self.project).count()
-        return f"{phase}: {verdicts} verdicts, {merged} merged, {trials} trials{floor}; {left / 60:.1f} minutes left"
+        still = "" if self.project.trials.unfinished().exists() else ", nothing to measure at the moment"
+        told = f"{verdicts} verdicts, {merged} merged, {trials} trials{floor}{still}"
+        return f"{phase}: {told}; {left / 60:.1f} minutes left"
 
     def _table(self, phase: str) -> Group:
         table = Table(box=None, pad_edge=False, show_header=True, header_style="dim")

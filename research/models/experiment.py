@@ -108,6 +108,9 @@ class Experiment(models.Model):
         default=list, blank=True, help_text="of a benchmark of many: what it measures, fixed when it is made"
     )
     trusted = models.BooleanField(default=False, help_text="the code of both arms ships with the lab")
+    machine_class = models.CharField(
+        max_length=120, blank=True, help_text="the only class of machine that measures it; empty: any"
+    )
     state = models.CharField(max_length=12, choices=State, default=State.RUNNING)
     served = models.DateTimeField(null=True, blank=True, help_text="when a machine last took a pair of it")
     created = models.DateTimeField(default=timezone.now)
@@ -186,6 +189,13 @@ class Experiment(models.Model):
     def is_idle(self) -> bool:
         """No trial waits or runs: the rows are complete and can be judged."""
         return not self.trials.unfinished().exists()
+
+    def keep_to(self, machine_class: str) -> bool:
+        """From now on only this class of machine measures it. True where none was fixed before."""
+        free = Experiment.every.filter(pk=self.pk, machine_class="")
+        kept = free.update(machine_class=machine_class) == 1
+        self.refresh_from_db(fields=["machine_class"])
+        return kept
 
     def end(self) -> bool:
         """True once: for the caller that ends it. What still waits is not measured any more."""

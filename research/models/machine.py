@@ -20,6 +20,7 @@ from research.models.people import Membership, Role
 from research.validation import records
 
 LEASE_TIME = timedelta(seconds=15)
+SILENT_AFTER = timedelta(seconds=15)  # a machine beats every 4 s
 FIDELITY = "fidelity"  # the stage of what screening stopped, measured at the project's own preset to see what it misses
 SCREENING = ("screen", "extend", "check", FIDELITY)  # stages whose trials confirm nothing
 SCREEN_LEVEL, CONFIRM_LEVEL = 1, 2  # isolation that code from outside the lab needs
@@ -31,6 +32,10 @@ def needed_level(stage: str) -> int:
 
 
 class MachineQuerySet(models.QuerySet["Machine"]):
+    def living(self) -> MachineQuerySet:
+        """Whose workers were heard of lately."""
+        return self.filter(seen__gt=timezone.now() - SILENT_AFTER)
+
     def unfenced(self) -> MachineQuerySet:
         """Where an admin lets code from outside the lab run although nothing holds it back."""
         return self.filter(override_level_zero=True, isolation_level=0)
@@ -76,8 +81,11 @@ class Machine(models.Model):
         return self._fits() & (trusted | Q(stage__in=SCREENING) if self.may_run(False, "screen") else trusted)
 
     def _fits(self) -> Q:
-        """Trials of no preset that wants another device. What its benchmark says of it stands in no row."""
-        found = Q()
+        """Trials of no preset that wants another device, and of no experiment that is for another class of machine.
+
+        What a preset's benchmark says of it stands in no row.
+        """
+        found = Q(experiment__machine_class__in=("", self.machine_class))
         for benchmark in names():
             try:
                 presets = load(benchmark).presets.values()

@@ -16,8 +16,8 @@ from django.db.models import Count, Max, QuerySet, Sum
 from django.urls import reverse
 
 from research.models import AuditEntry, Event, Machine, MergeRequest, NotMergeable, Project, Result, Thread, Verdict
+from research.models.machine import SILENT_AFTER
 from research.templatetags.lab import duration, percent, share
-from research.views.now import SILENT_AFTER
 
 AWAY = timedelta(minutes=30)
 

@@ -20,9 +20,9 @@ from django.utils.safestring import SafeString, mark_safe
 
 from research.drawing.gantt import Bar, Lane, gantt
 from research.models import Experiment, Lease, Machine, Membership, NoiseFloor, Project, Role, Trial
-from research.models.machine import IdleGap
+from research.models.machine import SILENT_AFTER, IdleGap
 from research.models.trial import CHECK
-from research.views.now import MEASURING, SILENT_AFTER, why_waiting
+from research.views.now import MEASURING, why_waiting
 
 WINDOW = timedelta(minutes=10)
 LEVELS = {
@@ -102,7 +102,7 @@ class MachinesBoard:
         experiments = Experiment.objects.select_related("candidate__idea", "project", "thread").in_bulk(
             {row["experiment_id"] for row in rows}
         )
-        attached = list(Machine.objects.filter(seen__gt=self.now - SILENT_AFTER))
+        attached = list(Machine.objects.living())
         found = []
         for row in rows:
             experiment, stage = experiments[row["experiment_id"]], row["stage"]

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from django.db.models import prefetch_related_objects
-from django.utils import timezone
 
 from research.loop import noise
 from research.models import Candidate, Experiment, Idea, Lease, Machine, Project, Thread, Trial
@@ -20,7 +19,6 @@ MEASURING = {
     "screen": "screening", "extend": "extending", "confirm": "confirming", "noise": "measuring noise",
     "closing": "measuring champion against start",
 }  # fmt: skip
-SILENT_AFTER = timedelta(seconds=15)  # a machine beats every 4 s
 UNFINISHED = (Trial.State.WAITING, Trial.State.LEASED)
 
 
@@ -81,7 +79,7 @@ def measuring(experiments: Sequence[Experiment]) -> dict[int, Now]:
     open_leases = Lease.objects.open().filter(trial__experiment__in=trials)
     for lease in open_leases.select_related("machine", "trial").order_by("pk"):
         leases.setdefault(lease.trial.experiment_id, []).append(lease)
-    machines = list(Machine.objects.filter(seen__gt=timezone.now() - SILENT_AFTER))
+    machines = list(Machine.objects.living())
     return {
         experiment.pk: _measure(experiment, trials[experiment.pk], leases.get(experiment.pk, []), machines)
         for experiment in experiments
@@ -95,6 +93,8 @@ def why_waiting(experiment: Experiment, stage: str, machines: Sequence[Machine])
     if (device := _device(experiment, stage)) not in frozenset[str]().union(*(one.devices for one in machines)):
         return "warn", "waits for a machine with a GPU" if device == "cuda" else f"waits for a machine with a {device}"
     machines = [machine for machine in machines if device in machine.devices]
+    if (only := experiment.machine_class) and not any(machine.machine_class == only for machine in machines):
+        return "warn", f"waits for a machine of the class {only}"
     if not any(machine.may_run(experiment.trusted, stage) for machine in machines):
         return "warn", f"waits for a machine with isolation level {needed_level(stage)}"
     return "quiet", "waits for a machine"

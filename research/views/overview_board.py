@@ -26,10 +26,11 @@ from research.models import (
     Role,
     Thread,
 )
+from research.models.machine import SILENT_AFTER
 from research.templatetags.lab import percent, share
 from research.views.frontier import Frontier, drawing, frontier_of, key_of
 from research.views.gain import gain_of
-from research.views.now import SILENT_AFTER, last_line
+from research.views.now import last_line
 from research.views.spent import spent_of
 from research.views.wall import ThreadRow, thread_rows
 
@@ -103,7 +104,7 @@ class OverviewBoard:
         if not searching:
             return "No project is searching now."
         threads = Thread.objects.filter(project__in=searching, state=Thread.State.ACTIVE).count()
-        heard = Machine.objects.filter(seen__gt=self.now - SILENT_AFTER).count()
+        heard = Machine.objects.living().count()
         words = [_count(threads, "thread") + (" searches" if threads == 1 else " search")]
         words[0] += f" in {_count(len(searching), 'project')}"
         words.append(f"{_count(heard, 'machine')} {'measures' if heard == 1 else 'measure'}" if heard else

@@ -12,7 +12,6 @@ from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 from django.db.models import Avg, QuerySet
 from django.http import QueryDict
 from django.urls import reverse
-from django.utils import timezone
 from django.utils.safestring import SafeString
 
 from research.loop import memory, noise
@@ -38,7 +37,6 @@ from research.views.datawords import DataUsed, data_used
 from research.views.experiment_rows import ExperimentRow, experiment_rows
 from research.views.frontier import Frontier, Key, drawing, frontier_of, key_of
 from research.views.gain import Gain, gain_of
-from research.views.now import SILENT_AFTER
 from research.views.spent import Spent, spent_of
 from research.views.wall import ThreadRow, thread_rows
 
@@ -299,7 +297,7 @@ class ProjectBoard:
 
     @property
     def attached(self) -> bool:
-        return Machine.objects.filter(seen__gt=timezone.now() - SILENT_AFTER).exists()
+        return Machine.objects.living().exists()
 
     @cached_property
     def rule(self) -> Rule:

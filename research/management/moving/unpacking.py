@@ -16,7 +16,8 @@ from django.db import models, transaction
 
 from benchmarks.contract import ContractError, load
 from research.management.moving import BUNDLE, CURVES, FORMAT, LOGS, MANIFEST, ROWS, NotMovable
-from research.management.moving.packing import LOG_BYTES, POINTS, newest_migration
+from research.management.moving.older import bring_up
+from research.management.moving.packing import LOG_BYTES, POINTS
 from research.management.moving.tables import TABLES, Row, is_reference, name_of
 from research.models import (
     Artifact,
@@ -37,6 +38,8 @@ from research.repository import GitError, Repository
 MOST_BYTES = 1 << 30  # of one member, unpacked
 MOST_CURVES = 8 << 20  # of one trial's curves, unpacked
 
+DAMAGES = (KeyError, TypeError, AttributeError, ValueError)  # what reading rows that are not as they should be raises
+
 Keys = dict[str, dict[int, int]]  # model -> key in the file -> key here
 
 
@@ -50,6 +53,7 @@ def unpack(source: Path, replace: bool = False, without_data: bool = False) -> P
             about = _read_manifest(file)
             _check(about, without_data)
             packed = json.loads(_member(file, about, ROWS, MOST_BYTES))
+            bring_up(packed["rows"], about["migration"])
             bundle = _member(file, about, BUNDLE, MOST_BYTES)
             curves = {name: content for name in about["sha256"] if name.startswith(CURVES)
                       for content in [_xz(_member(file, about, name, MOST_CURVES), MOST_CURVES)]}  # fmt: skip
@@ -57,7 +61,7 @@ def unpack(source: Path, replace: bool = False, without_data: bool = False) -> P
                     for name in about["sha256"] if name.startswith(LOGS)}  # fmt: skip
     except (OSError, zipfile.BadZipFile, lzma.LZMAError, EOFError) as error:
         raise NotMovable(f"{source} cannot be read: {error}") from error
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except DAMAGES as error:
         raise NotMovable(f"{source} is not a packed project, or is damaged: {error!r}"[:300]) from error
     repository = _unbundle(packed["rows"]["Project"][0]["public_id"], bundle)
     try:
@@ -65,6 +69,8 @@ def unpack(source: Path, replace: bool = False, without_data: bool = False) -> P
             _make_room(about, replace)
             project = _insert(packed, curves, logs, source, about)
             repository(project)
+    except DAMAGES as error:
+        raise NotMovable(f"{source} is not a packed project, or is damaged: {error!r}"[:300]) from error
     finally:
         repository.throw_away()
     return project
@@ -76,11 +82,6 @@ def _read_manifest(file: zipfile.ZipFile) -> dict[str, Any]:
     about: dict[str, Any] = json.loads(file.read(MANIFEST))
     if about["format"] != FORMAT:
         raise NotMovable(f"it has format {about['format']}, this lab reads format {FORMAT}")
-    if about["migration"] != newest_migration():
-        raise NotMovable(
-            f"it was packed at migration {about['migration']}, this lab is at {newest_migration()}: "
-            "use the same version of the lab on both machines"
-        )
     return about
 
 
