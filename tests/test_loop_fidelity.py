@@ -117,6 +117,24 @@ def test_confirmation_waits_for_the_floor_of_the_projects_own_preset(two: World,
     assert step(thread) == "judge" and experiment.trials.filter(stage="confirm", preset="").count() == 8
 
 
+def test_a_project_that_has_moved_measures_first_what_confirmation_waits_for(two: World, thread: Thread) -> None:
+    project = thread.project
+    measure_noise(project, two)
+    machine = Machine.objects.create(name="moved", machine_class="other cpu, 2 slots", slots=2)
+    machine.beat()
+    moved = World(machine, two.gains, screened=two.screened)
+    focus(thread, "alpha")
+    for _ in range(3):
+        go(thread)
+        moved.run()
+    advance_project_until_idle(project.pk)
+    waiting = Experiment.objects.running().filter(purpose=Experiment.Purpose.NOISE)
+    assert [experiment.preset for experiment in waiting] == [""], "a floor of the other class stands in for screens"
+    measure_noise(project, moved)
+    assert NoiseFloor.objects.count() == 4
+    assert moved.until_verdict(thread).kind == "improved"
+
+
 def test_a_rule_without_screening_needs_no_second_floor(two: World) -> None:
     assert begin("ten", preset="long", rule="ten_seeds").measured_presets == ("long",)
 

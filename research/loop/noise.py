@@ -44,8 +44,13 @@ def of_preset(project: Project, preset: str) -> ExperimentQuerySet:
 
 
 def _begin(project: Project, preset: str, now: str) -> bool:
-    """Of a class that has gone nothing can be measured; the first floor waits for whatever machine comes."""
+    """Of a class that has gone nothing can be measured; the first floor waits for whatever machine comes.
+
+    Where a project has moved, the floor that confirmation waits for comes first: another's may stand in for screens.
+    """
     before = of_preset(project, preset)
+    if before.exists() and preset != project.preset and noise_floor(project) is None:
+        return False
     if not now and NoiseFloor.objects.filter(**project.noise_key_at(preset)).exists():
         return False  # the first result tells the class of machine; a stored floor may fit it
     if before.filter(machine_class__in=("", now), state=Experiment.State.CANCELLED).exists():

@@ -259,9 +259,11 @@ def play_itself(device: str, names: list[str], launches: int, comparisons: int) 
     """Two sides of the same solution, `launches` each; a cell is alike within 1 % or 0.3 us.
 
     Of latencies themselves, and of what counts in the lab: latencies over those of the reference in the same launch.
+    `launches` holds each launch of either side, to tell what differs between processes from what differs within one.
     """
     alike = by_ratio = counted = 0
     worst: list[tuple[float, float, str]] = []
+    kept: dict[str, list[list[dict[str, tuple[float, float]]]]] = {}
     with tempfile.TemporaryDirectory() as root, trials(Path(root) / "small", 7, device) as lane:
         lane.data = own(Path(root) / "own", device)
         lane.preset = load("kernels").preset("gpu" if device == "cuda" else "gpu-tiny")
@@ -272,6 +274,7 @@ def play_itself(device: str, names: list[str], launches: int, comparisons: int) 
                     for side in (0, 1) if launch % 2 else (1, 0):
                         outcome = lane.run(problems=(name,), seed=random.randrange(1 << 30))
                         sides[side].append(cells(outcome.metrics).get(name, {}))
+                kept[f"{name} {number}"] = [[each_launch(row) for row in side] for side in sides]
                 for uuid in sides[0][0]:
                     one, other = (statistics.median(row[uuid].latency_ms for row in side) for side in sides)
                     first, second = (
@@ -285,7 +288,13 @@ def play_itself(device: str, names: list[str], launches: int, comparisons: int) 
                     worst.append((*off, f"{name}/{uuid} {1e3 * other:.2f} us"))
                 note({"problem": name, "comparison": number, "alike": alike, "by_ratio": by_ratio, "of": counted})
     shares = {"share": alike / max(counted, 1), "share_by_ratio": by_ratio / max(counted, 1)}
-    return {"comparisons": counted, "alike": alike, "by_ratio": by_ratio, **shares, "worst": sorted(worst)[-8:]}
+    told = {"comparisons": counted, "alike": alike, "by_ratio": by_ratio, **shares, "worst": sorted(worst)[-8:]}
+    return told | {"launches": kept}
+
+
+def each_launch(row: Mapping[str, CellTimes]) -> dict[str, tuple[float, float]]:
+    """Microseconds of candidate and reference by workload, in one launch."""
+    return {uuid: (round(1e3 * one.latency_ms, 3), round(1e3 * one.reference_ms, 3)) for uuid, one in row.items()}
 
 
 def play_gone(device: str) -> dict[str, Any]:
