@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from django.contrib.auth.models import User
 
+from research.loop import learn
 from research.models import Experiment, Idea, Lesson, Project, Thread, Trial, Verdict
 from tests.cast import World, constants, focus, go, repository_of, running, step
 from tests.stage import Stage
@@ -91,6 +92,8 @@ def test_one_pair_that_has_been_measured_does_not_hold_it_back(
     assert step(second) == "move"
     verdict = Verdict.objects.get(experiment=left)
     assert (verdict.kind, verdict.pairs) == ("inconclusive", 1) and not verdict.near_miss
+    lesson = learn.learn(verdict)
+    assert lesson.kind == "unsettled" and lesson.effect and lesson.effect > 0, "it had gained, as far as one saw"
 
 
 def test_what_is_half_way_to_its_first_look_is_confirmed(

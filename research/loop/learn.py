@@ -10,6 +10,7 @@ from django.db.models import Q
 from research.loop.memory import recipe_of, relative_sigma
 from research.loop.repeats import tried_again
 from research.models import Event, Idea, Lesson, Session, Thread, Verdict
+from research.validation import rules
 from research.validation.effects import relative_gain
 from research.validation.lessons import MACHINE_FAILURE, Assumption, confidence, supersedes
 from research.validation.rules import Evidence, Rule, VerdictKind
@@ -116,7 +117,10 @@ def assumption_of(verdict: Verdict, kind: str, base: list[str], machine_class: s
 
 
 def kind_of(verdict: Verdict) -> str:
-    """What kind of lesson: crashes are told apart from integrity findings, near misses from the rest."""
+    """What kind of lesson: crashes are told apart from integrity findings, near misses from the rest.
+
+    What had gained when the budget ended, `main` moved on or machines were lost has shown no lack of a gain.
+    """
     if verdict.kind == VerdictKind.IMPROVED:
         return Lesson.Kind.GAIN
     if verdict.kind == VerdictKind.INVALID:
@@ -124,7 +128,15 @@ def kind_of(verdict: Verdict) -> str:
         return Lesson.Kind.FAILURE if kinds and kinds <= set(FAILURES) else Lesson.Kind.INVALID
     if verdict.near_miss:
         return Lesson.Kind.NEAR_MISS
+    if verdict.kind == VerdictKind.INCONCLUSIVE and (verdict.effect or 0.0) > 0 and _was_cut_short(verdict):
+        return Lesson.Kind.UNSETTLED
     return Lesson.Kind.HARM if verdict.kind == VerdictKind.WORSE else Lesson.Kind.NO_GAIN
+
+
+def _was_cut_short(verdict: Verdict) -> bool:
+    """Whether its rule would have asked for more pairs of it."""
+    decision = rules.decide(Evidence.from_json(verdict.evidence), Rule.from_json(verdict.experiment.rule))
+    return isinstance(decision, rules.MorePairs | rules.WaitForNoise)
 
 
 def _blamed(verdict: Verdict) -> set[str]:

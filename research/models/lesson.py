@@ -51,6 +51,7 @@ class Lesson(models.Model):
         GAIN = "gain"
         NEAR_MISS = "near_miss"
         NO_GAIN = "no_gain"
+        UNSETTLED = "unsettled"  # it had gained so far, and its measuring was ended from outside
         HARM = "harm"
         FAILURE = "failure"  # the code crashed, hung, ran out of memory ...
         INVALID = "invalid"  # an integrity finding

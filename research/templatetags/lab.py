@@ -29,7 +29,7 @@ STATES = {
     "gain": ("✔", "good"), "near_miss": ("≈", "warn"), "no_gain": ("=", "quiet"), "harm": ("▼", "bad"),
     "failure": ("×", "bad"), "conflict": ("×", "warn"), "structural": ("×", "bad"), "review": ("▲", "warn"),
     "info": ("·", "quiet"), "rolled_back": ("↶", "bad"), "failed": ("×", "bad"), "stopped": ("■", "warn"),
-    "asked": ("◐", "live"), "answered": ("✔", "quiet"),
+    "unsettled": ("◌", "quiet"), "asked": ("◐", "live"), "answered": ("✔", "quiet"),
 }  # fmt: skip
 
 

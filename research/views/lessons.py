@@ -33,6 +33,7 @@ EXPLAINED = {
     Lesson.Kind.GAIN: "a confirmed gain",
     Lesson.Kind.NEAR_MISS: "probably a gain, too small to confirm",
     Lesson.Kind.NO_GAIN: "no gain worth having was seen",
+    Lesson.Kind.UNSETTLED: "it had gained so far when its measuring was ended",
     Lesson.Kind.HARM: "confirmed to be worse",
     Lesson.Kind.FAILURE: "the code failed",
     Lesson.Kind.INVALID: "the result did not count",
@@ -42,6 +43,7 @@ EXPLAINED = {
 TONES = {
     Lesson.Kind.GAIN: "good", Lesson.Kind.NEAR_MISS: "warn", Lesson.Kind.NO_GAIN: "", Lesson.Kind.HARM: "bad",
     Lesson.Kind.FAILURE: "bad", Lesson.Kind.INVALID: "bad", Lesson.Kind.REJECTED: "bad", Lesson.Kind.CONFLICT: "warn",
+    Lesson.Kind.UNSETTLED: "",
 }  # fmt: skip
 
 

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from django.db.migrations.loader import MigrationLoader
-from django.db.migrations.operations import AddField
+from django.db.migrations.operations import (
+    AddConstraint,
+    AddField,
+    AddIndex,
+    AlterField,
+    AlterModelOptions,
+    RemoveConstraint,
+    RemoveIndex,
+)
 
 from research.management.moving import NotMovable
 from research.management.moving.tables import Row
+
+# These move no value of a row; what a row may no longer be, the database says when it is put in.
+HARMLESS = (AddField, AlterField, AlterModelOptions, AddIndex, RemoveIndex, AddConstraint, RemoveConstraint)
 
 
 def bring_up(rows: dict[str, list[Row]], migration: str) -> None:
@@ -23,7 +34,7 @@ def _added_since(migration: str) -> list[tuple[str, AddField]]:
     known = there.keys() | {name for one in there.values() for _, name in one.replaces}
     later = [operation for name, one in sorted(there.items()) if name > migration for operation in one.operations]
     added = [operation for operation in later if isinstance(operation, AddField)]
-    if migration not in known or len(added) < len(later):
+    if migration not in known or not all(isinstance(operation, HARMLESS) for operation in later):
         raise NotMovable(
             f"it was packed at migration {migration}, which this lab cannot bring up to {max(known)}: "
             "use the same version of the lab on both machines"

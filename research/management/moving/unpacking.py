@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from django.contrib.auth.models import User
-from django.db import models, transaction
+from django.db import DatabaseError, models, transaction
 
 from benchmarks.contract import ContractError, load
 from research.management.moving import BUNDLE, CURVES, FORMAT, LOGS, MANIFEST, ROWS, NotMovable
@@ -69,7 +69,7 @@ def unpack(source: Path, replace: bool = False, without_data: bool = False) -> P
             _make_room(about, replace)
             project = _insert(packed, curves, logs, source, about)
             repository(project)
-    except DAMAGES as error:
+    except (*DAMAGES, DatabaseError) as error:
         raise NotMovable(f"{source} is not a packed project, or is damaged: {error!r}"[:300]) from error
     finally:
         repository.throw_away()
