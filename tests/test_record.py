@@ -196,6 +196,7 @@ def test_a_screening_preset_is_drawn_beside_the_projects_own(quick: Machine, toy
     record, text = read(tmp_path / "two.json"), (tmp_path / "two.md").read_text()
     assert check.broken(record) == [] and [row["label"] for row in record["fidelity"]["points"]] == ["alpha", "beta"]
     assert set(record["noise_floors"]) == {"quick", "long"} and "screened at `quick`" in text
+    assert all(f"| {preset} on {quick.machine_class} |" in text for preset in ("quick", "long"))
     root = ElementTree.fromstring((tmp_path / "two" / "fidelity.svg").read_text())
     said = "".join(root.itertext())
     assert "Too few" in said and "beta: +0.0" in said and "## The screening preset" in text

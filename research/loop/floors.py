@@ -17,7 +17,7 @@ def confirming(experiment: Experiment) -> NoiseFloor | None:
     now = machine_class_of(project)
     confirms = Result.objects.filter(trial__experiment=experiment, trial__stage=str(Stage.CONFIRM))
     classes = {now, *confirms.values_list("machine_class", flat=True).distinct()}
-    found = [floor for floor in _floors(project, project.preset) if floor.machine_class in classes]
+    found = [floor for floor in of_all_classes(project, project.preset) if floor.machine_class in classes]
     return max(found, key=_relative) if any(floor.machine_class == now for floor in found) else None
 
 
@@ -26,11 +26,12 @@ def screening(project: Project, preset: str) -> NoiseFloor | None:
 
     Screening only chooses what is confirmed on fresh pairs, so a floor of another class may stand in there.
     """
-    return noise_floor(project, preset) or max(_floors(project, preset), key=_relative, default=None)
+    return noise_floor(project, preset) or max(of_all_classes(project, preset), key=_relative, default=None)
 
 
-def _floors(project: Project, preset: str) -> list[NoiseFloor]:
-    return list(NoiseFloor.objects.filter(**project.noise_key_at(preset)))
+def of_all_classes(project: Project, preset: str) -> list[NoiseFloor]:
+    """The floors of a preset, a class of machine each, oldest first."""
+    return list(NoiseFloor.objects.filter(**project.noise_key_at(preset)).order_by("pk"))
 
 
 def _relative(floor: NoiseFloor) -> float:

@@ -113,7 +113,8 @@ def _frontier(record: Record) -> str:
     summary = record["summary"]
     kinds = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in summary["experiments"].items())
     return (
-        f"{summary['ended_in_verdict']} verdicts ({kinds}), {summary['trials']} trials, {summary['merges']} merges, "
+        f"{summary['ended_in_verdict']} verdicts ({kinds}), {summary['trials']} trials, "
+        f"{summary['merges']} merge{'s' * (summary['merges'] != 1)}, "
         f"{summary['device_seconds']:,.0f} device-seconds, {summary['wall_seconds']:,.0f} seconds of search."
     )
 
@@ -146,10 +147,12 @@ def _ablation(record: Record) -> str:
 def _surroundings(record: Record) -> str:
     around, project = record["surroundings"], record["project"]
     machines = [[row["machine_class"], str(row["isolation_level"]), str(row["trials"])] for row in around["machines"]]
+    earlier = ({"preset": name, **floor} for name, floor in record["noise_floors"].items())  # records without classes
     floors = [
-        [name, f"{floor['sigma_trial']:.5f}", f"{floor['sigma_pair']:.5f}", str(floor["trials"])]
-        for name, floor in record["noise_floors"].items()
-    ]
+        [" on ".join(floor[key] for key in ("preset", "machine_class") if key in floor),
+         f"{floor['sigma_trial']:.5f}", f"{floor['sigma_pair']:.5f}", str(floor["trials"])]
+        for floor in record.get("floors_by_class", earlier)
+    ]  # fmt: skip
     device = ", ".join(f"{name} {value}" for name, value in around["device"].items())
     versions = ", ".join(f"{name} {value}" for name, value in around["recorded_with"].items())
     hashes = "; ".join(f"{name} {' '.join(value[:12] for value in found)}" for name, found in around["hashes"].items())

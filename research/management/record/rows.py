@@ -11,7 +11,8 @@ from typing import Any
 from django.db.models import Count, Sum
 
 from benchmarks.catalogue import is_change
-from research.loop.memory import catalogue_of, changes, noise_floor
+from research.loop.floors import of_all_classes, screening
+from research.loop.memory import catalogue_of, changes
 from research.loop.screens import points_of, relation_of
 from research.management.record import FORMAT, Record, beside
 from research.management.record.commands import commands_of
@@ -28,7 +29,7 @@ PACKAGES = ("torch", "triton", "numpy", "safetensors")
 def record_of(project: Project) -> Record:
     """All of it; scores are in the metric's unit, gains too, positive is better; seconds are wall seconds."""
     project.refresh_from_db()
-    metric, floors = project.contract.metric, {name: noise_floor(project, name) for name in project.measured_presets}
+    metric, floors = project.contract.metric, {name: screening(project, name) for name in project.measured_presets}
     experiments = project.experiments.filter(verdict__isnull=False)
     merges = MergeRequest.objects.line(project)
     relation, withheld = relation_of(project), project.withheld
@@ -47,6 +48,11 @@ def record_of(project: Project) -> Record:
         "surroundings": surroundings(project),
         "rule": project.rule,
         "noise_floors": {name: floor.record().to_json() for name, floor in floors.items() if floor},
+        "floors_by_class": [
+            {"preset": name, "machine_class": floor.machine_class, **floor.record().to_json()}
+            for name in project.measured_presets
+            for floor in of_all_classes(project, name)
+        ],
         "summary": summary(project),
         "closing": beside.closing(project),
         "results": results(project),
