@@ -83,27 +83,26 @@ def _pin(experiment: Experiment) -> bool:
 
 def begin(project: Project, preset: str, machine_class: str = "") -> bool:
     """Plan the A/A pairs: both arms are the start. `machine_class` measures them; empty: that of the first result."""
-    known = of_preset(project, preset).count()
     other = preset if preset != project.preset else ""
-    words = ["noise", project.public_id, *([other] if other else []), *([str(known + 1)] if known else [])]
     pairs = project.contract.preset(preset).noise_pairs
     problems = spread(project, project.problems)
     with transaction.atomic():
-        experiment, new = Experiment.objects.get_or_create(
-            key="-".join(words),
-            defaults={
-                "project": project, "purpose": Experiment.Purpose.NOISE, "rule": project.rule, "preset": other,
-                "number": project.next_experiment_number(), "baseline_commit": project.start_commit,
-                "candidate_commit": project.start_commit, "problems": problems,
-                "machine_class": machine_class,
-            },
+        Project.objects.select_for_update().get(pk=project.pk)
+        before = of_preset(project, preset)
+        if before.running().filter(machine_class__in=("", machine_class)).exists():
+            return False  # somebody else began it in between
+        known = before.count()
+        key = ["noise", project.public_id, *([other] if other else []), *([str(known + 1)] if known else [])]
+        experiment = Experiment.objects.create(
+            key="-".join(key), project=project, purpose=Experiment.Purpose.NOISE, rule=project.rule, preset=other,
+            number=project.next_experiment_number(), baseline_commit=project.start_commit,
+            candidate_commit=project.start_commit, problems=problems, machine_class=machine_class,
         )  # fmt: skip
         experiment.plan("noise", pairs)
-        if new:
-            at, on = f" at {other}" if other else "", f" on {machine_class}" if known else ""
-            said = f"measuring noise{at}{on}: {pairs} pairs of the start against itself"
-            Event.record(Event.Kind.NOISE, said, experiment=experiment)
-    return new
+        at, on = f" at {other}" if other else "", f" on {machine_class}" if known else ""
+        words = f"measuring noise{at}{on}: {pairs} pairs of the start against itself"
+        Event.record(Event.Kind.NOISE, words, experiment=experiment)
+    return True
 
 
 def store(experiment: Experiment) -> bool:
