@@ -133,6 +133,17 @@ class World:
             count += sum(self.finish(lease) for lease in leases)
         return count
 
+    def screens(self, thread: Thread, name: str) -> Experiment:
+        """Measure a technique up to the end of its screens, where its confirmation waits for a noise floor."""
+        focus(thread, name)
+        for _ in range(3):
+            go(thread)
+            self.run()
+        experiment = running(thread)
+        assert experiment is not None and experiment.is_idle()
+        assert not experiment.trials.filter(stage="confirm").exists()
+        return experiment
+
     def gain(self, thread: Thread, *names: str) -> MergeRequest:
         """Steer to techniques that are worth something; the head moves, a request is open.
 

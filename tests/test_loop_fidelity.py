@@ -15,7 +15,7 @@ from research.management.summary import summary
 from research.models import DataUse, Experiment, Machine, NoiseFloor, NotMergeable, Project, Role, Thread
 from research.models.pace import pair_seconds
 from research.validation.records import Evidence
-from tests.cast import SIGMA, World, begin, focus, go, person, running, step
+from tests.cast import SIGMA, World, begin, focus, person, step
 
 pytestmark = pytest.mark.django_db
 
@@ -107,12 +107,7 @@ def test_a_project_that_screens_at_its_own_preset_has_nothing_to_compare(project
 
 
 def test_confirmation_waits_for_the_floor_of_the_projects_own_preset(two: World, thread: Thread) -> None:
-    focus(thread, "alpha")
-    for _ in range(3):
-        go(thread)
-        two.run()
-    experiment = running(thread)
-    assert experiment and not experiment.trials.filter(stage="confirm").exists()
+    experiment = two.screens(thread, "alpha")
     measure_noise(thread.project, two)
     assert step(thread) == "judge" and experiment.trials.filter(stage="confirm", preset="").count() == 8
 
@@ -123,10 +118,7 @@ def test_a_project_that_has_moved_measures_first_what_confirmation_waits_for(two
     machine = Machine.objects.create(name="moved", machine_class="other cpu, 2 slots", slots=2)
     machine.beat()
     moved = World(machine, two.gains, screened=two.screened)
-    focus(thread, "alpha")
-    for _ in range(3):
-        go(thread)
-        moved.run()
+    moved.screens(thread, "alpha")
     advance_project_until_idle(project.pk)
     waiting = Experiment.objects.running().filter(purpose=Experiment.Purpose.NOISE)
     assert [experiment.preset for experiment in waiting] == [""], "a floor of the other class stands in for screens"

@@ -10,7 +10,7 @@ from django.utils import timezone
 from research.loop import floors, noise
 from research.loop.advance import advance_project_until_idle
 from research.models import Experiment, Machine, NoiseFloor, Project, Thread, Trial, Verdict
-from tests.cast import SIGMA, World, begin, focus, go, running, step
+from tests.cast import SIGMA, World, begin, focus, go, step
 
 pytestmark = pytest.mark.django_db
 
@@ -41,13 +41,8 @@ def test_screening_does_not_wait_for_the_noise_floor(quiet: World, thread: Threa
 
 
 def test_confirmation_waits_for_the_noise_floor_and_then_goes_on(quiet: World, thread: Thread) -> None:
-    focus(thread, "alpha")
-    for _ in range(3):
-        go(thread)
-        quiet.run()
-    experiment = running(thread)
-    assert experiment and not experiment.trials.filter(stage="confirm").exists()
-    assert experiment.is_idle() and not NoiseFloor.objects.exists()
+    experiment = quiet.screens(thread, "alpha")
+    assert not NoiseFloor.objects.exists()
     advance_project_until_idle(thread.project_id)
     quiet.run()
     advance_project_until_idle(thread.project_id)
@@ -98,20 +93,9 @@ def moved(quiet: World, thread: Thread) -> World:
     return World(other, quiet.gains)
 
 
-def screened(world: World, thread: Thread) -> Experiment:
-    """What `alpha` is once its screens are measured."""
-    focus(thread, "alpha")
-    for _ in range(3):
-        go(thread)
-        world.run()
-    experiment = running(thread)
-    assert experiment and experiment.is_idle()
-    return experiment
-
-
 def test_a_project_that_moves_to_another_class_measures_its_noise_there(moved: World, thread: Thread) -> None:
     project = thread.project
-    experiment = screened(moved, thread)
+    experiment = moved.screens(thread, "alpha")
     go(thread)
     assert not experiment.trials.filter(stage="confirm").exists(), "nothing is confirmed before its noise is known"
     assert noise.progress(project) == (0, 12)
@@ -128,7 +112,7 @@ def test_a_project_that_moves_to_another_class_measures_its_noise_there(moved: W
 
 
 def test_screens_on_another_class_are_read_against_the_floor_there_is(moved: World, thread: Thread) -> None:
-    experiment = screened(moved, thread)
+    experiment = moved.screens(thread, "alpha")
     assert set(experiment.trials.values_list("stage", flat=True)) == {"screen", "extend"}
     known = NoiseFloor.objects.get()
     assert floors.screening(thread.project, thread.project.preset) == known
@@ -136,7 +120,7 @@ def test_screens_on_another_class_are_read_against_the_floor_there_is(moved: Wor
 
 
 def test_only_its_class_measures_a_floor(moved: World, quiet: World, thread: Thread) -> None:
-    screened(moved, thread)
+    moved.screens(thread, "alpha")
     advance_project_until_idle(thread.project_id)
     assert quiet.run() == 0
     assert moved.run() == 12
@@ -146,7 +130,7 @@ def test_of_a_class_that_has_gone_nothing_is_asked_and_nothing_waited_for(
     moved: World, quiet: World, thread: Thread
 ) -> None:
     project = thread.project
-    experiment = screened(moved, thread)
+    experiment = moved.screens(thread, "alpha")
     Machine.objects.filter(pk=moved.machine.pk).update(seen=timezone.now() - timedelta(minutes=5))
     quiet.machine.beat()
     advance_project_until_idle(project.pk)

@@ -34,9 +34,7 @@ WARM_UP_WALL = 120.0  # for importing a solution, and for its first call of a wo
 FETCH_WALL = 60.0
 ALERT_SECONDS = 0.5
 MOSTLY = 2.0  # times the seconds of its calls: who works so much beside them works there
-SURELY = (
-    3.0  # times what is nobody's fault, before somebody is accused: a busy machine takes more; it is charged earlier
-)
+SURELY = 3.0  # times `put_off` before somebody is accused: a busy machine takes more, which is only charged
 Message = Mapping[str, Any]
 
 
