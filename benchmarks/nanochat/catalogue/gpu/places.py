@@ -31,6 +31,8 @@ BLOCK_CALLED = ("x = block(x, tokens)", "x = block(x)")
 BACKWARD = "loss.backward()"
 WARM_UP = "warm_up(model, optimizer, loss_function, device)"
 STEP = "loss = train_step(..."
+LOADER = "batches = Loader(..."
+LAST_PASS_BEGINS = "last_pass = batches.starts_anew = True"
 SUBMIT = "harness.submit(model.state_dict())"
 ADAMW_GROUPS = "self.adamw_groups = ["
 
@@ -199,6 +201,38 @@ def with_rate(sources: Sources, name: str, value: object, comment: str) -> Sourc
     if f'"rate": {name}' not in sources["optim.py"]:
         return sources
     return sources | {"optim.py": edits.new_constant(sources["optim.py"], name, value, comment)}
+
+
+def with_last_pass(sources: Sources, share: float = 0.97) -> Sources:
+    """Let the loader begin a new pass through the text where the rest of the budget reads `share` of one, and no more
+    than that again; what has to be read twice is so read at the start."""
+    if LAST_PASS_BEGINS in sources["train.py"]:
+        return sources
+    data = edits.after(
+        sources["data.py"], "self.order = torch.empty(...", """
+        self.starts_anew = False  # whether the next batch to be loaded begins an epoch
+        self.read = 0  # tokens
+        """, "Loader.__init__",
+    )  # fmt: skip
+    data = edits.before(data, "return inputs, targets", "self.read += inputs.numel()", "Loader.__next__")
+    data = edits.before(
+        data, "while len(self.order) < self.rows:", """
+        if self.starts_anew:
+            self.order, self.starts_anew = self.order[:0], False
+        """, "Loader.next_starts",
+    )  # fmt: skip
+    train = edits.after(sources["train.py"], LOADER, "last_pass = False  # whether it has begun", "main")
+    train = edits.before(
+        train, STEP, f"""
+        if not last_pass and progress > SPEED_KNOWN_AT:
+            to_come = batches.read * (STOP_AT - progress) / progress  # tokens, at the speed so far
+            if to_come <= LAST_PASS * len(tokens):
+                {LAST_PASS_BEGINS}
+        """, "main",
+    )  # fmt: skip
+    train = edits.new_constant(train, "LAST_PASS", share, "of the text is read in the last pass, and nothing twice")
+    train = edits.new_constant(train, "SPEED_KNOWN_AT", 0.05, "of the budget: the first steps are slower")
+    return sources | {"data.py": data, "train.py": train}
 
 
 def with_file(sources: Sources, name: str) -> Sources:

@@ -7,6 +7,8 @@ from benchmarks.catalogue import Sources, Technique, Tunable, Tunables
 from benchmarks.edits import DoesNotApply
 from benchmarks.nanochat.catalogue.gpu.places import (
     BACKWARD,
+    LAST_PASS_BEGINS,
+    LOADER,
     WARM_UP,
     adamw,
     attention_parts,
@@ -19,6 +21,7 @@ from benchmarks.nanochat.catalogue.gpu.places import (
     one_of,
     with_file,
     with_gated,
+    with_last_pass,
     with_layer,
     with_rate,
     with_tokens,
@@ -30,14 +33,21 @@ FORGOTTEN = ("optimizer.reset()", "optimizer.state.clear()")
 
 
 def with_tables(sources: Sources) -> Sources:
-    """Bring hashed tables into the tree and let the training teach them, unless another technique has done so."""
+    """Bring hashed tables into the tree and let the training teach them, unless another technique has done so.
+
+    They learn in the last pass alone: of text that they have learned from they remember what comes next, the model
+    learns to rely on that, and text that nobody has seen scores worse than without them.
+    """
     if "tables.py" in sources:
         return sources
+    sources = with_last_pass(sources)
     model = edits.new_import(sources["model.py"], "from tables import HashedTable")
-    train = edits.new_import(sources["train.py"], "from tables import learn_tables, open_tables")
+    train = edits.new_import(sources["train.py"], "from tables import hold_tables, learn_tables, open_tables")
     train = edits.before(train, WARM_UP, OPEN, "main")
     train = edits.after(train, one_of(train, FORGOTTEN, "warm_up"), OPEN, "warm_up")
     train = edits.after(train, BACKWARD, LEARN, "train_step")
+    train = edits.after(train, LOADER, "hold_tables(model, True)", "main")
+    train = edits.after(train, LAST_PASS_BEGINS, "hold_tables(model, False)", "main")
     sources = with_file(with_file(sources, "row_update.py"), "tables.py")
     return sources | {"model.py": model, "train.py": train}
 

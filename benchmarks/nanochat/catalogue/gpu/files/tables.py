@@ -36,6 +36,7 @@ class HashedTable(nn.Module):
         self.register_buffer("moment", None, persistent=False)  # the second one, float32
         self.register_buffer("clock", None, persistent=False)  # see row_update
         self.sink = None
+        self.held = False  # whether it learns nothing for now
 
     def index(self, tokens):  # [B, T] -> [B, T, 2], the row of each half
         halves = []
@@ -69,6 +70,8 @@ class HashedTable(nn.Module):
         """One step of RMSProp on the rows that `tokens` looked up, after the backward pass through them."""
         gradient = self.sink.grad  # [N, W / 2]
         self.sink.grad = None
+        if self.held:
+            return
         self.log_decay += math.log(BETA2)
         index = self.index(tokens).view(-1, 1).int()  # [N, 1]
         row_update(
@@ -98,3 +101,8 @@ def open_tables(model, batch, length):  # untimed: before the warm-up, and again
 def learn_tables(model, tokens, factor=1.0):  # [B, T], after each backward pass
     for table in tables(model):
         table.learn(tokens, factor)
+
+
+def hold_tables(model, held):  # let them learn nothing for now, or again
+    for table in tables(model):
+        table.held = held
