@@ -59,6 +59,7 @@ urlpatterns = [
     path("e/<slug:id>/technique/", techniques.propose, name="propose-technique"),
     path("e/<slug:id>/evidence/", evidence.page, name="evidence"),
     path("e/<slug:id>/more-seeds/", experiment.more_seeds, name="more-seeds"),
+    path("e/<slug:id>/stop/", experiment.stop, name="stop-experiment"),
     path("e/<slug:id>/log/<slug:trial>/", experiment.log, name="trial-log"),
     path("s/<slug:id>/", session.page, name="session"),
     path("s/<slug:id>/replay/", session.replay, name="replay"),

@@ -10,7 +10,19 @@ from django.test import Client
 from django.utils import timezone
 
 from research.loop.advance import advance_project_until_idle
-from research.models import Artifact, Experiment, Idea, Lease, Project, Result, Role, Thread, Trial
+from research.models import (
+    Artifact,
+    AuditEntry,
+    Event,
+    Experiment,
+    Idea,
+    Lease,
+    Project,
+    Result,
+    Role,
+    Thread,
+    Trial,
+)
 from tests.cast import World, focus, go, person, running
 from tests.stage import Stage
 
@@ -39,6 +51,15 @@ def shown(client: Client, experiment: Experiment, query: str = "", status: int =
     response = client.get(f"/e/{experiment.public_id}/{query}")
     assert response.status_code == status, response.content[:500]
     return response.content.decode()
+
+
+def begun(thread: Thread, technique: str) -> Experiment:
+    """The next experiment of a thread, with its first pairs planned."""
+    focus(thread, technique)
+    go(thread)
+    experiment = running(thread)
+    assert experiment is not None
+    return experiment
 
 
 def keep_log(experiment: Experiment, content: bytes, **trial: object) -> Trial:
@@ -175,6 +196,51 @@ def test_a_viewer_sees_the_evidence_and_asks_for_nothing(
     client.force_login(person("vera", Role.VIEWER, project))
     assert "Measure more seeds" not in shown(client, improved)
     assert client.post(f"/e/{improved.public_id}/more-seeds/").status_code == 403
+
+
+def test_a_member_stops_what_is_being_measured(client: Client, member: User, world: World, thread: Thread) -> None:
+    experiment = begun(thread, "beta")
+    assert "Stop measuring" in shown(client, experiment)
+    refused = client.post(f"/e/{experiment.public_id}/stop/", {"reason": "  "}, follow=True)
+    assert "say why" in refused.content.decode()
+    assert running(thread) == experiment
+    said = client.post(f"/e/{experiment.public_id}/stop/", {"reason": "it learns the text by heart"}, follow=True)
+    assert f"#{experiment.number} is stopped" in said.content.decode()
+    experiment.refresh_from_db()
+    assert experiment.state == Experiment.State.CANCELLED and not hasattr(experiment, "verdict")
+    assert not experiment.trials.waiting().exists()
+    told = Event.objects.filter(experiment=experiment, kind=Event.Kind.EXPERIMENT).latest("seq")
+    assert told.actor == member and told.text.endswith("mira stopped it: it learns the text by heart")
+    entry = AuditEntry.objects.latest("pk")
+    assert (entry.actor, entry.action) == (member, "stopped")
+    assert entry.detail == {"experiment": experiment.number, "reason": "it learns the text by heart"}
+    assert "Stop measuring" not in shown(client, experiment)
+    assert begun(thread, "gamma").number > experiment.number, "the thread goes on"
+    again = client.post(f"/e/{experiment.public_id}/stop/", {"reason": "twice"}, follow=True)
+    assert "not being measured any more" in again.content.decode()
+
+
+def test_more_pairs_are_stopped_too(client: Client, member: User, improved: Experiment) -> None:
+    replicate = improved.more_seeds(member)
+    assert "Stop measuring" in shown(client, replicate)
+    client.post(f"/e/{replicate.public_id}/stop/", {"reason": "enough"})
+    replicate.refresh_from_db()
+    assert replicate.state == Experiment.State.CANCELLED
+    assert improved.more_seeds(member, 2).wanted_pairs == 2
+
+
+def test_only_comparisons_are_stopped_and_only_by_members(
+    client: Client, member: User, project: Project, world: World, thread: Thread
+) -> None:
+    experiment = begun(thread, "beta")
+    Experiment.objects.filter(pk=experiment.pk).update(purpose=Experiment.Purpose.NOISE)
+    assert "Stop measuring" not in shown(client, experiment)
+    response = client.post(f"/e/{experiment.public_id}/stop/", {"reason": "no"}, follow=True)
+    assert "only what compares a candidate" in response.content.decode()
+    Experiment.objects.filter(pk=experiment.pk).update(purpose=Experiment.Purpose.COMPARE)
+    client.force_login(person("vera", Role.VIEWER, project))
+    assert "Stop measuring" not in shown(client, experiment)
+    assert client.post(f"/e/{experiment.public_id}/stop/", {"reason": "no"}).status_code == 403
 
 
 def test_a_failed_trial_shows_why_and_its_log_first(client: Client, member: User, world: World, thread: Thread) -> None:

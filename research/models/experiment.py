@@ -201,12 +201,32 @@ class Experiment(models.Model):
         """True once: for the caller that ends it. What still waits is not measured any more."""
         return self._close(self.State.ENDED)
 
-    def cancel(self, why: str = "") -> bool:
+    def cancel(self, why: str = "", by: User | None = None) -> bool:
         with transaction.atomic():
             if closed := self._close(self.State.CANCELLED):
                 words = f"experiment {self.number} was cancelled" + (f": {why}" if why else "")
-                Event.record(Event.Kind.EXPERIMENT, words, experiment=self)
+                Event.record(Event.Kind.EXPERIMENT, words, experiment=self, actor=by)
         return closed
+
+    @property
+    def may_be_stopped(self) -> bool:
+        """Whether it is one that a person may stop: nothing else waits for it."""
+        return self.purpose in (self.Purpose.COMPARE, self.Purpose.REPLICATE)
+
+    def stop(self, by: User, reason: str) -> None:
+        """Measure no more of it, without a verdict: what is known of it already settles the question for a person.
+
+        What runs is finished and kept; its researcher goes on with something else. Raises NotMergeable.
+        """
+        Membership.require(by, self.project, Role.MEMBER, "stop an experiment")
+        if not self.may_be_stopped:
+            raise NotMergeable("only what compares a candidate can be stopped")
+        if not reason:
+            raise NotMergeable("say why: whoever meets it later wants to know")
+        with transaction.atomic():
+            if not self.cancel(f"{by} stopped it: {reason}", by):
+                raise NotMergeable("it is not being measured any more")
+            AuditEntry.record(by, "stopped", self.project, experiment=self.number, reason=reason)
 
     def complete_pairs(self) -> tuple[PairedScore, ...]:
         """The pairs with two scores, in the order they were planned."""

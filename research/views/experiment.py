@@ -18,6 +18,7 @@ from research.views.experiment_board import ExperimentBoard
 from research.views.findings import finding_rows
 from research.views.pages import checked, go, render_page
 
+MOST_WORDS = 2000
 TOGETHER = ("project", "thread", "verdict", "candidate__idea", "original__candidate__idea", "original__verdict")
 
 
@@ -37,6 +38,18 @@ def more_seeds(request: HttpRequest, id: str) -> HttpResponse:
     advance_project(experiment.project_id)  # a replicate belongs to no thread; this rings the machines
     said = f"{replicate.wanted_pairs} more pairs are planned; the verdict of #{experiment.number} stays as it is"
     return go(request, reverse("experiment", args=[replicate.public_id]), said=said)
+
+
+@require_POST
+def stop(request: HttpRequest, id: str) -> HttpResponse:
+    experiment = checked(request, _rows(id), Role.MEMBER)
+    try:
+        experiment.stop(request.user, request.POST.get("reason", "").strip()[:MOST_WORDS])  # type: ignore[arg-type]
+    except NotMergeable as refusal:
+        return go(request, reverse("experiment", args=[id]), problem=str(refusal))
+    advance_project(experiment.project_id)  # its thread goes on with something else
+    said = f"#{experiment.number} is stopped; what was measured of it stays"
+    return go(request, reverse("experiment", args=[id]), said=said)
 
 
 @require_safe
