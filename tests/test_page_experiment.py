@@ -214,7 +214,8 @@ def test_a_member_stops_what_is_being_measured(client: Client, member: User, wor
     entry = AuditEntry.objects.latest("pk")
     assert (entry.actor, entry.action) == (member, "stopped")
     assert entry.detail == {"experiment": experiment.number, "reason": "it learns the text by heart"}
-    assert "Stop measuring" not in shown(client, experiment)
+    text = shown(client, experiment)
+    assert "Stop measuring" not in text and "mira stopped it: it learns the text by heart. What was measured" in text
     assert begun(thread, "gamma").number > experiment.number, "the thread goes on"
     again = client.post(f"/e/{experiment.public_id}/stop/", {"reason": "twice"}, follow=True)
     assert "not being measured any more" in again.content.decode()
