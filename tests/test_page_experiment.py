@@ -212,7 +212,7 @@ def test_a_member_stops_what_is_being_measured(client: Client, member: User, wor
     told = Event.objects.filter(experiment=experiment, kind=Event.Kind.EXPERIMENT).latest("seq")
     assert told.actor == member and told.text.endswith("mira stopped it: it learns the text by heart")
     entry = AuditEntry.objects.latest("pk")
-    assert (entry.actor, entry.action) == (member, "stopped")
+    assert (entry.actor, entry.action) == (member, "stop an experiment")
     assert entry.detail == {"experiment": experiment.number, "reason": "it learns the text by heart"}
     text = shown(client, experiment)
     assert "Stop measuring" not in text and "mira stopped it: it learns the text by heart. What was measured" in text

@@ -21,6 +21,7 @@ from research.models import (
     AuditEntry,
     Comment,
     Event,
+    Experiment,
     Finding,
     FoundTechnique,
     Idea,
@@ -58,11 +59,17 @@ class Scene:
     clients: dict[str, Client] = field(default_factory=dict)
 
     @property
+    def experiment(self) -> Experiment:
+        """The first one; more pairs of it, while they are being measured."""
+        first = self.requests["alpha"].verdict.experiment
+        return first.replicates.running().first() or first
+
+    @property
     def places(self) -> dict[str, Any]:
         """What an address of the project names first."""
         request = self.requests["alpha"]
         return {
-            "p": self.project.name, "t": self.thread.public_id, "e": request.verdict.experiment.public_id,
+            "p": self.project.name, "t": self.thread.public_id, "e": self.experiment.public_id,
             "review": request.public_id, "lessons": Lesson.objects.get(experiment=request.verdict.experiment).pk,
             "machines": self.world.machine.public_id, "findings": self.finding.pk, "s": self.session.public_id,
             "techniques": self.technique.public_id,
@@ -257,6 +264,7 @@ ACTS = (
     Act("ask", Role.MEMBER, "say", {"act": "say", "text": "look at the schedule"}),
     Act("ask", Role.MEMBER, "ask to try", {"act": "try", "text": "alpha"}),
     Act("more-seeds", Role.MEMBER, "more seeds", {"pairs": "2"}),
+    Act("stop-experiment", Role.MEMBER, "stop an experiment", {"reason": "known already"}),
     Act("lesson", Role.MEMBER, "retract a lesson", {"act": "retract"}),
     Act("lesson", Role.MEMBER, "restore a lesson", {"act": "restore"}),
     Act("replay", Role.MEMBER, "replay", {"model": "small"}),

@@ -226,7 +226,7 @@ class Experiment(models.Model):
         with transaction.atomic():
             if not self.cancel(f"{by} stopped it: {reason}", by):
                 raise NotMergeable("it is not being measured any more")
-            AuditEntry.record(by, "stopped", self.project, experiment=self.number, reason=reason)
+            AuditEntry.record(by, "stop an experiment", self.project, experiment=self.number, reason=reason)
 
     def complete_pairs(self) -> tuple[PairedScore, ...]:
         """The pairs with two scores, in the order they were planned."""

@@ -204,8 +204,10 @@ def with_rate(sources: Sources, name: str, value: object, comment: str) -> Sourc
 
 
 def with_last_pass(sources: Sources, share: float = 0.97) -> Sources:
-    """Let the loader begin a new pass through the text where the rest of the budget reads `share` of one, and no more
-    than that again; what has to be read twice is so read at the start."""
+    """Let the loader begin a new pass once the rest of the budget reads at most `share` of one, at the speed so far.
+
+    What the budget reads twice is so read at the start, and the last pass meets nothing a second time.
+    """
     if LAST_PASS_BEGINS in sources["train.py"]:
         return sources
     data = edits.after(
@@ -230,7 +232,9 @@ def with_last_pass(sources: Sources, share: float = 0.97) -> Sources:
                 {LAST_PASS_BEGINS}
         """, "main",
     )  # fmt: skip
-    train = edits.new_constant(train, "LAST_PASS", share, "of the text is read in the last pass, and nothing twice")
+    train = edits.new_constant(
+        train, "LAST_PASS", share, "of the text, at most, is left to read when the last pass begins"
+    )
     train = edits.new_constant(train, "SPEED_KNOWN_AT", 0.05, "of the budget: the first steps are slower")
     return sources | {"data.py": data, "train.py": train}
 
