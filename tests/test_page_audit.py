@@ -54,7 +54,8 @@ def test_entries_are_words_with_links_to_what_they_are_about(
     thread.project.set_budget(member, max_trials=500, max_device_seconds=7200.0, max_wall_seconds=None)
     request = world.gain(thread, "alpha")
     experiment = request.verdict.experiment
-    request.more_seeds(member, 3)
+    more = request.more_seeds(member, 3)
+    more.stop(member, "enough of it")
     request.request_changes(reviewer, "smaller, please")
     lesson = experiment.lesson
     lesson.retract(member)
@@ -63,6 +64,8 @@ def test_entries_are_words_with_links_to_what_they_are_about(
     assert "“only &lt;b&gt;cheap&lt;/b&gt; ones”" in page and '<span class="muted">focus</span> alpha' in page
     assert '<span class="muted">trials</span> 500' in page and "2 h 0 min" in page and "no limit" in page
     assert f'<a href="/e/{experiment.public_id}/" data-open>experiment {experiment.number}</a>' in page
+    assert f'stopped <a href="/e/{more.public_id}/" data-open>experiment {more.number}</a>' in page
+    assert "“enough of it”" in page
     assert f'requested changes of <a href="/review/{request.public_id}/"' in page and "“smaller, please”" in page
     assert f'href="/lessons/?id={lesson.pk}"' in page
     assert "{" not in page[page.index('id="entries"') : page.index("</section>")], "words, not JSON"

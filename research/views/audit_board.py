@@ -25,6 +25,7 @@ DID = {
     "start": "began", "add thread": "added", "steer": "steered", "pause": "paused", "resume": "resumed",
     "finish": "finished", "budget": "set the budget of", "merge": "merged", "reject": "rejected",
     "request changes": "requested changes of", "more seeds": "asked for more pairs of",
+    "stop an experiment": "stopped",
     "retract a lesson": "retracted", "restore a lesson": "restored", "member": "changed the role of",
     "say": "said something to", "ask to try": "asked something of", "withdraw": "took back a word to",
     "withdraw a change": "took back a change handed in to",
