@@ -249,7 +249,7 @@ TECHNIQUES = (
         hypothesis="Text that comes again while the rates fall is remembered, not learned from; read twice at the "
         "start it does no harm, and the last steps see nothing twice.",
         source="Muennighoff et al. 2023, Scaling Data-Constrained Language Models (what repeated text is worth); our "
-        "record of bigram_values at gpu-60s (0.4 nats lower on repeated text, 2.5 % worse on other text)",
+        "record of bigram_values at gpu-60s (0.3 nats lower on repeated text, 2.5 % worse on other text)",
         apply=last_pass,
         tunables=(Tunable("share", 0.97, 0.8, 1.0),),
         prior_gain=0.002,
