@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from research.models.trial import Result
 
 MOST_SEEDS = 24  # pairs that may be asked for at once
+CANCELLED = "was cancelled"  # of an event, before the reason
 
 
 class ExperimentQuerySet(models.QuerySet["Experiment"]):
@@ -204,9 +205,14 @@ class Experiment(models.Model):
     def cancel(self, why: str = "", by: User | None = None) -> bool:
         with transaction.atomic():
             if closed := self._close(self.State.CANCELLED):
-                words = f"experiment {self.number} was cancelled" + (f": {why}" if why else "")
+                words = f"experiment {self.number} {CANCELLED}" + (f": {why}" if why else "")
                 Event.record(Event.Kind.EXPERIMENT, words, experiment=self, actor=by)
         return closed
+
+    def why_cancelled(self) -> str:
+        """What `cancel` was told, without its full stop; only the event keeps it. Empty where it was told nothing."""
+        told = Event.objects.filter(experiment=self, kind=Event.Kind.EXPERIMENT).order_by("seq").last()
+        return told.text.partition(f"{CANCELLED}: ")[2].rstrip(".") if told else ""
 
     @property
     def may_be_stopped(self) -> bool:

@@ -18,7 +18,6 @@ from research.views.experiment_board import ExperimentBoard
 from research.views.findings import finding_rows
 from research.views.pages import checked, go, render_page
 
-MOST_WORDS = 2000
 TOGETHER = ("project", "thread", "verdict", "candidate__idea", "original__candidate__idea", "original__verdict")
 
 
@@ -44,7 +43,7 @@ def more_seeds(request: HttpRequest, id: str) -> HttpResponse:
 def stop(request: HttpRequest, id: str) -> HttpResponse:
     experiment = checked(request, _rows(id), Role.MEMBER)
     try:
-        experiment.stop(request.user, request.POST.get("reason", "").strip()[:MOST_WORDS])  # type: ignore[arg-type]
+        experiment.stop(request.user, request.POST.get("reason", "").strip()[:2000])  # type: ignore[arg-type]
     except NotMergeable as refusal:
         return go(request, reverse("experiment", args=[id]), problem=str(refusal))
     advance_project(experiment.project_id)  # its thread goes on with something else

@@ -15,7 +15,7 @@ from research.drawing.strip import Effect, strip
 from research.drawing.strip import Pair as Dot
 from research.logtext import tail
 from research.loop.memory import noise_floor
-from research.models import Event, Experiment, Finding, Idea, Lease, NoiseFloor, Result, Trial, Verdict
+from research.models import Experiment, Finding, Idea, Lease, NoiseFloor, Result, Trial, Verdict
 from research.validation.outcomes import Pooled
 from research.validation.records import Direction, Rule
 from research.validation.words import rule_words
@@ -142,12 +142,6 @@ class ExperimentBoard:
     @property
     def is_running(self) -> bool:
         return self.experiment.state == Experiment.State.RUNNING
-
-    @cached_property
-    def why_cancelled(self) -> str:
-        """What the event of its end says behind the number: who stopped it, and why; empty where it says nothing."""
-        told = Event.objects.filter(experiment=self.experiment, kind=Event.Kind.EXPERIMENT).order_by("seq").last()
-        return told.text.partition(" was cancelled: ")[2].rstrip(".") if told else ""
 
     @cached_property
     def now(self) -> Now | None:
