@@ -24,6 +24,7 @@ class Progress:
         self.console = Console(stderr=True, highlight=False)
         self._verdict = self._request = 0
         self._machine = Event.objects.order_by("-seq").values_list("seq", flat=True).first() or 0
+        self._said: set[int] = set()  # requests
         self._status = 0.0
         self._lines: list[Text] = []
         self._live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
@@ -48,6 +49,10 @@ class Progress:
         ).order_by("pk"):
             self._request = request.pk
             self.say(Text(f"merged {request.commit[:10]} of {request.thread} into main", "bold green"))
+        for request in self._newly_waiting():
+            self.say(
+                Text(f"{request.commit[:10]} of {request.thread} waits for a person: {self._why(request)}", "yellow")
+            )
         if self._live:
             self._live.update(self._table(phase), refresh=True)
         elif time.monotonic() - self._status > STATUS_SECONDS:
@@ -72,6 +77,20 @@ class Progress:
             self._verdict = rows[-1].pk
         return rows
 
+    def _newly_waiting(self) -> list[MergeRequest]:
+        """Confirmed gains that no policy approves, said once each."""
+        found = [request for request in self._waiting() if request.pk not in self._said]
+        self._said |= {request.pk for request in found}
+        return found
+
+    def _waiting(self) -> list[MergeRequest]:
+        requests = MergeRequest.objects.open().filter(project=self.project).order_by("pk")
+        return [one for one in requests if not self.project.auto_approve or one.needs_a_look]
+
+    def _why(self, request: MergeRequest) -> str:
+        standing = request.verdict.experiment.findings.standing().order_by("pk")
+        return "; ".join(finding.message for finding in standing) or "this project merges by a person's word"
+
     def _line(self, verdict: Verdict) -> Text:
         experiment = verdict.experiment
         gain = f"{verdict.relative:+.2%}" if verdict.relative is not None else "    –"
@@ -91,7 +110,9 @@ class Progress:
         merged = self.project.merge_requests.filter(state=MergeRequest.State.MERGED).count()
         verdicts = Verdict.objects.filter(experiment__project=self.project).count()
         still = "" if self.project.trials.unfinished().exists() else ", nothing to measure at the moment"
-        told = f"{verdicts} verdicts, {merged} merged, {trials} trials{floor}{still}"
+        waiting = len(self._waiting())
+        wait = f", {waiting} gain{'s' * (waiting != 1)} for a person to look at" if waiting else ""
+        told = f"{verdicts} verdicts, {merged} merged{wait}, {trials} trials{floor}{still}"
         return f"{phase}: {told}; {left / 60:.1f} minutes left"
 
     def _table(self, phase: str) -> Group:

@@ -68,9 +68,9 @@ def mlp_output_norm(sources: Sources, tunables: Tunables) -> Sources:
     sources = adamw(sources, "[block.mlp_gain for block in model.blocks]", "MLP_GAIN_RATE")
     model = edits.new_constant(model, "MLP_GAIN", tunables["gain"], "of the normalised output of each MLP, at first")
     model = edits.after(
-        model, "self.mlp = MLP()", "self.mlp_gain = nn.Parameter(torch.full((1,), MLP_GAIN))", "Block.__init__"
+        model, "self.mlp = MLP()", "self.mlp_gain = nn.Parameter(torch.full((WIDTH,), MLP_GAIN))", "Block.__init__"
     )
-    line = f"mlp_output = self.mlp_gain[0] * {normed(model, 'mlp_output')}"
+    line = f"mlp_output = self.mlp_gain.to(mlp_output.dtype) * {normed(model, 'mlp_output')}"
     model = edits.before(model, MLP_OUTPUT, line, BLOCK)
     return with_rate(sources | {"model.py": model}, "MLP_GAIN_RATE", 0.005, "of the gains of the MLPs' outputs")
 
@@ -107,14 +107,14 @@ def layer_pooling(sources: Sources, tunables: Tunables) -> Sources:
 def backout(sources: Sources, tunables: Tunables) -> Sources:
     sources = adamw(sources, "[model.backout_weight]", "BACKOUT_RATE")
     model = edits.new_constant(sources["model.py"], "BACKOUT", tunables["weight"], "of the middle, at first")
-    model = model_parts(model, "self.backout_weight = nn.Parameter(torch.full((1,), BACKOUT))")
+    model = model_parts(model, "self.backout_weight = nn.Parameter(torch.full((WIDTH,), BACKOUT))")
     model = after_each_block(
         numbered(model), """
         if layer == DEPTH // 2 - 1:
             middle = x
         """,
     )  # fmt: skip
-    model = after_blocks(model, "x = x - self.backout_weight[0] * middle  # what only the later blocks needed")
+    model = after_blocks(model, "x = x - self.backout_weight.to(x.dtype) * middle  # what only the later blocks needed")
     return with_rate(sources | {"model.py": model}, "BACKOUT_RATE", 0.005, "of the weight of the middle")
 
 

@@ -97,14 +97,15 @@ def smear(sources: Sources, tunables: Tunables) -> Sources:
     model = model_parts(
         model, """
         self.smear_gate = nn.Parameter(torch.zeros(1, SMEAR_CHANNELS))
-        self.smear_weight = nn.Parameter(torch.zeros(1))
+        self.smear_weight = nn.Parameter(torch.zeros(WIDTH))
         """,
     )  # fmt: skip
     model = on_embedding(
         with_shift(model), """
         smear_gate = self.smear_gate.to(token_embedding.dtype)
         smear = torch.sigmoid(F.linear(token_embedding[..., :SMEAR_CHANNELS], smear_gate))  # [B, T, 1]
-        token_embedding = token_embedding + self.smear_weight[0] * smear * shift(token_embedding, 1)
+        smear = self.smear_weight.to(smear.dtype) * smear  # [B, T, C]
+        token_embedding = token_embedding + smear * shift(token_embedding, 1)
         """,
     )  # fmt: skip
     return with_rate(sources | {"model.py": model}, "SMEAR_RATE", tunables["rate"], "of the weight of the smear")
@@ -145,13 +146,14 @@ def induction(sources: Sources, tunables: Tunables) -> Sources:
     model = model_parts(
         model, """
         self.follower_embedding = nn.Embedding(VOCAB_SIZE, WIDTH)  # row 0: nothing followed
-        self.induction_weight = nn.Parameter(torch.full((1,), INDUCTION_WEIGHT))
+        self.induction_weight = nn.Parameter(torch.full((WIDTH,), INDUCTION_WEIGHT))
         """,
     )  # fmt: skip
     model = on_embedding(
         with_shift(model), """
         follower = followers(tokens, INDUCTION_LENGTH)  # [B, T]
-        token_embedding = token_embedding + self.induction_weight[0] * self.follower_embedding(follower)
+        induction = self.induction_weight.to(token_embedding.dtype) * self.follower_embedding(follower)
+        token_embedding = token_embedding + induction
         """,
     )  # fmt: skip
     model = edits.define_before(model, "split_heads", INDUCTION)
