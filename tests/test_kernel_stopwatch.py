@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from benchmarks.kernels.cells import cells
 from benchmarks.kernels.formats.loader import load_problem
 from benchmarks.kernels.inside.calls import FACTOR, Pads, after, at, queued, seal
 from benchmarks.kernels.redteam.on_gpu import EXPLOITS
+from benchmarks.kernels.stopwatch import StopwatchLaunch
 from tests.kernel_technique_play import harness
 from tests.kernel_trials import ADD, SCALE, SMOKE, Trials, prepare, trials
 
@@ -148,6 +150,65 @@ def test_whoever_leaves_the_pads_out_is_found(lane: Trials) -> None:
     assert {"pads_skipped"} <= {seen.kind for seen in outcome.observations if seen.severity == "structural"}
 
 
+def test_what_is_taken_off_a_time_is_measured_before_a_solution_is_there(
+    lane: Trials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that shares the device could hold up the judge, and its own messages without calls."""
+    asked: list[str] = []
+    ask_judge, ask = StopwatchLaunch.ask_judge, StopwatchLaunch.ask
+
+    def of_the_judge(self: StopwatchLaunch, request: Any) -> Any:
+        asked.append(f"judge {request['op']}{' timed' if 'keys' in request else ''}")
+        return ask_judge(self, request)
+
+    def of_the_solution(self: StopwatchLaunch, message: Any, *more: Any, **options: Any) -> Any:
+        asked.append(message["op"])
+        return ask(self, message, *more, **options)
+
+    monkeypatch.setattr(StopwatchLaunch, "ask_judge", of_the_judge)
+    monkeypatch.setattr(StopwatchLaunch, "ask", of_the_solution)
+    outcome = lane.run({SCALE: FAST}, confirming=True)
+    assert outcome.failure is None
+    before, after_it = asked[: asked.index("load")], asked[asked.index("load") :]
+    assert {"judge refer timed", "judge pace timed", "rest"} <= set(before) and "call" not in before
+    assert not {"judge refer timed", "judge pace timed", "judge pads"} & set(after_it)
+
+
+SLOW_WITHOUT_CALLS = """
+import gc
+import time
+
+for found in gc.get_objects():
+    if type(found).__name__ == "Launch" and hasattr(found, "solutions"):
+        rest = type(found).rest
+
+        def slow(self, message, descriptor):
+            time.sleep(0.01)
+            rest(self, message, descriptor)
+
+        type(found).rest = slow
+        break
+
+
+def run(x, gain):
+    return x * gain
+"""
+
+
+def test_a_slow_message_without_calls_takes_nothing_off_a_time(lane: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
+    overheads: list[float] = []
+    measure = StopwatchLaunch.measure
+
+    def watched(self: StopwatchLaunch) -> None:
+        measure(self)
+        overheads.append(self.overhead)
+        assert self.rest("the sandbox") > 0.01, "its message is slow by now"
+
+    monkeypatch.setattr(StopwatchLaunch, "measure", watched)
+    outcome = lane.run({SCALE: SLOW_WITHOUT_CALLS})
+    assert outcome.failure is None and 0 < overheads[0] < 0.005
+
+
 NVCC = """#!/bin/sh
 while [ "$#" -gt 1 ]; do [ "$1" = -o ] && made=$2; shift; done
 exec g++ -x c++ -shared -fPIC -o "$made" "$1"
@@ -190,6 +251,7 @@ def test_inputs_lie_sealed_in_memory_of_whole_pages(tmp_path: Path) -> None:
     at(shown, layout.places[0], 0).zero_()
     assert digest.of(batch.own) != digest.of(batch.theirs) and batch.sets[0]["x"].tolist() == [1.0] * 5  # type: ignore
     batch.close()
+    batch.inputs.close()
 
 
 COMPILES = """

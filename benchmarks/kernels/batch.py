@@ -76,21 +76,19 @@ class Batch:
         self.sets.append(self.layout.put(one, self.own, len(self.sets)))
 
     def show(self, key: int) -> None:
-        """Lay the sets where the candidate finds them, sealed; unless there is one copy alone."""
+        """Lay the sets where the candidate finds them, sealed from the first moment; unless there is one copy alone."""
         self.key = 0 if self.shares else key
         if not self.shares:
-            self.theirs.copy_(self.own)
-        if self.key:
-            seal(self.theirs, self.key)
+            seal(self.own, self.key, self.theirs)
 
     @property
     def scalars(self) -> list[list[Value]]:
         return [[value for value in one.values() if not isinstance(value, torch.Tensor)] for one in self.sets]
 
     def close(self) -> None:
+        """The memory of the inputs stays."""
         self.sets, self.outputs = [], []
         del self.own, self.theirs
-        self.inputs.close()
         if self.room is not None:
             self.room.close()
 

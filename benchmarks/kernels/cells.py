@@ -13,7 +13,7 @@ from benchmarks.kernels.anchors import Anchor
 
 @dataclass(frozen=True)
 class CellTimes:
-    """One workload in one trial; latency and reference were taken in turns, in the same launch, on the same device."""
+    """One workload in one trial; latency and reference were taken in the same launch, on the same device."""
 
     latency_ms: float  # of a call of the solution
     reference_ms: float  # of a call of the definition's reference

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from statistics import median
 from typing import Any
 
 from benchmarks.kernels.launch import FETCH_WALL, Cell, Launch, Timed
@@ -25,7 +24,7 @@ class CpuLaunch(Launch):
         drawn = self.hand_inputs(cell, sets)
         time.sleep(QUIET)
         referred = self.ask_judge({"op": "refer"}) if cell.batches % 2 else {}
-        spent = self._spent({"op": "call", "problem": cell.problem}, (), seconds, cell)
+        spent = self._spent({"op": "call", "problem": cell.problem}, (), seconds, cell.name)
         referred = referred or self.ask_judge({"op": "refer"})
         whole = self._fetch(cell) - before  # from here to there, and no moment of it goes uncounted
         handling = float(drawn["mapping"]) + float(referred["copying"])
@@ -38,25 +37,26 @@ class CpuLaunch(Launch):
     def get_ready(self) -> None:
         """Nothing is needed."""
 
+    def pace(self, cell: Cell) -> None:
+        """The reference is timed beside the calls: whatever a candidate does meanwhile is on its bill."""
+
     def settle(self, cell: Cell) -> None:
         """Nothing is to be found out."""
 
-    def measure_overhead(self, cell: Cell) -> float:
-        self.ask({"op": "drop"}, (), FETCH_WALL, cell.name)
-        call = {"op": "call", "problem": cell.problem}
-        return median(self._spent(call, (), FETCH_WALL, cell) for _ in range(5))
+    def rest(self, what: str) -> float:
+        return self._spent({"op": "call"}, (), FETCH_WALL, what)
 
-    def _spent(self, message: dict[str, Any], descriptors: Sequence[int], seconds: float, cell: Cell) -> float:
+    def _spent(self, message: dict[str, Any], descriptors: Sequence[int], seconds: float, what: str) -> float:
         """CPU seconds of the sandbox from the message to the answer, and a little longer."""
         began = self.box.cpu_seconds()
-        self.ask(message, descriptors, seconds, cell.name)
+        self.ask(message, descriptors, seconds, what)
         time.sleep(QUIET)
         return self.box.cpu_seconds() - began
 
     def _fetch(self, cell: Cell) -> float:
         """Fetch and compare. Returns the CPU seconds of the sandbox when all was compared."""
         with self.judge_memory({"op": "room"}) as (room, memory):
-            self._spent({"op": "fetch", **room}, memory, FETCH_WALL, cell)
+            self._spent({"op": "fetch", **room}, memory, FETCH_WALL, cell.name)
         self.judge_on(cell, {})
         compared = self.box.cpu_seconds()
         self.ask({"op": "drop"}, (), FETCH_WALL, cell.name)

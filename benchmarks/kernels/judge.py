@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -41,7 +42,7 @@ from runners import cuda  # noqa: E402
 MOST = 1 << 16  # of a request
 POISON = 0xFF  # NaN in every floating dtype
 COMPARED = 4  # calls of a queued batch whose outputs are compared, drawn by lot, besides the audited one
-PASSES_TRIED = 8
+TRIES = 5
 PAD_BYTES = 256 << 10  # on a CPU, for tests; on a GPU four times the L2 cache
 Request = Mapping[str, Any]
 Reply = dict[str, Any]
@@ -67,10 +68,12 @@ class Judge:
         self.outputs: dict[tuple[str, str], Layout] = {}  # of each workload
         self.copying: dict[tuple[str, str], float] = {}  # seconds for a set of outputs, on a GPU
         self.batch: Batch | None = None
+        self.laid: Shared | None = None  # where inputs lie for the candidate
         self.roofline = Roofline(data, device)
         self.digest = Digest(device)
         self.own_pads: Pads | None = None
-        self.their_pads: Shared | None = None
+        self.their_memory: Shared | None = None
+        self.their_pads: Pads | None = None  # which lie in it
         self.their_words = (0, 0)  # what the words of either half of them are
         self.handed: int | None = None
 
@@ -99,27 +102,41 @@ class Judge:
         return {"uuid": workload.uuid}
 
     def pads(self, request: Request) -> Reply:
-        """New memory for the passes before a candidate's calls, all zero: `size` bytes. `pass`: seconds of one."""
-        if self.their_pads is not None:
-            self.their_pads.close()
+        """New memory for the passes before a candidate's calls, all zero: `size` bytes.
+
+        `seconds`: of so many passes over it as the request's `passes` say, each.
+        """
+        self._let_go()
+        self._put_away()
+        if self.their_memory is not None:
+            self.their_pads = None
+            self.their_memory.close()
         size = PAD_BYTES if self.gpu is None else 4 * l2_bytes(self.device)
         self.own_pads = self.own_pads or Pads(self._shared(size).bytes)  # of the same kind of memory
-        self.their_pads, self.their_words = self._shared(size), (0, 0)
-        self.their_pads.bytes.zero_()
-        keys = self.own_pads.keys([0] * PASSES_TRIED)
-        self.own_pads.run(keys)
+        self.their_memory = self._shared(size)
+        self.their_pads = Pads(self.their_memory.bytes)
+        seconds = [median(self._passing(count) for _ in range(TRIES)) for count in request["passes"]]
+        self.their_memory.bytes.zero_()
+        self.their_words = (0, 0)
+        return self._handing(self.their_memory) | {"seconds": seconds}
+
+    def _passing(self, count: int) -> float:
+        """Seconds of so many passes over the candidate's pads, by a stopwatch."""
+        assert self.their_pads is not None
+        keys = self.their_pads.keys([0] * count)
+        wake(self.device)
         self.synchronize()
         began = time.perf_counter()
-        self.own_pads.run(keys)
+        self.their_pads.run(keys)
         self.synchronize()
-        return self._handing(self.their_pads) | {"pass": (time.perf_counter() - began) / len(keys)}
+        return time.perf_counter() - began
 
     def draw(self, request: Request) -> Reply:
         """Draw `sets` sets of inputs from `seed`; the memory of `size` bytes that they belong into goes with the reply.
 
         Replies with the places of one set's values; those of the next begin `stride` bytes further, and have scalars
         of their own. All are sealed by `key`, or what the reply says instead. `mapping`: CPU seconds to make such a
-        file part of a process's memory.
+        file part of a process's memory. `stays`: in the same memory as those before, where they fit.
         """
         self._let_go()
         problem, reference = self._problem(request["problem"])
@@ -129,7 +146,7 @@ class Judge:
             one = self._drawn(problem, workload, seed, reference)
             if self.batch is None:
                 layout = Layout(one)
-                inputs = self._shared(layout.stride * len(seeds))
+                inputs = self._lay(layout.stride * len(seeds), bool(request.get("stays")))
                 self.batch = Batch(problem, workload, layout, len(seeds), inputs)
             self.batch.add(one)
         batch = self._batch()
@@ -149,10 +166,10 @@ class Judge:
         the host's, to start them.
         """
         batch, reference = self._batch(), self.problems[self._batch().problem.name][1]
-        if batch.shares and batch.written != self.digest.of(batch.own):
-            batch.touched = True
+        self._watch(batch)
         if "keys" in request:
-            seconds, launched, batch.outputs = self._queued(reference.run, [(one,) for one in batch.sets], request)
+            sets = [(one,) for one in batch.sets]
+            seconds, launched, batch.outputs = self._queued(reference.run, sets, request, self.own_pads, batch.own)
         else:
             began = time.process_time()
             batch.outputs = [reference.run(one) for one in batch.sets]
@@ -169,13 +186,20 @@ class Judge:
         return found | {"places": layout.places, "stride": layout.stride}
 
     def pace(self, request: Request) -> Reply:
-        """The seconds of a stopwatch that the pads of a batch take, with nothing called behind them.
+        """The seconds of a stopwatch that all of a batch takes but its calls; after `refer`.
 
-        And the copy of one set of outputs, of which those of the reference stand for those of a call.
+        Over the memory that a candidate will go through, and, as `own`, over that of the reference: two pieces of
+        memory need not be equally fast. The copy of one set of outputs is among them, of the reference's.
         """
-        outputs = self._batch().outputs
-        seconds, *_ = self._queued(lambda number: outputs[number], [(n,) for n in range(len(outputs))], request)
-        return {"seconds": seconds}
+        batch = self._batch()
+        outputs, numbers = batch.outputs, [(number,) for number in range(len(batch.outputs))]
+
+        def seconds(pads: Pads | None, inputs: torch.Tensor) -> float:
+            return self._queued(lambda number: outputs[number], numbers, request, pads, inputs)[0]
+
+        found = {"seconds": seconds(self.their_pads, batch.theirs), "own": seconds(self.own_pads, batch.own)}
+        self.their_words = after(self.their_words, request["keys"])
+        return found
 
     def room(self, request: Request) -> Reply:
         """Memory of `size` bytes for the outputs of every set, all NaN; after a reference ran.
@@ -193,51 +217,59 @@ class Judge:
         """Compare outputs that lie in the room with the reference's; `reason` is empty if they are right.
 
         Those of every set; with `keys` of a few drawn by lot, and of set `audit` as they were when its call was over,
-        and whether the pads hold what that many passes leave there.
+        and whether the pads hold what that many passes leave there. Of these the reference is run now.
         """
         batch = self._batch()
         assert batch.room is not None
-        count, layout = len(batch.outputs), self.outputs[batch.problem.name, batch.workload.uuid]
+        count, layout = len(batch.sets), self.outputs[batch.problem.name, batch.workload.uuid]
         looked_at = {number: number for number in range(count)}  # place in the room -> set
         reply: Reply = {"skipped": False}
         if "keys" in request:
             drawn = random.SystemRandom().sample(range(count), min(COMPARED, count))
             looked_at = {number: number for number in drawn} | ({count: request["audit"]} if count > 1 else {})
             reply["skipped"] = not self._passed_over(request)
-        reasons = []
+            self._watch(batch)
+        reference, reasons = self.problems[batch.problem.name][1], []
         for place, number in looked_at.items():
-            outputs = layout.get(batch.room.bytes, place)
-            found = compare(outputs, batch.outputs[number], batch.workload.tolerance)
+            wanted = reference.run(batch.sets[number]) if "keys" in request else batch.outputs[number]
+            found = compare(layout.get(batch.room.bytes, place), wanted, batch.workload.tolerance)
             if found.reason:
                 when = "at once after " if place == count else ""
                 reasons.append(f"{when}call {number + 1} of {count}: {found.reason}")
         batch.touched = batch.touched or batch.written != self.digest.of(batch.theirs)
         return reply | {"reason": "; ".join(reasons[:2])[:500], "mutated": batch.touched}
 
+    def _watch(self, batch: Batch) -> None:
+        """Of inputs that are kept once: whether somebody wrote to what the reference is about to read."""
+        if batch.shares and batch.written != self.digest.of(batch.own):
+            batch.touched = True
+
     def memory(self, request: Request) -> Reply:
         """Bytes of the device's memory that others hold, and all of them; between two trials."""
         self._let_go()
+        self._put_away()
         torch.cuda.empty_cache()
         free, total = torch.cuda.mem_get_info(self.device)
         return {"used": total - free - torch.cuda.memory_reserved(self.device), "total": total}
 
     def _queued(
-        self, run: Callable[..., Any], sets: list[tuple[Any, ...]], request: Request
-    ) -> tuple[float, float, list[dict[str, torch.Tensor]]]:
+        self, run: Callable[..., Any], sets: list[tuple[Any, ...]], request: Request, pads: Pads | None,
+        inputs: torch.Tensor,
+    ) -> tuple[float, float, list[dict[str, torch.Tensor]]]:  # fmt: skip
         """Seconds of all, those that the host took to start the calls, and what these returned."""
-        assert self.own_pads is not None
-        batch, pads, keys = self._batch(), self.own_pads, self.own_pads.keys(request["keys"])
+        assert pads is not None
+        batch, keys = self._batch(), pads.keys(request["keys"])
         layout = self.outputs.get((batch.problem.name, batch.workload.uuid))
-        spare = torch.empty(layout.stride if layout else 0, dtype=torch.uint8, device=self.device)  # nobody else's
+        spare = torch.empty(layout.stride if layout else 0, dtype=torch.uint8, device=self.device)
 
         def look(outputs: Any) -> None:
             if layout:
                 layout.put(outputs, spare, 0)
 
         def unseal() -> None:
-            seal(batch.own, batch.key)
+            seal(inputs, batch.key)
 
-        unseal()  # which seals them: what a candidate has to do is done here, too
+        unseal()  # which seals them, or unseals what is sealed: what a candidate has to do is done here, too
         wake(self.device)
         self.synchronize()
         began = time.perf_counter()
@@ -247,8 +279,7 @@ class Judge:
     def _passed_over(self, request: Request) -> bool:
         """Whether every word of the candidate's pads has gone through all passes. From here on it is what it is."""
         assert self.their_pads is not None
-        words = self.their_pads.bytes.view(torch.int32)
-        wanted = after(self.their_words, request["keys"])
+        words, wanted = self.their_pads.words, after(self.their_words, request["keys"])
         if all(bool((half == word).all()) for half, word in zip(words.chunk(2), wanted, strict=True)):
             self.their_words = wanted
             return True
@@ -282,6 +313,18 @@ class Judge:
         if self.batch is not None:
             self.batch.close()
             self.batch = None
+
+    def _lay(self, size: int, stays: bool) -> Shared:
+        """Memory for inputs; where it `stays`, what is measured over it once holds for all batches of a launch."""
+        if self.laid is None or not stays or self.laid.size < size:
+            self._put_away()
+            self.laid = self._shared(size)
+        return self.laid
+
+    def _put_away(self) -> None:
+        if self.laid is not None:
+            self.laid.close()
+            self.laid = None
 
     def _shared(self, size: int) -> Shared:
         try:

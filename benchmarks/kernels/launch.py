@@ -1,10 +1,10 @@
 """One launch: a candidate's process in the sandbox, the judge's beside it, and the worker's clock between the two.
 
-    draw inputs (judge) -> call (candidate, timed from outside) -> run the reference (judge, timed by itself)
-                        -> fetch the outputs (candidate) -> compare (judge)
+    draw inputs (judge) -> call (candidate, timed from outside) -> fetch the outputs (candidate) -> compare (judge)
 
-Every set of inputs is called once: nothing that a call computed is of use to another. Candidate and reference take
-turns in being first. How a batch is timed says the clock of the preset: `cpu_clock`, `stopwatch`.
+Every set of inputs is called once: nothing that a call computed is of use to another. What is subtracted from a
+candidate's time is measured before anything of it is imported: afterwards it could make that longer. How a batch is
+timed, and when the reference is, says the clock of the preset: `cpu_clock`, `stopwatch`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import socket
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, ClassVar
@@ -33,6 +33,7 @@ JUDGE_SECONDS = 120.0  # for drawing, a reference or a comparison
 WARM_UP_WALL = 120.0  # for importing a solution, and for its first call of a workload: compilers work in both
 FETCH_WALL = 60.0
 ALERT_SECONDS = 0.5
+AWAKE_AFTER, RESTS = 10, 15  # messages without a call
 MOSTLY = 2.0  # times the seconds of its calls: who works so much beside them works there
 SURELY = 3.0  # times `put_off` before somebody is accused: a busy machine takes more, which is only charged
 Message = Mapping[str, Any]
@@ -40,6 +41,16 @@ Message = Mapping[str, Any]
 
 class JudgeFailed(TrialFailed):
     """The judge had no answer: nothing that a candidate is to blame for."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What a batch takes beside the calls of a solution, and what those of the reference take. Times in seconds."""
+
+    passes: int  # over the pads
+    pads: float  # of all of a batch but its calls
+    reference: float  # of a call
+    copying: float  # of the outputs of a call
 
 
 @dataclass
@@ -54,13 +65,15 @@ class Cell:
     once: float = math.inf  # of a call of solution and reference, with all that is timed beside them
     bytes: int = 0  # of the inputs and outputs of one call
     batches: int = 0
-    passes: int = 0  # over the pads before its calls, under a stopwatch
     sets: int = 0  # calls of a timed batch, once that is settled
+    passes: int = 0  # over the pads before them, under a stopwatch
+    paced: Pace | None = None  # what the judge measured before the solution was there, under a stopwatch
     called: list[float] = field(default_factory=list)  # seconds in all calls of each timed batch
     beside: list[float] = field(default_factory=list)  # and beside them, more than handling inputs and outputs takes
     solution: list[float] = field(default_factory=list)
     reference: list[float] = field(default_factory=list)
     spans: list[float] = field(default_factory=list)  # of a call by the candidate's own events
+    parts: list[Mapping[str, float]] = field(default_factory=list)  # seconds that each timed batch was made of
 
     @property
     def name(self) -> str:
@@ -84,6 +97,7 @@ class Timed:
     called: float
     beside: float
     spans: Sequence[float] = ()
+    parts: Mapping[str, float] = field(default_factory=dict)
 
 
 class Launch(ABC):
@@ -112,11 +126,16 @@ class Launch(ABC):
         """
 
     @abstractmethod
-    def measure_overhead(self, cell: Cell) -> float: ...
+    def rest(self, what: str) -> float:
+        """Of a message and its answer, without a call."""
 
     @abstractmethod
     def get_ready(self) -> None:
         """Before anything is called."""
+
+    @abstractmethod
+    def pace(self, cell: Cell) -> None:
+        """What the judge measures of a workload before anything of the candidate is imported."""
 
     @abstractmethod
     def settle(self, cell: Cell) -> None:
@@ -124,21 +143,28 @@ class Launch(ABC):
 
     def warm_up(self) -> None:
         """Import every solution and call it on every workload, untimed; wrong ones fail here."""
-        self.warm_until = time.monotonic() + self.task.preset.wall_cap_seconds * len(self.task.problems)
         self.get_ready()
         known = {each: self.ask_judge({"op": "open", "problem": each})["workloads"] for each in self.task.problems}
         self.share = self.task.preset.budget_seconds / (sum(map(len, known.values())) * self.rounds)
         for problem, workloads in known.items():
-            self.ask({"op": "load", "problem": problem}, (), self.warm_seconds, problem)
             for each in workloads:
                 scaled = None if each["scaled_ms"] is None else tuple(each["scaled_ms"])
-                cell = Cell(problem, each["uuid"], each["bound_ms"], each["floor_ms"], scaled)
-                self._batch(cell, 1, self.warm_seconds)
-                if not self.overhead:
-                    self.overhead = self.measure_overhead(cell)
-                self._warm(cell)  # what the first compiled is not in the second
-                self.settle(cell)
-                self.cells.append(cell)
+                self.cells.append(Cell(problem, each["uuid"], each["bound_ms"], each["floor_ms"], scaled))
+        self.overhead = self.measure_overhead()
+        for cell in self.cells:
+            self.pace(cell)
+        self.warm_until = time.monotonic() + self.task.preset.wall_cap_seconds * len(self.task.problems)
+        for problem in known:
+            self.ask({"op": "load", "problem": problem}, (), self.warm_seconds, problem)
+            for cell in self.cells:
+                if cell.problem == problem:
+                    self._batch(cell, 1, self.warm_seconds)
+                    self._warm(cell)  # what the first compiled is not in the second
+                    self.settle(cell)
+
+    def measure_overhead(self) -> float:
+        """The median of rests; the first ones take longer in a process that did nothing so far."""
+        return median([self.rest("the sandbox") for _ in range(AWAKE_AFTER + RESTS)][AWAKE_AFTER:])
 
     def compile(self, seconds: float) -> None:
         """Import every solution and call it on every workload. Raises TrialFailed where that takes longer."""
@@ -170,6 +196,7 @@ class Launch(ABC):
                 cell.solution.append(timed.solution)
                 cell.reference.append(timed.reference)
                 cell.spans += timed.spans
+                cell.parts.append(timed.parts)
                 self.sink(f"latency_ms {cell.name}", np.array([number]), np.array([1e3 * timed.solution]))
         if lines := [
             f"{cell.name}: {1e3 * median(cell.beside):.2f} ms beside {1e3 * median(cell.called):.2f} in the calls"
@@ -215,11 +242,17 @@ class Launch(ABC):
 
     def hand_inputs(self, cell: Cell, sets: int, key: int = 0) -> dict[str, Any]:
         """Let the judge draw, and the candidate map what was drawn, sealed by a key; the judge's answer."""
-        request = {"seed": self.task.seed, "batch": cell.batches, "sets": sets, "uuid": cell.uuid, "key": key}
-        with self.judge_memory({"op": "draw", "problem": cell.problem, **request}) as (drawn, memory):
+        with self.drawn_inputs(cell, sets, str(cell.batches), key) as (drawn, memory):
             laid = {"op": "inputs"} | {key: drawn[key] for key in ("places", "scalars", "stride", "size")}
             self.ask(laid, memory, FETCH_WALL, cell.name)
         return drawn
+
+    def drawn_inputs(
+        self, cell: Cell, sets: int, batch: str, key: int
+    ) -> AbstractContextManager[tuple[dict[str, Any], list[int]]]:
+        """As `judge_memory`: sets of inputs, others for each `batch`. With a key their memory stays for the launch."""
+        request = {"seed": self.task.seed, "batch": batch, "sets": sets, "uuid": cell.uuid, "key": key}
+        return self.judge_memory({"op": "draw", "problem": cell.problem, "stays": key > 0, **request})
 
     def judge_on(self, cell: Cell, request: Message) -> bool:
         """Let the judge compare a batch. Whether the pads were left out. Raises TrialFailed for wrong outputs."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import sys
 import time
@@ -23,7 +22,7 @@ from benchmarks.kernels.inside.calls import Pads, queued, wake
 from benchmarks.kernels.judge import PAD_BYTES
 from benchmarks.kernels.measured import PASSED
 from benchmarks.kernels.reference import Reference, ReferenceFailed, Value
-from benchmarks.kernels.stopwatch import AHEAD, PASSES, SWEEPS
+from benchmarks.kernels.stopwatch import PASSES, SWEEPS, passes_for
 from benchmarks.kernels.sweep import EAGER, Task
 from runners import cuda
 
@@ -42,7 +41,8 @@ class Meter:
         size = 4 * torch.cuda.get_device_properties(device).L2_cache_size if driver else PAD_BYTES
         self.memory = Shared(size, device)
         self.pads = Pads(self.memory.bytes)
-        self.a_pass = min(self._seconds(lambda _: {}, [], 16)[0] / 16 for _ in range(3))
+        a_pass = min(self._seconds(lambda _: {}, [], 16)[0] / 16 for _ in range(3))
+        self.passing = {count: count * a_pass for count in PASSES}
         self.folder = ""
         self.problem: Problem
         self.reference: Reference
@@ -77,7 +77,7 @@ class Meter:
         count = int(max(1, min(MOST_SETS, MOST_BYTES // max(size, 1), ROUND_SECONDS / max(once, 1e-9))))
         sets = [first, *(self._drawn(workload, seed) for seed in range(1, count))]
         _, launched = self._seconds(run, sets, PASSES[0])
-        passes = max(PASSES[0], min(PASSES[1], SWEEPS + math.ceil(AHEAD * launched / self.a_pass)))
+        passes = passes_for(launched, self.passing)
         latency = median(self._latency(run, sets, passes) for _ in range(ROUNDS))
         if latency <= 0:
             return {"status": "TIMEOUT", "why": "it is lost in the noise of this machine"}

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -36,6 +36,7 @@ from benchmarks.kernels.redteam.exploits import SEED, SOLUTION
 from benchmarks.kernels.redteam.lane import KernelLane
 from benchmarks.kernels.redteam.on_gpu import EXPLOITS, HONEST, Planted
 from benchmarks.kernels.reference import Reference
+from benchmarks.kernels.stopwatch import StopwatchLaunch
 from tests.kernel_technique_play import prepared
 from tests.kernel_trials import Trials, problem, trials
 
@@ -50,6 +51,7 @@ def work(x, gain):
 
 {HONEST.replace("x * gain", "work(x, gain)")}"""
 LINE, LINE_BYTES = 24, 4 << 30  # sets of inputs, and bytes of all of them, that calls by hand go through in line
+SECONDS = ("whole", "pads", "span")  # of the parts of a batch
 GAIN = 0.75  # of the honest latency: below it an exploit has won something
 BREAKS = {
     "illegal_address": """
@@ -259,7 +261,8 @@ def play_itself(device: str, names: list[str], launches: int, comparisons: int) 
     """Two sides of the same solution, `launches` each; a cell is alike within 1 % or 0.3 us.
 
     Of latencies themselves, and of what counts in the lab: latencies over those of the reference in the same launch.
-    `launches` holds each launch of either side, to tell what differs between processes from what differs within one.
+    `launches` holds each launch of either side, to tell what differs between processes from what differs within one;
+    `batches` what the stopwatch of each batch was made of, in microseconds of all its calls.
     """
     alike = by_ratio = counted = 0
     worst: list[tuple[float, float, str]] = []
@@ -267,6 +270,7 @@ def play_itself(device: str, names: list[str], launches: int, comparisons: int) 
     with tempfile.TemporaryDirectory() as root, trials(Path(root) / "small", 7, device) as lane:
         lane.data = own(Path(root) / "own", device)
         lane.preset = load("kernels").preset("gpu" if device == "cuda" else "gpu-tiny")
+        lane.evaluator.clocks = {lane.preset.clock: Watched}
         for name in names:
             for number in range(comparisons):
                 sides: tuple[list[Mapping[str, CellTimes]], ...] = ([], [])
@@ -289,7 +293,21 @@ def play_itself(device: str, names: list[str], launches: int, comparisons: int) 
                 note({"problem": name, "comparison": number, "alike": alike, "by_ratio": by_ratio, "of": counted})
     shares = {"share": alike / max(counted, 1), "share_by_ratio": by_ratio / max(counted, 1)}
     told = {"comparisons": counted, "alike": alike, "by_ratio": by_ratio, **shares, "worst": sorted(worst)[-8:]}
-    return told | {"launches": kept}
+    return told | {"launches": kept, "batches": Watched.told}
+
+
+class Watched(StopwatchLaunch):
+    """Keeps what each batch was made of."""
+
+    told: ClassVar[list[dict[str, Any]]] = []
+
+    def measure(self) -> None:
+        super().measure()
+        for cell in self.cells:
+            paced, parts = cell.paced, [{key: round(1e6 * one[key], 1) for key in SECONDS} for one in cell.parts]
+            first = paced and {"pads": round(1e6 * paced.pads, 1), "reference": round(1e6 * paced.reference, 2)}
+            counts = {"sets": cell.sets, "passes": cell.passes, "overhead": round(1e6 * self.overhead, 1)}
+            self.told.append({"cell": cell.name, "first": first, **counts, "parts": parts})
 
 
 def each_launch(row: Mapping[str, CellTimes]) -> dict[str, tuple[float, float]]:

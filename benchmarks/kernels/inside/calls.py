@@ -64,10 +64,10 @@ def after(words: tuple[int, int], keys: Sequence[int]) -> tuple[int, int]:
     return first, second
 
 
-def seal(memory: torch.Tensor, key: int) -> None:
+def seal(memory: torch.Tensor, key: int, into: torch.Tensor | None = None) -> None:
     """Make inputs unreadable to who does not know the key, or readable again; uint8 [bytes], whole words."""
     words = memory.view(torch.int32)
-    torch.bitwise_xor(words, key, out=words)
+    torch.bitwise_xor(words, key, out=words if into is None else into.view(torch.int32))
 
 
 def touch(memory: torch.Tensor) -> None:

@@ -114,8 +114,11 @@ class Launch:
             self.synchronize()
 
     def call(self, message: Message, descriptor: int | None) -> None:
-        """With `audit`: behind pads, and the outputs of the call of that number copied behind all others."""
-        run = self.solutions[message["problem"]]
+        """With `audit`: behind pads, and the outputs of the call of that number copied behind all others.
+
+        Without a problem there is nothing to call: what the message takes.
+        """
+        run = self.solutions[message["problem"]] if "problem" in message else nothing
         with torch.no_grad():
             if "audit" in message:
                 self._queued(run, message["key"], message["sweeps"], message["audit"])
@@ -129,7 +132,7 @@ class Launch:
 
     def rest(self, message: Message, descriptor: int | None) -> None:
         with torch.no_grad():
-            self._queued(lambda: None, None, 0, -1)
+            self._queued(nothing, None, 0, -1)
 
     def _queued(self, run: Callable[..., object], key: int | None, sweeps: int, audit: int) -> None:
         assert self.pads_of is not None
@@ -174,6 +177,10 @@ class Launch:
         found = by_name(returned, [place["name"] for place in self.places])
         for place in self.places:
             at(self.into, place, number * self.stride).copy_(checked(found[place["name"]], place))
+
+
+def nothing(*_: object) -> None:
+    """Where there is no solution to call."""
 
 
 def by_name(returned: object, names: Sequence[str]) -> Mapping[str, object]:

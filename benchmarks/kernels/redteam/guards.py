@@ -28,6 +28,7 @@ GUARDS: Mapping[str, str] = {
     "inputs_watched": "inputs that a call writes to fail it, and the reference has copies of its own",
     "all_work_counts": "work beside the calls is charged, found where it is most, and so is what cannot be so fast",
     "whole_sandbox": "the CPU seconds of every process of the sandbox count",
+    "overhead_first": "what a message takes is measured before anything of the candidate is there",
     "clock_outside": "times are the worker's own; what a candidate measures or prints is text",
     "answers_numbered": "each answer names the message that it answers",
     "sealed_memory": "memory that judge and candidate share cannot change its size",
@@ -48,6 +49,8 @@ class OpenLaunch(CpuLaunch):
     _called = False  # in this batch
 
     def time_batch(self, cell: Cell, sets: int, seconds: float) -> Timed:
+        if "overhead_first" in self.removed and cell.batches:
+            self.overhead = self.measure_overhead()
         self._called = False
         timed = super().time_batch(cell, sets, seconds)
         if "all_work_counts" in self.removed:

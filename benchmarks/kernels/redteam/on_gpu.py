@@ -71,6 +71,41 @@ def run(x, gain):
 """,
     ),
     Planted(
+        "holds_up_the_judge",
+        "keeps the device busy whenever nobody calls, so that what is taken off its time takes longer",
+        "neutralised",
+        """
+import threading
+import time
+
+import torch
+
+called = time.monotonic()
+side = torch.cuda.Stream()
+memory = torch.zeros(1 << 24, device="cuda")
+
+
+def hold():
+    while True:
+        if time.monotonic() - called > 0.002:
+            with torch.cuda.stream(side):
+                for _ in range(20):
+                    memory.mul_(1.0)
+            side.synchronize()
+        else:
+            time.sleep(0.0005)
+
+
+threading.Thread(target=hold, daemon=True).start()
+
+
+def run(x, gain):
+    global called
+    called = time.monotonic()
+    return x * gain
+""",
+    ),
+    Planted(
         "wait_left_out",
         "lets nobody wait for the device, so that the answer comes before the work is done",
         "neutralised",
