@@ -7,6 +7,7 @@ from django.contrib.auth.models import User
 
 from research.loop import learn
 from research.models import Experiment, Idea, Lesson, Project, Thread, Trial, Verdict
+from tests import cast
 from tests.cast import World, constants, focus, go, repository_of, running, step
 from tests.stage import Stage
 
@@ -26,17 +27,17 @@ def second(project: Project) -> Thread:
     return Thread.objects.create(project=project, number=2, researcher="catalogue", head=project.start_commit)
 
 
-def screened(world: World, thread: Thread, technique: str) -> Experiment:
-    """Of this technique, as soon as its confirmation waits."""
+def screened(world: World, thread: Thread, technique: str, until: str = "confirm") -> Experiment:
+    """Of this technique, as soon as its confirmation waits, or another stage."""
     focus(thread, technique)
     for _ in range(9):
         go(thread)
         experiment = running(thread)
         assert experiment is not None
-        if experiment.trials.filter(stage="confirm").exists():
+        if experiment.trials.filter(stage=until).exists():
             return experiment
         world.run(1)
-    raise AssertionError("it was never to be confirmed")
+    raise AssertionError(f"it never came to {until}")
 
 
 def planned(thread: Thread, technique: str) -> Experiment:
@@ -146,6 +147,34 @@ def test_what_is_being_screened_is_screened_to_the_end(
     assert step(second) != "move"
     screening.refresh_from_db()
     assert screening.state == Experiment.State.RUNNING
+
+
+def test_what_is_to_be_screened_further_is_screened_on_the_new_main_instead(
+    project: Project, second: Thread, world: World, reviewer: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.gains["BETA"] = 0.002  # a gain by the floor's noise, and too little to be clear at once
+    monkeypatch.setattr(cast, "SIGMA", 1e-4)
+    left = screened(world, second, "beta", "extend")
+    main = merge(project, reviewer)
+    assert step(second) == "move"
+    verdict = Verdict.objects.get(experiment=left)
+    assert (verdict.kind, verdict.stage) == ("inconclusive", "screen") and "measured there again" in verdict.reason
+    assert not left.trials.filter(state=Trial.State.WAITING).exists()
+    assert second.ideas.latest("pk").candidate.parent == main and learn.learn(verdict).kind == "unsettled"
+
+
+def test_what_is_being_screened_further_goes_on(
+    project: Project, second: Thread, world: World, reviewer: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.gains["BETA"] = 0.002
+    monkeypatch.setattr(cast, "SIGMA", 1e-4)
+    left = screened(world, second, "beta", "extend")
+    taken = Trial.objects.claim_pair(world.machine, "player")
+    assert {lease.trial.stage for lease in taken} == {"extend"}
+    merge(project, reviewer)
+    assert step(second) != "move"
+    left.refresh_from_db()
+    assert left.state == Experiment.State.RUNNING
 
 
 def test_what_is_half_way_and_has_not_gained_stops_and_is_not_moved(

@@ -1,10 +1,11 @@
-"""What becomes of a candidate that `main` leaves behind: not begun, or early in its confirmation, it is moved there.
+"""What becomes of a candidate that `main` leaves behind: not begun, or early in a stage, it is moved there.
 
 To confirm it against a baseline that is gone would cost as much as to confirm it on the new one, which would have to
 follow anyhow. A machine takes the next pair before it has reported the last one, so one pair of it may have begun; what
 is half way to its first look goes on to it if it has gained so far; if not, it stops there, and nothing is moved. What
 was seen of a candidate stays, as a verdict that nothing was settled. What nobody has begun to measure is cancelled:
-there is nothing to say of it. What is being screened is screened to the end, which is cheap.
+there is nothing to say of it. What is being screened is screened to the end, which is cheap; where its extension would
+follow, which nobody has begun, a new screen on `main` takes less.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from research.loop.memory import recipe_of, steps_of
 from research.loop.problems import is_alike
 from research.loop.together import apply_again, follow
 from research.models import Experiment, Idea, Thread, Trial
+from research.models.trial import TrialQuerySet
 from research.repository import Conflict, Repository
 from research.validation import rules
 from research.validation.rules import Rule, Stage
@@ -46,16 +48,22 @@ def step(thread: Thread) -> bool:
 
 
 def _is_early(experiment: Experiment) -> bool:
-    """Not begun, or its confirmation planned and less than half of its first look begun."""
+    """Not begun, its extension planned and not begun, or less than half of its first look at confirm pairs begun."""
     confirms = experiment.trials.filter(stage=str(Stage.CONFIRM))
-    begun = confirms.exclude(state=Trial.State.WAITING).values("pair").distinct().count()
-    early = confirms.exists() and 2 * begun < Rule.from_json(experiment.rule).looks[0]
-    return early or _is_untouched(experiment)
+    if confirms.exists():
+        begun = confirms.exclude(state=Trial.State.WAITING).values("pair").distinct().count()
+        return bool(2 * begun < Rule.from_json(experiment.rule).looks[0])
+    return _waits(experiment.trials.filter(stage=str(Stage.EXTEND))) or _is_untouched(experiment)
 
 
 def _is_untouched(experiment: Experiment) -> bool:
     """Planned, and no machine has taken any of it."""
-    return experiment.trials.exists() and not experiment.trials.exclude(state=Trial.State.WAITING).exists()
+    return _waits(experiment.trials.all())
+
+
+def _waits(trials: TrialQuerySet) -> bool:
+    """There are some, and no machine has taken any."""
+    return trials.exists() and not trials.exclude(state=Trial.State.WAITING).exists()
 
 
 def _has_lost(experiment: Experiment) -> bool:
