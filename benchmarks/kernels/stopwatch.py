@@ -102,7 +102,7 @@ class StopwatchLaunch(Launch):
         called = whole - self.overhead - pads
         beside = max(fetching - self.overhead - HANDLING * paced.copying * sets - self.put_off, 0.0)
         solution = max((called + beside) / sets, LEAST)
-        parts = {"whole": whole, "pads": pads, "span": span, "sets": float(sets)}
+        parts = {"whole": whole, "pads": pads, "span": span, "fetching": fetching, "copying": paced.copying * sets}
         return Timed(solution, paced.reference, max(called, LEAST), beside, (span / sets,), parts)
 
     def _request(self, passes: int, sets: int) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def work(x, gain):
 
 {HONEST.replace("x * gain", "work(x, gain)")}"""
 LINE, LINE_BYTES = 24, 4 << 30  # sets of inputs, and bytes of all of them, that calls by hand go through in line
-SECONDS = ("whole", "pads", "span")  # of the parts of a batch
+SECONDS = ("whole", "pads", "span", "fetching", "copying")  # of the parts of a batch
 GAIN = 0.75  # of the honest latency: below it an exploit has won something
 BREAKS = {
     "illegal_address": """
