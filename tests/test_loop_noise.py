@@ -34,6 +34,19 @@ def test_a_new_machine_measures_its_noise_with_the_start_against_itself(quiet: W
     assert noise.progress(project) == (12, 12)
 
 
+def test_what_a_closing_campaign_cancelled_is_begun_again_when_it_goes_on(quiet: World, project: Project) -> None:
+    advance_project_until_idle(project.pk)
+    project.exhaust("the campaign's time is over")
+    assert Experiment.objects.get().cancel()
+    advance_project_until_idle(project.pk)
+    assert not Experiment.objects.running().exists()
+    project.resume()
+    advance_project_until_idle(project.pk)
+    assert quiet.run() == 12
+    advance_project_until_idle(project.pk)
+    assert noise.progress(project) == (12, 12)
+
+
 def test_screening_does_not_wait_for_the_noise_floor(quiet: World, thread: Thread) -> None:
     focus(thread, "delta")
     verdict = quiet.until_verdict(thread)

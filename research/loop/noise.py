@@ -53,10 +53,12 @@ def _begin(project: Project, preset: str, now: str) -> bool:
         return False
     if not now and NoiseFloor.objects.filter(**project.noise_key_at(preset)).exists():
         return False  # the first result tells the class of machine; a stored floor may fit it
-    if before.filter(machine_class__in=("", now), state=Experiment.State.CANCELLED).exists():
+    cancelled = before.filter(state=Experiment.State.CANCELLED)  # by a campaign that closes; it may go on one day
+    if cancelled.filter(machine_class__in=("", now)).exists() and not project.is_running:
         return False
     lives = Machine.objects.living().filter(machine_class=now).exists()
-    return (lives or not before.exists()) and begin(project, preset, now if lives else "")
+    nothing = not before.exclude(pk__in=cancelled).exists()
+    return (lives or nothing) and begin(project, preset, now if lives else "")
 
 
 def _go_on(experiment: Experiment) -> bool:
