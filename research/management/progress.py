@@ -104,7 +104,8 @@ class Progress:
 
     def _summary(self, phase: str) -> str:
         done, wanted = noise.progress(self.project)
-        floor = "" if done >= wanted else f", measuring noise {done} of {wanted}"
+        measuring = self.project.experiments.running().filter(purpose=Experiment.Purpose.NOISE).exists()
+        floor = f", measuring noise {done} of {wanted}" if measuring and done < wanted else ""
         left = max(0.0, self.seconds - self.project.wall_seconds)
         trials = Result.objects.filter(trial__project=self.project).count()
         merged = self.project.merge_requests.filter(state=MergeRequest.State.MERGED).count()
