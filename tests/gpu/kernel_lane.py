@@ -18,7 +18,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -114,13 +114,13 @@ def caught(planted: Planted, outcome: Outcome, honest: float) -> str:
     return f"gains nothing: {outcome.score / honest:.3f}" if outcome.score > GAIN * honest else ""
 
 
-def play_exploits(device: str) -> dict[str, Any]:
+def play_exploits(device: str, only: Sequence[str] = ()) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as root, trials(Path(root) / "data", 7, device) as lane:
         lane_of(lane, device)
         found = [lane.run({HEAVY: HONEST}, (HEAVY,), seed).score for seed in range(3)]
         honest = statistics.median(score for score in found if score is not None)
-        for planted in planted_on(device):
+        for planted in (each for each in planted_on(device) if not only or each.name in only):
             with tempfile.TemporaryDirectory() as caches:
                 for seed in (4, 5) if planted.races else (4,):
                     outcome = lane.run({HEAVY: planted.solution}, (HEAVY,), seed, Path(caches), confirming=True)
@@ -340,13 +340,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.gpu.kernel_lane", description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="+", choices=("exploits", "honest", "hand", "itself", "gone"))
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="of exploits")
     parser.add_argument("--most", type=int, default=58, help="honest solutions")
     parser.add_argument("--problems", nargs="+", default=PROBLEMS, help="of hand and itself")
     parser.add_argument("--launches", type=int, default=6)
     parser.add_argument("--comparisons", type=int, default=2)
     options = parser.parse_args()
     parts: dict[str, Callable[[], dict[str, Any]]] = {
-        "exploits": lambda: play_exploits(options.device),
+        "exploits": lambda: play_exploits(options.device, options.only),
         "honest": lambda: play_honest(options.device, options.most),
         "hand": lambda: play_hand(options.device, options.problems),
         "itself": lambda: play_itself(options.device, options.problems, options.launches, options.comparisons),
