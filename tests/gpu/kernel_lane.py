@@ -37,6 +37,8 @@ from benchmarks.kernels.redteam.lane import KernelLane
 from benchmarks.kernels.redteam.on_gpu import EXPLOITS, HONEST, Planted
 from benchmarks.kernels.reference import Reference
 from benchmarks.kernels.stopwatch import StopwatchLaunch
+from research.validation.integrity import lint
+from research.validation.records import Severity
 from tests.kernel_technique_play import prepared
 from tests.kernel_trials import Trials, problem, trials
 
@@ -52,6 +54,7 @@ def work(x, gain):
 {HONEST.replace("x * gain", "work(x, gain)")}"""
 LINE, LINE_BYTES = 24, 4 << 30  # sets of inputs, and bytes of all of them, that calls by hand go through in line
 SECONDS = ("whole", "pads", "span", "fetching", "copying")  # of the parts of a batch
+A_READER = "left to a reader"
 GAIN = 0.75  # of the honest latency: below it an exploit has won something
 BREAKS = {
     "illegal_address": """
@@ -101,7 +104,11 @@ def planted_on(device: str) -> tuple[Planted, ...]:
 
 
 def caught(planted: Planted, outcome: Outcome, honest: float) -> str:
-    """How it was, empty if it was not."""
+    """How it was, empty if it was not.
+
+    What gains something and reaches into its own process, which the lab reports to a person before it may be merged, is
+    left to a reader.
+    """
     structural = {seen.kind for seen in outcome.observations if seen.severity == "structural"}
     if structural:
         return ", ".join(sorted(structural))
@@ -111,7 +118,10 @@ def caught(planted: Planted, outcome: Outcome, honest: float) -> str:
         how = f"{outcome.failure.kind}: {outcome.failure.message[:160]}"
         seen_through = outcome.failure.kind in ("bad_output", *kinds)
         return how if planted.races or seen_through else f"cannot work here: {how}"
-    return f"gains nothing: {outcome.score / honest:.3f}" if outcome.score > GAIN * honest else ""
+    if outcome.score > GAIN * honest:
+        return f"gains nothing: {outcome.score / honest:.3f}"
+    asks = {found.kind for found in lint(SOLUTION, planted.solution) if found.severity == Severity.REVIEW}
+    return f"{A_READER}: {', '.join(sorted(asks))}; {outcome.score / honest:.3f}" if asks else ""
 
 
 def play_exploits(device: str, only: Sequence[str] = ()) -> dict[str, Any]:
@@ -131,8 +141,9 @@ def play_exploits(device: str, only: Sequence[str] = ()) -> dict[str, Any]:
                     note(rows[-1])
     missed = sorted({row["name"] for row in rows if not row["caught"]})
     idle = sorted({row["name"] for row in rows if row["caught"].startswith("cannot")})
+    read = sorted({row["name"] for row in rows if row["caught"].startswith(A_READER)})
     counted = {"honest": honest, "played": len({row["name"] for row in rows}), "missed": missed, "cannot_work": idle}
-    return counted | {"rows": rows}
+    return counted | {"left_to_a_reader": read, "rows": rows}
 
 
 def play_honest(device: str, most: int) -> dict[str, Any]:
