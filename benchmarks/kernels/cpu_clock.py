@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from statistics import median
 from typing import Any
 
-from benchmarks.kernels.launch import FETCH_WALL, Cell, Launch, Timed
+from benchmarks.kernels.launch import AWAKE_AFTER, FETCH_WALL, Cell, Launch, Timed
 
 QUIET = 2e-3  # seconds after an answer: the kernel counts a process's time when it goes to sleep
 HANDLING = 2.0  # times as long as the judge may a candidate take to map inputs and to copy outputs, which are cold
+RESTS = 15  # messages without a call
 A_SET = 2e-5  # CPU seconds to lay out the tensors of a set, in Python
 
 
@@ -21,7 +23,7 @@ class CpuLaunch(Launch):
 
     def time_batch(self, cell: Cell, sets: int, seconds: float) -> Timed:
         before = self.box.cpu_seconds()
-        drawn = self.hand_inputs(cell, sets)
+        drawn = self.hand_inputs(cell, sets, 0, str(cell.batches))
         time.sleep(QUIET)
         referred = self.ask_judge({"op": "refer"}) if cell.batches % 2 else {}
         spent = self._spent({"op": "call", "problem": cell.problem}, (), seconds, cell.name)
@@ -34,8 +36,10 @@ class CpuLaunch(Launch):
         charged = max(beside - (HANDLING - 1) * handling - self.put_off, 0.0)
         return Timed((called + charged) / sets, referred["seconds"] / sets, called, beside)
 
+    overhead = 0.0  # of a message and its answer, without a call
+
     def get_ready(self) -> None:
-        """Nothing is needed."""
+        self.overhead = self.measure_overhead()
 
     def pace(self, cell: Cell) -> None:
         """The reference is timed beside the calls: whatever a candidate does meanwhile is on its bill."""
@@ -43,8 +47,9 @@ class CpuLaunch(Launch):
     def settle(self, cell: Cell) -> None:
         """Nothing is to be found out."""
 
-    def rest(self, what: str) -> float:
-        return self._spent({"op": "call"}, (), FETCH_WALL, what)
+    def measure_overhead(self) -> float:
+        rests = [self._spent({"op": "call"}, (), FETCH_WALL, "the sandbox") for _ in range(AWAKE_AFTER + RESTS)]
+        return median(rests[AWAKE_AFTER:])
 
     def _spent(self, message: dict[str, Any], descriptors: Sequence[int], seconds: float, what: str) -> float:
         """CPU seconds of the sandbox from the message to the answer, and a little longer."""

@@ -168,8 +168,7 @@ class Judge:
         batch, reference = self._batch(), self.problems[self._batch().problem.name][1]
         self._watch(batch)
         if "keys" in request:
-            sets = [(one,) for one in batch.sets]
-            seconds, launched, batch.outputs = self._queued(reference.run, sets, request, self.own_pads, batch.own)
+            seconds, launched, batch.outputs = self._queued(reference.run, [(one,) for one in batch.sets], request)
         else:
             began = time.process_time()
             batch.outputs = [reference.run(one) for one in batch.sets]
@@ -186,20 +185,17 @@ class Judge:
         return found | {"places": layout.places, "stride": layout.stride}
 
     def pace(self, request: Request) -> Reply:
-        """The seconds of a stopwatch that all of a batch takes but its calls; after `refer`.
+        """The seconds of a stopwatch that a timed `refer` takes, with nothing called; after one of the same batch.
 
-        Over the memory that a candidate will go through, and, as `own`, over that of the reference: two pieces of
-        memory need not be equally fast. The copy of one set of outputs is among them, of the reference's.
+        The copy of one set of outputs is among them.
         """
-        batch = self._batch()
-        outputs, numbers = batch.outputs, [(number,) for number in range(len(batch.outputs))]
+        outputs = self._batch().outputs
+        seconds, *_ = self._queued(lambda number: outputs[number], [(n,) for n in range(len(outputs))], request)
+        return {"seconds": seconds}
 
-        def seconds(pads: Pads | None, inputs: torch.Tensor) -> float:
-            return self._queued(lambda number: outputs[number], numbers, request, pads, inputs)[0]
-
-        found = {"seconds": seconds(self.their_pads, batch.theirs), "own": seconds(self.own_pads, batch.own)}
-        self.their_words = after(self.their_words, request["keys"])
-        return found
+    def passed(self, request: Request) -> Reply:
+        """Whether the candidate's pads were `skipped`: they do not hold what the passes with these keys leave there."""
+        return {"skipped": not self._passed_over(request)}
 
     def room(self, request: Request) -> Reply:
         """Memory of `size` bytes for the outputs of every set, all NaN; after a reference ran.
@@ -253,12 +249,11 @@ class Judge:
         return {"used": total - free - torch.cuda.memory_reserved(self.device), "total": total}
 
     def _queued(
-        self, run: Callable[..., Any], sets: list[tuple[Any, ...]], request: Request, pads: Pads | None,
-        inputs: torch.Tensor,
-    ) -> tuple[float, float, list[dict[str, torch.Tensor]]]:  # fmt: skip
+        self, run: Callable[..., Any], sets: list[tuple[Any, ...]], request: Request
+    ) -> tuple[float, float, list[dict[str, torch.Tensor]]]:
         """Seconds of all, those that the host took to start the calls, and what these returned."""
-        assert pads is not None
-        batch, keys = self._batch(), pads.keys(request["keys"])
+        assert self.own_pads is not None
+        batch, pads, keys = self._batch(), self.own_pads, self.own_pads.keys(request["keys"])
         layout = self.outputs.get((batch.problem.name, batch.workload.uuid))
         spare = torch.empty(layout.stride if layout else 0, dtype=torch.uint8, device=self.device)
 
@@ -267,9 +262,9 @@ class Judge:
                 layout.put(outputs, spare, 0)
 
         def unseal() -> None:
-            seal(inputs, batch.key)
+            seal(batch.own, batch.key)
 
-        unseal()  # which seals them, or unseals what is sealed: what a candidate has to do is done here, too
+        unseal()  # which seals them: what a candidate has to do is done here, too
         wake(self.device)
         self.synchronize()
         began = time.perf_counter()

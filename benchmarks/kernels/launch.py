@@ -33,7 +33,7 @@ JUDGE_SECONDS = 120.0  # for drawing, a reference or a comparison
 WARM_UP_WALL = 120.0  # for importing a solution, and for its first call of a workload: compilers work in both
 FETCH_WALL = 60.0
 ALERT_SECONDS = 0.5
-AWAKE_AFTER, RESTS = 10, 15  # messages without a call
+AWAKE_AFTER = 10  # messages, which take longer in a process that did nothing so far
 MOSTLY = 2.0  # times the seconds of its calls: who works so much beside them works there
 SURELY = 3.0  # times `put_off` before somebody is accused: a busy machine takes more, which is only charged
 Message = Mapping[str, Any]
@@ -45,12 +45,12 @@ class JudgeFailed(TrialFailed):
 
 @dataclass(frozen=True)
 class Pace:
-    """What a batch takes beside the calls of a solution, and what those of the reference take. Times in seconds."""
+    """What a batch takes without its calls, and what those of the reference take. Times in seconds."""
 
     passes: int  # over the pads
-    pads: float  # of all of a batch but its calls
+    whole: float  # of the message that starts the calls, by the worker's stopwatch
+    fetching: float  # of the message that asks for the outputs
     reference: float  # of a call
-    copying: float  # of the outputs of a call
 
 
 @dataclass
@@ -67,7 +67,7 @@ class Cell:
     batches: int = 0
     sets: int = 0  # calls of a timed batch, once that is settled
     passes: int = 0  # over the pads before them, under a stopwatch
-    paced: Pace | None = None  # what the judge measured before the solution was there, under a stopwatch
+    paced: Pace | None = None  # what was measured before the solution was there, under a stopwatch
     called: list[float] = field(default_factory=list)  # seconds in all calls of each timed batch
     beside: list[float] = field(default_factory=list)  # and beside them, more than handling inputs and outputs takes
     solution: list[float] = field(default_factory=list)
@@ -113,7 +113,6 @@ class Launch(ABC):
         self.task, self.box, self.judge, self.channel = task, box, judge, channel
         self.outcome, self.sink = outcome, sink
         self.cells: list[Cell] = []
-        self.overhead = 0.0  # of a message and its answer, without a call
         self.share = 0.0  # of the budget, for a timed batch
         self.warm_until = math.inf  # of time.monotonic
         self.asked = 0  # messages to the candidate; each answer names its own
@@ -126,16 +125,12 @@ class Launch(ABC):
         """
 
     @abstractmethod
-    def rest(self, what: str) -> float:
-        """Of a message and its answer, without a call."""
-
-    @abstractmethod
     def get_ready(self) -> None:
-        """Before anything is called."""
+        """What comes before anything else, and before anything of the candidate is imported."""
 
     @abstractmethod
     def pace(self, cell: Cell) -> None:
-        """What the judge measures of a workload before anything of the candidate is imported."""
+        """What is measured of a workload before anything of the candidate is imported."""
 
     @abstractmethod
     def settle(self, cell: Cell) -> None:
@@ -150,7 +145,6 @@ class Launch(ABC):
             for each in workloads:
                 scaled = None if each["scaled_ms"] is None else tuple(each["scaled_ms"])
                 self.cells.append(Cell(problem, each["uuid"], each["bound_ms"], each["floor_ms"], scaled))
-        self.overhead = self.measure_overhead()
         for cell in self.cells:
             self.pace(cell)
         self.warm_until = time.monotonic() + self.task.preset.wall_cap_seconds * len(self.task.problems)
@@ -161,10 +155,6 @@ class Launch(ABC):
                     self._batch(cell, 1, self.warm_seconds)
                     self._warm(cell)  # what the first compiled is not in the second
                     self.settle(cell)
-
-    def measure_overhead(self) -> float:
-        """The median of rests; the first ones take longer in a process that did nothing so far."""
-        return median([self.rest("the sandbox") for _ in range(AWAKE_AFTER + RESTS)][AWAKE_AFTER:])
 
     def compile(self, seconds: float) -> None:
         """Import every solution and call it on every workload. Raises TrialFailed where that takes longer."""
@@ -240,9 +230,9 @@ class Launch(ABC):
 
     # --- talking
 
-    def hand_inputs(self, cell: Cell, sets: int, key: int = 0) -> dict[str, Any]:
+    def hand_inputs(self, cell: Cell, sets: int, key: int, batch: str) -> dict[str, Any]:
         """Let the judge draw, and the candidate map what was drawn, sealed by a key; the judge's answer."""
-        with self.drawn_inputs(cell, sets, str(cell.batches), key) as (drawn, memory):
+        with self.drawn_inputs(cell, sets, batch, key) as (drawn, memory):
             laid = {"op": "inputs"} | {key: drawn[key] for key in ("places", "scalars", "stride", "size")}
             self.ask(laid, memory, FETCH_WALL, cell.name)
         return drawn

@@ -53,7 +53,7 @@ def work(x, gain):
 
 {HONEST.replace("x * gain", "work(x, gain)")}"""
 LINE, LINE_BYTES = 24, 4 << 30  # sets of inputs, and bytes of all of them, that calls by hand go through in line
-SECONDS = ("whole", "pads", "span", "fetching", "copying")  # of the parts of a batch
+SECONDS = ("whole", "without", "span", "fetching", "handing")  # of the parts of a batch
 A_READER = "left to a reader"
 GAIN = 0.75  # of the honest latency: below it an exploit has won something
 BREAKS = {
@@ -316,9 +316,10 @@ class Watched(StopwatchLaunch):
         super().measure()
         for cell in self.cells:
             paced, parts = cell.paced, [{key: round(1e6 * one[key], 1) for key in SECONDS} for one in cell.parts]
-            first = paced and {"pads": round(1e6 * paced.pads, 1), "reference": round(1e6 * paced.reference, 2)}
-            counts = {"sets": cell.sets, "passes": cell.passes, "overhead": round(1e6 * self.overhead, 1)}
-            self.told.append({"cell": cell.name, "first": first, **counts, "parts": parts})
+            first = paced and {"passes": paced.passes, "reference": round(1e6 * paced.reference, 2)}
+            self.told.append(
+                {"cell": cell.name, "first": first, "sets": cell.sets, "passes": cell.passes, "parts": parts}
+            )
 
 
 def each_launch(row: Mapping[str, CellTimes]) -> dict[str, tuple[float, float]]:

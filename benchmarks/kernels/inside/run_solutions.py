@@ -116,9 +116,9 @@ class Launch:
     def call(self, message: Message, descriptor: int | None) -> None:
         """With `audit`: behind pads, and the outputs of the call of that number copied behind all others.
 
-        Without a problem there is nothing to call: what the message takes.
+        Without a problem: what the message takes with nothing called.
         """
-        run = self.solutions[message["problem"]] if "problem" in message else nothing
+        run = self.solutions[message["problem"]] if "problem" in message else self.blank
         with torch.no_grad():
             if "audit" in message:
                 self._queued(run, message["key"], message["sweeps"], message["audit"])
@@ -132,7 +132,7 @@ class Launch:
 
     def rest(self, message: Message, descriptor: int | None) -> None:
         with torch.no_grad():
-            self._queued(nothing, None, 0, -1)
+            self._queued(self.blank, None, 0, -1)
 
     def _queued(self, run: Callable[..., object], key: int | None, sweeps: int, audit: int) -> None:
         assert self.pads_of is not None
@@ -149,6 +149,14 @@ class Launch:
         self.reset_persisting()
         done = queued(run, sets, self.pads_of, keys, sweeps, unseal, self.synchronize, audit, look)
         self.returned, self.told = done.returned, {"span": done.span, "launched": done.launched}
+
+    def blank(self, *_: object) -> dict[str, torch.Tensor]:
+        """Outputs that nothing was written to."""
+        assert self.into is not None
+        return {
+            place["name"]: torch.empty(place["shape"], dtype=getattr(torch, place["dtype"]), device=self.into.device)
+            for place in self.places
+        }
 
     def fetch(self, message: Message, descriptor: int | None) -> Message:
         if descriptor is not None:
@@ -177,10 +185,6 @@ class Launch:
         found = by_name(returned, [place["name"] for place in self.places])
         for place in self.places:
             at(self.into, place, number * self.stride).copy_(checked(found[place["name"]], place))
-
-
-def nothing(*_: object) -> None:
-    """Where there is no solution to call."""
 
 
 def by_name(returned: object, names: Sequence[str]) -> Mapping[str, object]:
