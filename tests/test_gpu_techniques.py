@@ -61,7 +61,7 @@ def learns_something_else(technique: Technique, start: str) -> None:
     assert changed.losses and torch.tensor(changed.losses).isfinite().all()
     assert changed.scores.isfinite().all()
     assert changed.reserved == {name: value.shape for name, value in changed.state.items()}
-    assert min(value.numel() for value in changed.state.values()) > 1, "compiled AdamW of one number fails on a GPU"
+    assert min(value.numel() for value in changed.state.values()) > 1, "compiled AdamW of one number failed on an H200"
     same = torch.equal(changed.scores, base.scores)
     if technique.name in OTHER_FIRST:
         common = changed.first.keys() & base.first.keys()

@@ -20,6 +20,7 @@ A_SET = 2e-5  # CPU seconds to lay out the tensors of a set, in Python
 
 class CpuLaunch(Launch):
     rounds, most_sets, most_bytes, put_off = 6, 32, 24 << 20, 3e-4
+    overhead = 0.0  # of a message and its answer, without a call
 
     def time_batch(self, cell: Cell, sets: int, seconds: float) -> Timed:
         before = self.box.cpu_seconds()
@@ -35,8 +36,6 @@ class CpuLaunch(Launch):
         called = max(spent - self.overhead, 1e-9)
         charged = max(beside - (HANDLING - 1) * handling - self.put_off, 0.0)
         return Timed((called + charged) / sets, referred["seconds"] / sets, called, beside)
-
-    overhead = 0.0  # of a message and its answer, without a call
 
     def get_ready(self) -> None:
         self.overhead = self.measure_overhead()

@@ -66,7 +66,6 @@ class Judge:
         self.problems: dict[str, tuple[Problem, Reference]] = {}
         self.hidden: dict[str, Workload] = {}
         self.outputs: dict[tuple[str, str], Layout] = {}  # of each workload
-        self.copying: dict[tuple[str, str], float] = {}  # seconds for a set of outputs, on a GPU
         self.batch: Batch | None = None
         self.laid: Shared | None = None  # where inputs lie for the candidate
         self.roofline = Roofline(data, device)
@@ -160,10 +159,10 @@ class Judge:
         return self._handing(batch.inputs) | reply | {"key": batch.key}
 
     def refer(self, request: Request) -> Reply:
-        """Run the reference on every set: the seconds of all, what its outputs look like, what copying them takes.
+        """Run the reference on every set: the seconds of all, and what its outputs look like.
 
-        CPU seconds; with `keys` those of a stopwatch, over calls that are queued behind pads; `launched` of these are
-        the host's, to start them.
+        CPU seconds, and on a CPU those for `copying` the outputs; with `keys` those of a stopwatch, over calls that are
+        queued behind pads, and of these `launched` the host's, to start them.
         """
         batch, reference = self._batch(), self.problems[self._batch().problem.name][1]
         self._watch(batch)
@@ -173,16 +172,11 @@ class Judge:
             began = time.process_time()
             batch.outputs = [reference.run(one) for one in batch.sets]
             seconds, launched = time.process_time() - began, 0.0
-        key, layout = (batch.problem.name, batch.workload.uuid), Layout(batch.outputs[0])
-        self.outputs[key] = layout
-        if self.gpu is None:
-            took = copying(batch.outputs, layout, self.device)
-        else:  # the device's own time, which hardly varies
-            if key not in self.copying:
-                self.copying[key] = copying(batch.outputs, layout, self.device) / len(batch.outputs)
-            took = self.copying[key] * len(batch.outputs)
-        found = {"seconds": seconds, "launched": launched, "copying": took}
-        return found | {"places": layout.places, "stride": layout.stride}
+        layout = self.outputs[batch.problem.name, batch.workload.uuid] = Layout(batch.outputs[0])
+        found = {"seconds": seconds, "launched": launched, "places": layout.places, "stride": layout.stride}
+        if self.gpu is None and "keys" not in request:
+            found["copying"] = copying(batch.outputs, layout)
+        return found
 
     def pace(self, request: Request) -> Reply:
         """The seconds of a stopwatch that a timed `refer` takes, with nothing called; after one of the same batch.

@@ -57,8 +57,8 @@ def _begin(project: Project, preset: str, now: str) -> bool:
     if cancelled.filter(machine_class__in=("", now)).exists() and not project.is_running:
         return False
     lives = Machine.objects.living().filter(machine_class=now).exists()
-    nothing = not before.exclude(pk__in=cancelled).exists()
-    return (lives or nothing) and begin(project, preset, now if lives else "")
+    is_first = not before.exclude(state=Experiment.State.CANCELLED).exists()
+    return (lives or is_first) and begin(project, preset, now if lives else "")
 
 
 def _go_on(experiment: Experiment) -> bool:

@@ -84,8 +84,8 @@ class Progress:
         return found
 
     def _waiting(self) -> list[MergeRequest]:
-        requests = MergeRequest.objects.open().filter(project=self.project).order_by("pk")
-        return [one for one in requests if not self.project.auto_approve or one.needs_a_look]
+        requests = MergeRequest.objects.open().filter(project=self.project).select_related("project", "verdict")
+        return [one for one in requests.order_by("pk") if one.waits_for_a_person]
 
     def _why(self, request: MergeRequest) -> str:
         standing = request.verdict.experiment.findings.standing().order_by("pk")

@@ -108,6 +108,11 @@ class MergeRequest(models.Model):
         """An integrity finding forbids a merge: it asks for a person, and nobody has overridden it."""
         return self.verdict.experiment.findings.standing().exists()
 
+    @property
+    def waits_for_a_person(self) -> bool:
+        """Of an open one: no policy approves it."""
+        return not self.project.auto_approve or self.needs_a_look
+
     def patch_sets(self) -> list[MergeRequest]:
         """All requests of its line, oldest first: each superseded the one before it."""
         first = self

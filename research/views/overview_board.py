@@ -130,7 +130,7 @@ class OverviewBoard:
     def _requests(self) -> Iterator[Need]:
         rows = MergeRequest.objects.open().filter(project__in=self.live or self.projects)
         requests = list(rows.select_related("verdict", "project", "thread", "candidate__idea").order_by("-pk"))
-        waiting = [one for one in requests if not one.project.auto_approve or one.needs_a_look]
+        waiting = [one for one in requests if one.waits_for_a_person]
         for request in waiting[:MOST]:
             gain = gain_of(request.verdict)
             size = f"{percent(gain.mean)}{_error(gain.half)} over {gain.pairs} pairs" if gain else ""
