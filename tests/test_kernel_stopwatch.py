@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,6 +16,7 @@ from benchmarks.judge_device import Shared
 from benchmarks.kernels.batch import Batch, Digest, Layout
 from benchmarks.kernels.cells import cells
 from benchmarks.kernels.formats.loader import load_problem
+from benchmarks.kernels.inside.bell import KEY_BITS, Bell, page
 from benchmarks.kernels.inside.calls import FACTOR, Pads, after, at, queued, seal
 from benchmarks.kernels.redteam.on_gpu import EXPLOITS
 from benchmarks.kernels.stopwatch import StopwatchLaunch
@@ -162,7 +164,8 @@ def test_what_is_taken_off_a_time_is_measured_before_a_solution_is_there(
         return ask_judge(self, request)
 
     def of_the_solution(self: StopwatchLaunch, message: Any, *more: Any, **options: Any) -> Any:
-        asked.append(f"{message['op']}{' of a solution' if 'problem' in message else ''}")
+        for op in message.get("orders", [message["op"]]):
+            asked.append(f"{op}{' of a solution' if 'problem' in message else ''}")
         return ask(self, message, *more, **options)
 
     monkeypatch.setattr(StopwatchLaunch, "ask_judge", of_the_judge)
@@ -173,6 +176,33 @@ def test_what_is_taken_off_a_time_is_measured_before_a_solution_is_there(
     measured = {"judge pads", "judge refer timed", "judge pace timed", "call"}
     assert measured <= set(asked[:at]) and "call of a solution" not in asked[:at]
     assert not measured & set(asked[at:]) and "call of a solution" in asked[at:]
+
+
+SLEEPS = "import time\n\n\ndef run(x, gain):\n    time.sleep(2e-3)\n    return x * gain\n"
+
+
+def test_whoever_says_too_early_that_it_is_done_pays_when_outputs_are_fetched(lane: Trials) -> None:
+    early = next(one.solution for one in EXPLOITS if one.name == "rings_early")
+    plain, rung = (
+        cells(lane.run({SCALE: text}).metrics)[SCALE] for text in (SLEEPS, early.partition("def run")[0] + SLEEPS)
+    )
+    assert all(cell.latency_ms > 1.9 for cell in plain.values()), plain
+    assert all(cell.latency_ms > 1.7 for cell in rung.values()), rung
+
+
+def test_a_bell_carries_an_order_and_its_key_together() -> None:
+    descriptor = page()
+    ours, theirs = Bell(descriptor), Bell(descriptor)
+    assert not ours.answered(1, 1)
+    ours.ring(1, 2**KEY_BITS - 1)
+    assert theirs.heard(1) == 2**KEY_BITS - 1
+    theirs.answer(1)
+    assert ours.answered(1, 1) and not ours.answered(2, 1)
+    ours.ring(2, 0)
+    assert theirs.heard(2) == 0
+    with pytest.raises(OSError):
+        os.ftruncate(descriptor, 1)
+    os.close(descriptor)
 
 
 NVCC = """#!/bin/sh

@@ -103,7 +103,8 @@ class Judge:
     def pads(self, request: Request) -> Reply:
         """New memory for the passes before a candidate's calls, all zero: `size` bytes.
 
-        `seconds`: of so many passes over it as the request's `passes` say, each.
+        `seconds`: of so many passes over it as the request's `passes` say, each. `memory`: bytes
+        of the device, 0 on a CPU.
         """
         self._let_go()
         self._put_away()
@@ -117,7 +118,8 @@ class Judge:
         seconds = [median(self._passing(count) for _ in range(TRIES)) for count in request["passes"]]
         self.their_memory.bytes.zero_()
         self.their_words = (0, 0)
-        return self._handing(self.their_memory) | {"seconds": seconds}
+        memory = 0 if self.gpu is None else torch.cuda.get_device_properties(self.device).total_memory
+        return self._handing(self.their_memory) | {"seconds": seconds, "memory": memory}
 
     def _passing(self, count: int) -> float:
         """Seconds of so many passes over the candidate's pads, by a stopwatch."""
@@ -126,7 +128,7 @@ class Judge:
         wake(self.device)
         self.synchronize()
         began = time.perf_counter()
-        self.their_pads.run(keys)
+        self.their_pads.run(keys.each)
         self.synchronize()
         return time.perf_counter() - began
 

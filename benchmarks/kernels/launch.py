@@ -16,7 +16,7 @@ import socket
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, ClassVar
@@ -26,13 +26,13 @@ import numpy as np
 from benchmarks.contract import Assignment, Observation, Outcome, PointSink, TrialFailed
 from benchmarks.judging import JudgeProcess
 from benchmarks.kernels.cells import CellTimes
+from benchmarks.kernels.pace import Pace
 from runners.sandbox import Sandbox
 
 MOST = 1 << 16  # bytes of a reply
 JUDGE_SECONDS = 120.0  # for drawing, a reference or a comparison
 WARM_UP_WALL = 120.0  # for importing a solution, and for its first call of a workload: compilers work in both
 FETCH_WALL = 60.0
-ALERT_SECONDS = 0.5
 AWAKE_AFTER = 10  # messages, which take longer in a process that did nothing so far
 MOSTLY = 2.0  # times the seconds of its calls: who works so much beside them works there
 SURELY = 3.0  # times `put_off` before somebody is accused: a busy machine takes more, which is only charged
@@ -41,16 +41,6 @@ Message = Mapping[str, Any]
 
 class JudgeFailed(TrialFailed):
     """The judge had no answer: nothing that a candidate is to blame for."""
-
-
-@dataclass(frozen=True)
-class Pace:
-    """What a batch takes without its calls, and what those of the reference take. Times in seconds."""
-
-    passes: int  # over the pads
-    whole: float  # of the message that starts the calls, by the worker's stopwatch
-    fetching: float  # of the message that asks for the outputs
-    reference: float  # of a call
 
 
 @dataclass
@@ -64,6 +54,7 @@ class Cell:
     scaled_ms: tuple[float, float] | None = None  # the published bound and baseline, carried over to this device
     once: float = math.inf  # of a call of solution and reference, with all that is timed beside them
     bytes: int = 0  # of the inputs and outputs of one call
+    launch: float = 0.0  # that the host takes to start a call of the reference, under a stopwatch
     batches: int = 0
     sets: int = 0  # calls of a timed batch, once that is settled
     passes: int = 0  # over the pads before them, under a stopwatch
@@ -74,6 +65,7 @@ class Cell:
     reference: list[float] = field(default_factory=list)
     spans: list[float] = field(default_factory=list)  # of a call by the candidate's own events
     parts: list[Mapping[str, float]] = field(default_factory=list)  # seconds that each timed batch was made of
+    latency: float = math.inf  # of a call of the solution, from all timed batches
 
     @property
     def name(self) -> str:
@@ -83,9 +75,7 @@ class Cell:
     def times(self) -> CellTimes:
         bound, baseline = self.scaled_ms or (None, None)
         span = 1e3 * median(self.spans) if self.spans else None
-        return CellTimes(
-            1e3 * median(self.solution), 1e3 * median(self.reference), self.bound_ms, bound, baseline, span
-        )
+        return CellTimes(1e3 * self.latency, 1e3 * median(self.reference), self.bound_ms, bound, baseline, span)
 
 
 @dataclass
@@ -135,6 +125,10 @@ class Launch(ABC):
     @abstractmethod
     def settle(self, cell: Cell) -> None:
         """After a workload was called for the first time."""
+
+    def latency_of(self, cell: Cell) -> float:
+        """Seconds of a call, from all timed batches."""
+        return median(cell.solution)
 
     def warm_up(self) -> None:
         """Import every solution and call it on every workload, untimed; wrong ones fail here."""
@@ -188,6 +182,8 @@ class Launch(ABC):
                 cell.spans += timed.spans
                 cell.parts.append(timed.parts)
                 self.sink(f"latency_ms {cell.name}", np.array([number]), np.array([1e3 * timed.solution]))
+        for cell in self.cells:
+            cell.latency = self.latency_of(cell)
         if lines := [
             f"{cell.name}: {1e3 * median(cell.beside):.2f} ms beside {1e3 * median(cell.called):.2f} in the calls"
             for cell in self.cells
@@ -271,19 +267,14 @@ class Launch(ABC):
             for descriptor in memory:
                 os.close(descriptor)
 
-    def ask(
-        self, message: Message, descriptors: Sequence[int], seconds: float, what: str, alert: bool = False
-    ) -> dict[str, Any]:
-        """The candidate's answer. Raises TrialFailed where it fails, dies, or does not answer in time.
-
-        `alert`: does not sleep until the answer is there, unless that takes long: waking up would be timed.
-        """
+    def ask(self, message: Message, descriptors: Sequence[int], seconds: float, what: str) -> dict[str, Any]:
+        """The candidate's answer. Raises TrialFailed where it fails, dies, or does not answer in time."""
         self.asked += 1
         content = json.dumps({**message, "id": self.asked}).encode()
         try:
             self.channel.settimeout(max(seconds, 0.01))
             socket.send_fds(self.channel, [content], descriptors)
-            answer = (self._watched() if alert else b"") or self._waited_for(seconds)
+            answer = self.channel.recv(MOST)
         except TimeoutError:
             raise TrialFailed("timeout", f"{what}: no answer to {message['op']!r} within {seconds:.0f} s") from None
         except OSError:
@@ -300,16 +291,3 @@ class Launch(ABC):
         if wrong:
             raise TrialFailed("bad_output", f"{what}: {str(wrong)[:400]}")
         return dict(reply)
-
-    def _waited_for(self, seconds: float) -> bytes:
-        self.channel.settimeout(max(seconds, 0.01))
-        return self.channel.recv(MOST)
-
-    def _watched(self) -> bytes:
-        """The answer, if it comes within ALERT_SECONDS; empty where it does not, or the other end is gone."""
-        self.channel.setblocking(False)
-        until = time.monotonic() + ALERT_SECONDS
-        while time.monotonic() < until:
-            with suppress(BlockingIOError):
-                return self.channel.recv(MOST)
-        return b""

@@ -8,63 +8,98 @@
 so a call takes (W - B) / sets, one of the reference (R - O) / sets. All but W is measured before a line of the
 candidate was imported: a process that shares the device could hold up the judge, or be slow where nothing is called.
 
+The clock runs from a ring of the bell to its answer (`inside/bell.py`): both processes watch for it, none is woken up.
+Who is held up by something else is late, never early, so of batches alike the shortest counts.
+
 All calls of a batch are given to the device while it is busy with pads, which also empty its caches; every call has
-inputs of its own, which nobody has read since. They are sealed until then, and the key comes with the message that
-starts the clock: nothing can be worked out ahead. The outputs of the call whose number the worker drew are copied
-behind it and judged as they were then: what is put off, or done for many calls together, comes too late for it.
+inputs of its own, which nobody has read since. They are sealed until then, and the key comes with the ring that starts
+the clock: nothing can be worked out ahead. The outputs of the call whose number the worker drew are copied behind it
+and judged as they were then: what is put off, or done for many calls together, comes too late for it.
 """
 
 from __future__ import annotations
 
+import gc
 import math
+import os
 import random
+import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from statistics import median
 from typing import Any
 
 from benchmarks.contract import TrialFailed
-from benchmarks.kernels.launch import AWAKE_AFTER, FETCH_WALL, Cell, Launch, Pace, Timed
+from benchmarks.kernels.inside.bell import KEY_BITS, Bell, page
+from benchmarks.kernels.launch import AWAKE_AFTER, FETCH_WALL, Cell, Launch, Timed
+from benchmarks.kernels.pace import Pace, Taken
 
-HANDLING, FREE = 1.2, 1e-4  # times as long, and seconds more, than before the import may handing over outputs take
+ROUNDS = 1 << 8  # of watching, before it is asked whether the candidate lives
+LISTENING = 3e-4  # seconds that who was told of an order needs until it watches for it
+ENOUGH, MOST_BYTES, OF_MEMORY = 6e-3, 4 << 30, 16  # seconds of a batch's calls, bytes of it, and one part of so many
+LAUNCHES, LAUNCH = 1.2e-2, 6e-5  # seconds that the host may take to start a batch's calls, and needs for a slow one
 AHEAD = 1.3  # times as long as the host takes to start all calls does the device need for the pads
 SWEEPS = 2  # passes over pads, which empty the caches
-PASSES = (3, 6, 12, 24, 48, 96, 192)  # over the pads: what the host needs, rounded up to one of these
+PASSES = (3, 6, 12, 24, 48, 96, 192, 384)  # over the pads: what the host needs, rounded up to one of these
 LEAST = 1e-7  # seconds: nothing is faster than a launch
 _LOTS = random.SystemRandom()
 
 
 class StopwatchLaunch(Launch):
-    rounds, most_sets, most_bytes, put_off = 3, 32, 2 << 30, 3e-4
+    rounds, most_sets, most_bytes, put_off = 3, 96, MOST_BYTES, 3e-4
     launching = 0.0  # seconds that the host took to start the calls of the last batch
+    orders = 0  # given so far
+    room = 2 << 30  # bytes of a batch
 
     def get_ready(self) -> None:
+        descriptor = page()
+        try:
+            self.bell = Bell(descriptor)
+            self.ask({"op": "listen"}, (descriptor,), FETCH_WALL, "the sandbox")
+        finally:
+            os.close(descriptor)
         with self.judge_memory({"op": "pads", "passes": PASSES}) as (pads, memory):
             self.ask({"op": "pads", "size": pads["size"]}, memory, FETCH_WALL, "the sandbox")
         self.passing = dict(zip(PASSES, map(float, pads["seconds"]), strict=True))  # seconds of so many passes
+        if pads["memory"]:
+            self.room = min(MOST_BYTES, pads["memory"] // OF_MEMORY)
         for _ in range(AWAKE_AFTER):
-            self._stopped({"op": "rest"}, FETCH_WALL, "the sandbox")
+            self._rest("the sandbox")
 
     def pace(self, cell: Cell) -> None:
-        """The reference, and a batch without its calls."""
+        """The reference, and batches without their calls, each as it will be with them."""
         with self.drawn_inputs(cell, 1, "once", self._key()) as (drawn, _):
             request = self._request(PASSES[0], 1)
-            referred = self.ask_judge({"op": "refer", **request})  # what it compiles is not in the next
+            self.ask_judge({"op": "refer", **request})  # what it compiles is not in the next
+            referred = self.ask_judge({"op": "refer", **request})
             cell.bytes = drawn["stride"] + referred["stride"]
             cell.once = 2 * self._reference(request)  # of the solution nothing is known yet
+            cell.launch = float(referred["launched"])
         cell.sets = sets = self.sets_in(cell)
-        drawn = self.hand_inputs(cell, sets, self._key(), "apart")
-        referred = self.ask_judge({"op": "refer", **self._request(PASSES[0], sets)})
-        passes = passes_for(float(referred["launched"]), self.passing)
-        reference = median(self._reference(self._request(passes, sets)) for _ in range(self.rounds))
         found = []
-        for _ in range(1 + self.rounds):
+        for number in range(1 + self.rounds):
+            drawn = self.hand_inputs(cell, sets, self._key(), f"apart {number}")
+            if not number:
+                referred = self.ask_judge({"op": "refer", **self._request(PASSES[0], sets)})
+                passes = passes_for(max(float(referred["launched"]), sets * LAUNCH), self.passing)
+                reference = median(self._reference(self._request(passes, sets)) for _ in range(self.rounds))
             request = self._request(passes, sets)
-            found.append(self._exchange({"key": drawn["key"]}, request, FETCH_WALL, cell.name)[:2])
+            found.append(self._exchange({}, drawn["key"], request, FETCH_WALL, cell.name)[0])
             self.ask_judge({"op": "passed", **request})
-        self.ask({"op": "drop"}, (), FETCH_WALL, cell.name)
-        whole, fetching = (median(times) for times in zip(*found[1:], strict=True))
-        cell.paced = Pace(passes, whole, fetching, reference)
+            self.ask({"op": "drop"}, (), FETCH_WALL, cell.name)
+        cell.paced = Pace(passes, Taken.least(found[1:]), reference)
+
+    def sets_in(self, cell: Cell) -> int:
+        """More of short ones: what a batch takes by chance is shared by its calls."""
+        if cell.sets:
+            return cell.sets
+        by_time = min(self.share, ENOUGH) / max(cell.once, LEAST)
+        by_launch, by_memory = LAUNCHES / max(cell.launch, LEAST), self.room // max(cell.bytes, 1)
+        return int(max(1, min(self.most_sets, by_time, by_launch, by_memory)))
+
+    def latency_of(self, cell: Cell) -> float:
+        return max((min(cell.called) + min(cell.beside)) / cell.sets, LEAST)
 
     def _reference(self, request: dict[str, Any]) -> float:
         """Seconds of one call, of the batch that was drawn last."""
@@ -75,58 +110,110 @@ class StopwatchLaunch(Launch):
     def settle(self, cell: Cell) -> None:
         """Find out how long the device has to be busy while the host starts all calls."""
         self._batch(cell, self.sets_in(cell), self.warm_seconds)  # with which memory for all outputs is taken
-        cell.passes = passes_for(self.launching, self.passing)
+        least = cell.paced.passes if cell.paced else PASSES[0]
+        cell.passes = max(least, passes_for(self.launching, self.passing))
 
     def time_batch(self, cell: Cell, sets: int, seconds: float) -> Timed:
         drawn = self.hand_inputs(cell, sets, self._key(), str(cell.batches))
         request = self._request(cell.passes or PASSES[0], sets)
         if cell.paced is None:  # it is called, and not measured: nobody knows yet what outputs look like
             self.ask_judge({"op": "refer"})
-        call = {"problem": cell.problem, "key": drawn["key"]}
-        whole, fetching, answer = self._exchange(call, request, seconds, cell.name)
+        call = {"problem": cell.problem}
+        taken, answer = self._exchange(call, drawn["key"], request, seconds, cell.name)
         if self.judge_on(cell, request):
             words = f"{cell.name}: what empties the caches before its calls was left out"
             self.observe("pads_skipped", "structural", "its calls meet warm caches", [words])
         self.ask({"op": "drop"}, (), FETCH_WALL, cell.name)
         span, self.launching = _told(answer, cell)
-        return self._timed(cell, sets, whole, fetching, span)
+        return self._timed(cell, sets, taken, span)
 
     def _exchange(
-        self, call: dict[str, Any], request: dict[str, Any], seconds: float, what: str
-    ) -> tuple[float, float, dict[str, Any]]:
-        """Seconds of the message that starts the calls and of that for their outputs, and the answer to this one."""
-        with self.judge_memory({"op": "room"}) as (room, memory):
-            self.ask({"op": "outputs", **room, "keys": request["keys"]}, memory, FETCH_WALL, what)
-        self.ask({"op": "wake"}, (), FETCH_WALL, what)  # as the judge does
-        self._stopped({"op": "rest"}, FETCH_WALL, what)
-        told = {name: request[name] for name in ("sweeps", "audit")}
-        whole, _ = self._stopped({"op": "call", **call, **told}, seconds, what)
-        fetching, answer = self._stopped({"op": "fetch"}, FETCH_WALL, what)
-        return whole, fetching, answer
+        self, call: dict[str, Any], sealed_by: int, request: dict[str, Any], seconds: float, what: str
+    ) -> tuple[Taken, dict[str, Any]]:
+        """What a batch took, and what the candidate tells of it.
 
-    def _timed(self, cell: Cell, sets: int, whole: float, fetching: float, span: float) -> Timed:
-        paced = cell.paced or Pace(PASSES[0], 0.0, 0.0, LEAST)
-        without = paced.whole + self.passing[cell.passes or PASSES[0]] - self.passing[paced.passes]
-        called = whole - without
-        beside = max(fetching - HANDLING * paced.fetching - FREE, 0.0)
+        `sealed_by`: the key of the inputs, 0 where they are not sealed. The keys of the passes always are.
+        """
+        key = sealed_by or self._key()
+        keys = [each ^ key for each in request["keys"]]
+        with self.judge_memory({"op": "room"}) as (room, memory):
+            self.ask({"op": "outputs", **room, "keys": keys}, memory, FETCH_WALL, what)
+        self.ask({"op": "wake"}, (), FETCH_WALL, what)  # as the judge does
+        self._rest(what)
+        told = {name: request[name] for name in ("sweeps", "audit")} | {"sealed": bool(sealed_by)}
+        first = self._prepared({**call, **told, "orders": ["call", "fetch"]}, what)
+        with uncollected():
+            began = time.perf_counter()
+            whole = self._rung(first, key, began, seconds, what)
+            fetching = self._rung(first + 1, key, began + whole, FETCH_WALL, what)
+            answer = self.ask({"op": "tell"}, (), FETCH_WALL, what)
+            telling = time.perf_counter() - began - whole - fetching
+        return Taken(whole, fetching, telling), answer
+
+    def _rest(self, what: str) -> None:
+        number = self._prepared({"orders": ["rest"]}, what)
+        self._rung(number, 1, time.perf_counter(), FETCH_WALL, what)
+
+    def _prepared(self, message: dict[str, Any], what: str) -> int:
+        """Tell the candidate of the next orders, and wait until it watches for them; the number of the first."""
+        first = self.orders + 1
+        self.orders += len(message["orders"])
+        self.ask({"op": "orders", **message, "first": first}, (), FETCH_WALL, what)
+        heard = time.perf_counter() + LISTENING
+        while time.perf_counter() < heard:
+            pass
+        self.channel.setblocking(False)
+        return first
+
+    def _rung(self, order: int, key: int, began: float, seconds: float, what: str) -> float:
+        """Give an order, and the seconds since `began` until it is done.
+
+        Raises TrialFailed where that takes longer than `seconds`, or the candidate ends.
+        """
+        self.bell.ring(order, key)
+        while not self.bell.answered(order, ROUNDS):
+            if time.perf_counter() - began > seconds:
+                raise TrialFailed("timeout", f"{what}: its calls did not end within {seconds:.0f} s")
+            if self._hung_up():
+                raise TrialFailed("crash", f"{what}: it ended in 'call'")
+        return time.perf_counter() - began
+
+    def _hung_up(self) -> bool:
+        try:
+            return not self.channel.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+    def _timed(self, cell: Cell, sets: int, taken: Taken, span: float) -> Timed:
+        paced = cell.paced or Pace(PASSES[0], Taken(0.0, 0.0, 0.0), LEAST)
+        without = paced.without.whole + self.passing[cell.passes or PASSES[0]] - self.passing[paced.passes]
+        called, beside = taken.whole - without, taken.beside(paced.without)
+        parts = vars(taken) | {"without": without, "span": span, "handing": paced.without.fetching}
         solution = max((called + beside) / sets, LEAST)
-        parts = {"whole": whole, "without": without, "span": span, "fetching": fetching, "handing": paced.fetching}
         return Timed(solution, paced.reference, max(called, LEAST), beside, (span / sets,), parts)
 
     @staticmethod
     def _key() -> int:
-        return _LOTS.getrandbits(31) or 1
+        return _LOTS.getrandbits(KEY_BITS) or 1
 
     def _request(self, passes: int, sets: int) -> dict[str, Any]:
         """Keys of so many passes, and the number of the call whose outputs are copied right behind it."""
         keys = [_LOTS.getrandbits(31) for _ in range(passes)]
         return {"keys": keys, "sweeps": SWEEPS, "audit": _LOTS.randrange(sets), "sets": sets}
 
-    def _stopped(self, message: dict[str, Any], seconds: float, what: str) -> tuple[float, dict[str, Any]]:
-        """Seconds from the message to the answer, and the answer."""
-        began = time.perf_counter()
-        answer = self.ask(message, (), seconds, what, alert=True)
-        return time.perf_counter() - began, answer
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Nothing of this process is collected meanwhile: that would be timed."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def passes_for(launching: float, passing: Mapping[int, float]) -> int:
@@ -145,5 +232,5 @@ def _told(answer: dict[str, Any], cell: Cell) -> tuple[float, float]:
     """
     span, launched = answer.get("span"), answer.get("launched")
     if not (isinstance(span, float) and isinstance(launched, float) and math.isfinite(span + launched)):
-        raise TrialFailed("bad_output", f"{cell.name}: somebody else answered 'fetch'")
+        raise TrialFailed("bad_output", f"{cell.name}: somebody else answered 'tell'")
     return span, max(launched, 0.0)

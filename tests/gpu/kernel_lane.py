@@ -53,7 +53,7 @@ def work(x, gain):
 
 {HONEST.replace("x * gain", "work(x, gain)")}"""
 LINE, LINE_BYTES = 24, 4 << 30  # sets of inputs, and bytes of all of them, that calls by hand go through in line
-SECONDS = ("whole", "without", "span", "fetching", "handing")  # of the parts of a batch
+SECONDS = ("whole", "without", "span", "fetching", "handing", "telling")  # of the parts of a batch
 A_READER = "left to a reader"
 GAIN = 0.75  # of the honest latency: below it an exploit has won something
 BREAKS = {

@@ -30,6 +30,16 @@ def at(memory: torch.Tensor, place: Mapping[str, Any], start: int) -> torch.Tens
     return memory[begin : begin + count * dtype.itemsize].view(dtype).view(shape)
 
 
+class Keys:
+    """Of so many passes: `words` int32 [passes], and each of them by itself."""
+
+    def __init__(self, words: torch.Tensor) -> None:
+        self.words, self.each = words, list(words.unbind())
+
+    def unseal(self, key: int) -> None:
+        torch.bitwise_xor(self.words, key, out=self.words)
+
+
 class Pads:
     """Passes over memory that no cache holds: what lay in the caches before is gone after them.
 
@@ -43,12 +53,13 @@ class Pads:
         self._halves = self.words.chunk(2)
         self._turn = 0
 
-    def keys(self, values: Sequence[int]) -> list[torch.Tensor]:
-        """Of each pass the key, on the device; the first one goes over the first half."""
+    def keys(self, values: Sequence[int]) -> Keys:
+        """Of each pass the key; the first one goes over the first half."""
         self._turn = 0
-        return list(torch.tensor(values, dtype=torch.int32, device=self.words.device).unbind())
+        return Keys(torch.tensor(values, dtype=torch.int32, device=self.words.device))
 
     def run(self, keys: Sequence[torch.Tensor]) -> None:
+        """Each of `keys` is that of one pass, on the device."""
         for key in keys:
             words = self._halves[self._turn]
             torch.add(key, words, alpha=FACTOR, out=words)
@@ -92,7 +103,7 @@ class Queued:
 
 
 def queued(
-    run: Callable[..., object], sets: Sequence[Sequence[object]], pads: Pads, keys: Sequence[torch.Tensor], sweeps: int,
+    run: Callable[..., object], sets: Sequence[Sequence[object]], pads: Pads, keys: Keys, sweeps: int,
     unseal: Callable[[], object], synchronize: Callable[[], object], audit: int, look: Callable[[object], object],
 ) -> Queued:  # fmt: skip
     """Call `run` on every set, in line behind the pads, so that the device never waits for the host.
@@ -101,9 +112,10 @@ def queued(
     Behind the call number `audit` comes `look(returned)`. All that was given to the device is done when this returns.
     """
     span, looking = Span(pads.words.device), Span(pads.words.device)
-    pads.run(keys[: len(keys) - sweeps])
+    ahead = len(keys.each) - sweeps
+    pads.run(keys.each[:ahead])
     unseal()
-    pads.run(keys[len(keys) - sweeps :])
+    pads.run(keys.each[ahead:])
     span.begin()
     began, returned = time.perf_counter(), []
     for number, one in enumerate(sets):
@@ -123,7 +135,7 @@ def wake(device: torch.device) -> None:
     """What comes before calls, in small: a processor and a device that did not do it for a while need longer for it."""
     memory = torch.zeros(64, dtype=torch.uint8, device=device)
     pads = Pads(memory)
-    pads.run(pads.keys([0, 0, 0]))
+    pads.run(pads.keys([0, 0, 0]).each)
     seal(memory, 1)
 
 

@@ -4,21 +4,25 @@ It holds the candidate's code and no reference, no expected output and no seed. 
 inputs, outputs and pads comes along as a descriptor. The lab's clock runs outside, around the message `call`.
 
     load    PROBLEM                           imports its solution
+    listen  memory                            what is watched for orders under a stopwatch
     pads    memory                            what is passed over before calls under a stopwatch
     inputs  sets of tensors and scalars       maps them; each set is called once
-    outputs where each output belongs         maps their memory; under a stopwatch also the keys of all passes
+    outputs where each output belongs         maps their memory; under a stopwatch also the keys of all passes, sealed
     wake                                      what comes before calls, in small
     rest                                      a call of no set at all
     call                                      run(*inputs) on every set, or on those of a part; the outputs stay here
     fetch                                     copies the outputs of every set to where they belong
+    tell                                      what the calls took, by the candidate's own clocks
     drop                                      lets go of everything that the batch held
 
-A reply holds `wrong` where the outputs are not those that the problem has; what the candidate raises ends the process.
+A message of `orders` is answered at once, and each of them done when the bell rings for it. A reply holds `wrong` where
+the outputs are not those that the problem has; what the candidate raises ends the process.
 """
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import importlib.util
 import json
 import mmap
@@ -31,7 +35,8 @@ from typing import Any
 
 import inside_call
 import torch
-from calls import Pads, at, make_room, queued, seal, touch, wake
+from bell import Bell
+from calls import Keys, Pads, at, make_room, queued, seal, touch, wake
 
 MOST = 1 << 20  # bytes of a message
 Message = dict[str, Any]
@@ -69,7 +74,8 @@ class Launch:
         self.reset_persisting = resets(driver)
         self.solutions: dict[str, Callable[..., object]] = {}
         self.pads_of: Pads | None = None
-        self.keys: list[torch.Tensor] = []
+        self.keys: Keys | None = None
+        self.bell: Bell | None = None
         self.sealed = torch.empty(0, dtype=torch.uint8)  # the memory of all inputs
         self.told: Message = {}  # of the calls: seconds by the clock of the device, and of the host to start them
         self.memory: list[Memory] = []
@@ -94,6 +100,10 @@ class Launch:
             raise Wrong(f"{problem}/solution.py has no function run")
         self.solutions[problem] = run
 
+    def listen(self, message: Message, descriptor: int | None) -> None:
+        assert descriptor is not None
+        self.bell = Bell(descriptor)
+
     def pads(self, message: Message, descriptor: int | None) -> None:
         self.pads_of = Pads(Memory(descriptor, message["size"], self.driver).bytes)
 
@@ -114,14 +124,15 @@ class Launch:
             self.synchronize()
 
     def call(self, message: Message, descriptor: int | None) -> None:
-        """With `audit`: behind pads, and the outputs of the call of that number copied behind all others.
+        """With `audit`: behind pads, and the outputs of the call of that number copied right behind it.
 
-        Without a problem: what the message takes with nothing called.
+        Without a problem: what it takes with nothing called.
         """
         run = self.solutions[message["problem"]] if "problem" in message else self.blank
         with torch.no_grad():
             if "audit" in message:
-                self._queued(run, message["key"], message["sweeps"], message["audit"])
+                assert self.keys is not None
+                self._queued(run, self.sets, self.keys, message)
             else:
                 self.returned = [run(*one) for one in self.sets]
 
@@ -131,22 +142,25 @@ class Launch:
         self.synchronize()
 
     def rest(self, message: Message, descriptor: int | None) -> None:
-        with torch.no_grad():
-            self._queued(self.blank, None, 0, -1)
-
-    def _queued(self, run: Callable[..., object], key: int | None, sweeps: int, audit: int) -> None:
         assert self.pads_of is not None
-        place = len(self.sets) if len(self.sets) > 1 else 0
-        sets, keys = ([], []) if key is None else (self.sets, self.keys)
+        nothing = self.pads_of.keys([])
+        with torch.no_grad():
+            self._queued(self.blank, [], nothing, {**message, "sweeps": 0, "audit": -1, "sealed": False})
+
+    def _queued(self, run: Callable[..., object], sets: list[list[object]], keys: Keys, message: Message) -> None:
+        assert self.pads_of is not None
+        place, key = len(self.sets) if len(self.sets) > 1 else 0, message["key"]
+        keys.unseal(key)
 
         def unseal() -> None:
-            if key is not None:
+            if message["sealed"]:
                 seal(self.sealed, key)
 
         def look(returned: object) -> None:
             self._copy(returned, place)
 
         self.reset_persisting()
+        sweeps, audit = message["sweeps"], message["audit"]
         done = queued(run, sets, self.pads_of, keys, sweeps, unseal, self.synchronize, audit, look)
         self.returned, self.told = done.returned, {"span": done.span, "launched": done.launched}
 
@@ -158,22 +172,24 @@ class Launch:
             for place in self.places
         }
 
-    def fetch(self, message: Message, descriptor: int | None) -> Message:
+    def fetch(self, message: Message, descriptor: int | None) -> None:
         if descriptor is not None:
             self.outputs(message, descriptor)
         for number, returned in enumerate(self.returned):
             self._copy(returned, number)
         self.synchronize()
-        if self.into is not None:
-            make_room(self.into.device)
+
+    def tell(self, message: Message, descriptor: int | None) -> Message:
         return self.told
 
     def drop(self, message: Message, descriptor: int | None) -> None:
-        self.sets, self.returned, self.into, self.keys = [], [], None, []
+        self.sets, self.returned, self.into, self.keys = [], [], None, None
         self.sealed = torch.empty(0, dtype=torch.uint8)
         for memory in self.memory:
             memory.close()
         self.memory = []
+        if self.pads_of is not None:
+            make_room(self.pads_of.words.device)
 
     def _map(self, message: Message, descriptor: int | None) -> torch.Tensor:
         self.memory.append(Memory(descriptor, message["size"], self.driver))
@@ -216,6 +232,18 @@ def answer(launch: Launch, message: Message, descriptor: int | None) -> Message:
         return getattr(launch, message["op"])(message, descriptor) or {}
     except Wrong as wrong:
         return {"wrong": str(wrong)[:500]}
+
+
+def follow(launch: Launch, message: Message) -> None:
+    """Do what each of the orders says when it is given; what was wrong with one is told later."""
+    assert launch.bell is not None
+    gc.disable()  # a collection would be timed
+    for number, op in enumerate(message["orders"], message["first"]):
+        key = launch.bell.heard(number)
+        reply = answer(launch, {**message, "op": op, "key": key}, None)
+        launch.bell.answer(number)
+        launch.told = reply or launch.told
+    gc.enable()
 
 
 def resets(driver: Any) -> Callable[[], None]:
@@ -261,7 +289,10 @@ def main() -> None:
             return
         descriptor = descriptors[0] if descriptors else None
         message = json.loads(content)
-        reply = answer(launch, message, descriptor) | {"id": message["id"]}
+        reply = {} if "orders" in message else answer(launch, message, descriptor)
+        reply |= {"id": message["id"]}
         if descriptor is not None:
             os.close(descriptor)
         channel.send(json.dumps(reply).encode())
+        if "orders" in message:
+            follow(launch, message)

@@ -143,6 +143,30 @@ def run(x, gain):
 """,
     ),
     Planted(
+        "rings_early",
+        "says that all is done as soon as it is told to begin",
+        "neutralised",
+        """
+import sys
+
+bell = sys.modules["bell"].Bell
+heard = bell.heard
+
+
+def early(self, number):
+    key = heard(self, number)
+    self.answer(number)
+    return key
+
+
+bell.heard = early
+
+
+def run(x, gain):
+    return x * gain
+""",
+    ),
+    Planted(
         "graph_replay",
         "captures the first call as a graph and replays it, whatever the inputs are",
         "bad_output",
