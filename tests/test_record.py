@@ -12,8 +12,10 @@ from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 
 from research.loop.advance import advance_project_until_idle
+from research.loop.begin import add_thread
 from research.management.record import check, figures, page
 from research.management.record.beside import thinned
+from research.management.record.commands import commands_of
 from research.management.record.files import read, text_of
 from research.management.record.words import label
 from research.models import Chunk, Experiment, Finding, Machine, Result, Series, Thread
@@ -200,3 +202,12 @@ def test_a_screening_preset_is_drawn_beside_the_projects_own(quick: Machine, toy
     root = ElementTree.fromstring((tmp_path / "two" / "fidelity.svg").read_text())
     said = "".join(root.itertext())
     assert "Too few" in said and "beta: +0.0" in said and "## The screening preset" in text
+
+
+def test_the_command_of_a_campaign_counts_its_own_threads_alone(thread: Thread, reviewer: User) -> None:
+    project = thread.project
+    project.name = "campaign-toy"
+    project.save(update_fields=["name"])
+    add_thread(project, "external", reviewer)
+    command = commands_of(project)[0]
+    assert f"--researcher {thread.researcher} --threads 1 " in command + " "

@@ -22,7 +22,7 @@ def _campaign(project: Project) -> list[str]:
     researchers = list(project.threads.order_by("number").values_list("researcher", flat=True))
     said = [
         f"manage.py campaign --benchmark {project.benchmark} --preset {project.preset} --start {project.start}",
-        f"--researcher {researchers[0]} --threads {len(researchers)}",
+        f"--researcher {researchers[0]} --threads {researchers.count(researchers[0])}",  # others joined it later
     ]
     if project.screen_preset:
         said.append(f"--screen-preset {project.screen_preset}")
