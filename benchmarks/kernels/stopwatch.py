@@ -37,7 +37,8 @@ from benchmarks.kernels.pace import Pace, Taken
 
 ROUNDS = 1 << 8  # of watching, before it is asked whether the candidate lives
 LISTENING = 3e-4  # seconds that who was told of an order needs until it watches for it
-ENOUGH, MOST_BYTES, OF_MEMORY = 6e-3, 4 << 30, 16  # seconds of a batch's calls, bytes of it, and one part of so many
+ENOUGH = 6e-3  # seconds of a batch's calls
+OF_MEMORY = 16  # parts of the device's memory, of which a batch takes one at most
 LAUNCHES, LAUNCH = 1.2e-2, 6e-5  # seconds that the host may take to start a batch's calls, and needs for a slow one
 AHEAD = 1.3  # times as long as the host takes to start all calls does the device need for the pads
 SWEEPS = 2  # passes over pads, which empty the caches
@@ -47,10 +48,10 @@ _LOTS = random.SystemRandom()
 
 
 class StopwatchLaunch(Launch):
-    rounds, most_sets, most_bytes, put_off = 3, 96, MOST_BYTES, 3e-4
+    rounds, most_sets, most_bytes, put_off = 3, 96, 4 << 30, 3e-4
     launching = 0.0  # seconds that the host took to start the calls of the last batch
     orders = 0  # given so far
-    room = 2 << 30  # bytes of a batch
+    room = most_bytes  # of a batch, on this device
 
     def get_ready(self) -> None:
         descriptor = page()
@@ -63,7 +64,7 @@ class StopwatchLaunch(Launch):
             self.ask({"op": "pads", "size": pads["size"]}, memory, FETCH_WALL, "the sandbox")
         self.passing = dict(zip(PASSES, map(float, pads["seconds"]), strict=True))  # seconds of so many passes
         if pads["memory"]:
-            self.room = min(MOST_BYTES, pads["memory"] // OF_MEMORY)
+            self.room = min(self.most_bytes, pads["memory"] // OF_MEMORY)
         for _ in range(AWAKE_AFTER):
             self._rest("the sandbox")
 

@@ -3,7 +3,7 @@
 A message over a socket wakes its reader, which takes as long as many a kernel, and not always the same. Here both sides
 watch two words instead. The first says which order is meant and carries the key of what lies sealed; the second is
 the number of the order that is done. Beside untrusted code nothing of it is trusted: who says too early that it is done
-owes its work when the outputs are fetched.
+is still at work when the next order comes, or the next message, and both are timed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Entry of a launch: calls the candidate's solutions on tensors that the judge lays into shared memory.
 
 It holds the candidate's code and no reference, no expected output and no seed. Each message is JSON; the memory of
-inputs, outputs and pads comes along as a descriptor. The lab's clock runs outside, around the message `call`.
+inputs, outputs and pads comes along as a descriptor. The lab's clock runs outside, around `call`.
 
     load    PROBLEM                           imports its solution
     listen  memory                            what is watched for orders under a stopwatch
