@@ -52,9 +52,9 @@ def _stopwatch() -> str:
     return (
         f"Every set of inputs is drawn anew and called once; {StopwatchLaunch.rounds} batches of at most "
         f"{StopwatchLaunch.most_sets} calls of each workload are timed from outside, and the shortest counts. "
-        "The calls of a batch are given to "
-        "the device while it passes over memory larger than the L2 cache, so launches are hidden and caches are cold; "
-        "they follow each other without a gap. Outputs must be there when the next call begins on the current stream: "
+        "The calls of a batch are given to the device while it passes over memory larger than the L2 cache, so "
+        "launches are hidden and caches are cold; they follow each other without a gap. Outputs must be there when the "
+        "next call begins on the current stream: "
         "work on other streams has to be joined. The reference is timed in the same way before a solution is imported."
     )
 

@@ -103,8 +103,8 @@ class Judge:
     def pads(self, request: Request) -> Reply:
         """New memory for the passes before a candidate's calls, all zero: `size` bytes.
 
-        `seconds`: of so many passes over it as the request's `passes` say, each. `memory`: bytes
-        of the device, 0 on a CPU.
+        `seconds`: of so many passes over it as the request's `passes` say, each.
+        `memory`: bytes of the device, 0 on a CPU.
         """
         self._let_go()
         self._put_away()

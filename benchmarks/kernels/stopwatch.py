@@ -39,7 +39,8 @@ ROUNDS = 1 << 8  # of watching, before it is asked whether the candidate lives
 LISTENING = 3e-4  # seconds that who was told of an order needs until it watches for it
 ENOUGH = 6e-3  # seconds of a batch's calls
 OF_MEMORY = 16  # parts of the device's memory, of which a batch takes one at most
-LAUNCHES, LAUNCH = 1.2e-2, 6e-5  # seconds that the host may take to start a batch's calls, and needs for a slow one
+MOST_LAUNCHING = 1.2e-2  # seconds that the host may take to start a batch's calls
+SLOW_LAUNCH = 6e-5  # seconds that the host is given to start a call, at least
 AHEAD = 1.3  # times as long as the host takes to start all calls does the device need for the pads
 SWEEPS = 2  # passes over pads, which empty the caches
 PASSES = (3, 6, 12, 24, 48, 96, 192, 384)  # over the pads: what the host needs, rounded up to one of these
@@ -83,7 +84,7 @@ class StopwatchLaunch(Launch):
             drawn = self.hand_inputs(cell, sets, self._key(), f"apart {number}")
             if not number:
                 referred = self.ask_judge({"op": "refer", **self._request(PASSES[0], sets)})
-                passes = passes_for(max(float(referred["launched"]), sets * LAUNCH), self.passing)
+                passes = passes_for(max(float(referred["launched"]), sets * SLOW_LAUNCH), self.passing)
                 reference = median(self._reference(self._request(passes, sets)) for _ in range(self.rounds))
             request = self._request(passes, sets)
             found.append(self._exchange({}, drawn["key"], request, FETCH_WALL, cell.name)[0])
@@ -96,7 +97,7 @@ class StopwatchLaunch(Launch):
         if cell.sets:
             return cell.sets
         by_time = min(self.share, ENOUGH) / max(cell.once, LEAST)
-        by_launch, by_memory = LAUNCHES / max(cell.launch, LEAST), self.room // max(cell.bytes, 1)
+        by_launch, by_memory = MOST_LAUNCHING / max(cell.launch, LEAST), self.room // max(cell.bytes, 1)
         return int(max(1, min(self.most_sets, by_time, by_launch, by_memory)))
 
     def latency_of(self, cell: Cell) -> float:
