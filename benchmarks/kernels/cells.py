@@ -20,7 +20,7 @@ class CellTimes:
     bound_ms: float | None = None  # by the roofline of the device; None where it is not known
     scaled_bound_ms: float | None = None  # published for another device, and carried over to this one
     scaled_baseline_ms: float | None = None
-    span_ms: float | None = None  # the latency by events in the process of the solution, which nobody vouches for
+    stopwatch_ms: float | None = None  # the latency by a stopwatch outside of its process, blurred; on a GPU
 
     @property
     def measured(self) -> Anchor | None:

@@ -51,7 +51,8 @@ def _cpu_clock() -> str:
 def _stopwatch() -> str:
     return (
         f"Every set of inputs is drawn anew and called once; {StopwatchLaunch.rounds} batches of at most "
-        f"{StopwatchLaunch.most_sets} calls of each workload are timed from outside, and the shortest counts. "
+        f"{StopwatchLaunch.most_sets} calls of each workload are timed, by events around them and from outside; the "
+        "shortest counts, and events only as far as the time from outside bears them out. "
         "The calls of a batch are given to the device while it passes over memory larger than the L2 cache, so "
         "launches are hidden and caches are cold; they follow each other without a gap. Outputs must be there when the "
         "next call begins on the current stream: "

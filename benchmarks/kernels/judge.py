@@ -34,7 +34,7 @@ from benchmarks.kernels.formats.loader import load_problem  # noqa: E402
 from benchmarks.kernels.formats.workload import Problem, Workload  # noqa: E402
 from benchmarks.kernels.hidden import neighbour  # noqa: E402
 from benchmarks.kernels.inputs import make_inputs  # noqa: E402
-from benchmarks.kernels.inside.calls import Pads, after, make_room, queued, seal, wake  # noqa: E402
+from benchmarks.kernels.inside.calls import Pads, Queued, after, make_room, queued, seal, wake  # noqa: E402
 from benchmarks.kernels.reference import Reference, ReferenceFailed  # noqa: E402
 from benchmarks.kernels.roofline import Roofline, l2_bytes  # noqa: E402
 from runners import cuda  # noqa: E402
@@ -161,33 +161,26 @@ class Judge:
         return self._handing(batch.inputs) | reply | {"key": batch.key}
 
     def refer(self, request: Request) -> Reply:
-        """Run the reference on every set: the seconds of all, and what its outputs look like.
+        """Run the reference on every set: what that takes, and what its outputs look like.
 
-        CPU seconds, and on a CPU those for `copying` the outputs; with `keys` those of a stopwatch, over calls that are
-        queued behind pads, and of these `launched` the host's, to start them.
+        CPU `seconds` of all, and on a CPU those for `copying` the outputs. With `keys` the calls are queued behind
+        pads: `span` are the seconds of all by the device's clock, `launched` the host's to start them.
         """
         batch, reference = self._batch(), self.problems[self._batch().problem.name][1]
         self._watch(batch)
         if "keys" in request:
-            seconds, launched, batch.outputs = self._queued(reference.run, [(one,) for one in batch.sets], request)
+            done = self._queued(reference.run, [(one,) for one in batch.sets], request)
+            batch.outputs = done.returned  # type: ignore[assignment]
+            found: Reply = {"span": done.span, "launched": done.launched}
         else:
             began = time.process_time()
             batch.outputs = [reference.run(one) for one in batch.sets]
-            seconds, launched = time.process_time() - began, 0.0
+            found = {"seconds": time.process_time() - began}
         layout = self.outputs[batch.problem.name, batch.workload.uuid] = Layout(batch.outputs[0])
-        found = {"seconds": seconds, "launched": launched, "places": layout.places, "stride": layout.stride}
+        found |= {"places": layout.places, "stride": layout.stride}
         if self.gpu is None and "keys" not in request:
             found["copying"] = copying(batch.outputs, layout)
         return found
-
-    def pace(self, request: Request) -> Reply:
-        """The seconds of a stopwatch that a timed `refer` takes, with nothing called; after one of the same batch.
-
-        The copy of one set of outputs is among them.
-        """
-        outputs = self._batch().outputs
-        seconds, *_ = self._queued(lambda number: outputs[number], [(n,) for n in range(len(outputs))], request)
-        return {"seconds": seconds}
 
     def passed(self, request: Request) -> Reply:
         """Whether the candidate's pads were `skipped`: they do not hold what the passes with these keys leave there."""
@@ -244,10 +237,7 @@ class Judge:
         free, total = torch.cuda.mem_get_info(self.device)
         return {"used": total - free - torch.cuda.memory_reserved(self.device), "total": total}
 
-    def _queued(
-        self, run: Callable[..., Any], sets: list[tuple[Any, ...]], request: Request
-    ) -> tuple[float, float, list[dict[str, torch.Tensor]]]:
-        """Seconds of all, those that the host took to start the calls, and what these returned."""
+    def _queued(self, run: Callable[..., Any], sets: list[tuple[Any, ...]], request: Request) -> Queued:
         assert self.own_pads is not None
         batch, pads, keys = self._batch(), self.own_pads, self.own_pads.keys(request["keys"])
         layout = self.outputs.get((batch.problem.name, batch.workload.uuid))
@@ -263,9 +253,7 @@ class Judge:
         unseal()  # which seals them: what a candidate has to do is done here, too
         wake(self.device)
         self.synchronize()
-        began = time.perf_counter()
-        done = queued(run, sets, pads, keys, request["sweeps"], unseal, self.synchronize, request["audit"], look)
-        return time.perf_counter() - began, done.launched, done.returned  # type: ignore[return-value]
+        return queued(run, sets, pads, keys, request["sweeps"], unseal, self.synchronize, request["audit"], look)
 
     def _passed_over(self, request: Request) -> bool:
         """Whether every word of the candidate's pads has gone through all passes. From here on it is what it is."""

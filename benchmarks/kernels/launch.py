@@ -74,8 +74,8 @@ class Cell:
     @property
     def times(self) -> CellTimes:
         bound, baseline = self.scaled_ms or (None, None)
-        span = 1e3 * median(self.spans) if self.spans else None
-        return CellTimes(1e3 * self.latency, 1e3 * median(self.reference), self.bound_ms, bound, baseline, span)
+        seen = 1e3 * (min(self.called) + min(self.beside)) / self.sets if self.spans else None
+        return CellTimes(1e3 * self.latency, 1e3 * median(self.reference), self.bound_ms, bound, baseline, seen)
 
 
 @dataclass

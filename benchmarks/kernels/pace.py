@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 HANDLING, FREE = 1.2, 1e-4  # times as long, and seconds more, than before the import may handing over outputs take
@@ -15,10 +14,6 @@ class Taken:
     whole: float  # until all calls are done
     fetching: float  # until their outputs are handed over
     telling: float  # until the candidate has said so
-
-    @classmethod
-    def least(cls, batches: Sequence[Taken]) -> Taken:
-        return cls(*(min(getattr(one, name) for one in batches) for name in ("whole", "fetching", "telling")))
 
     def beside(self, without: Taken) -> float:
         """How much longer than with nothing called it takes after the calls."""

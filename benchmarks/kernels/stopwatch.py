@@ -1,15 +1,16 @@
 """A launch under a stopwatch, for devices that keep no account of who used them: docs/decisions/0027.
 
-    B = overhead + pads                    + copy     the candidate's process with nothing to call, before the import
-    W = overhead + pads + sets * call      + copy     the same with its solution; both by the worker's stopwatch
-    R =            pads + sets * reference + copy     the judge, calling the reference
-    O =            pads                    + copy     the judge, calling nothing
+    B = overhead + pads               + copy     the candidate's process with nothing to call, before the import
+    W = overhead + pads + sets * call + copy     the same with its solution; both by the worker's stopwatch
+    E =                   sets * call            events of the candidate's process, around its calls
 
-so a call takes (W - B) / sets, one of the reference (R - O) / sets. All but W is measured before a line of the
-candidate was imported: a process that shares the device could hold up the judge, or be slow where nothing is called.
+W - B is out of the candidate's reach and blurred, E is sharp and nobody vouches for it. So E counts as long as the
+stopwatch bears it out, and W - B less its blur where that is more: who forges events gains BLUR a batch at most.
+References are timed by events in the judge's own process. All but W and E is measured before a line of the candidate
+was imported: a process that shares the device could hold up the judge, or be slow where nothing is called.
 
-The clock runs from a ring of the bell to its answer (`inside/bell.py`): both processes watch for it, none is woken up.
-Who is held up by something else is late, never early, so of batches alike the shortest counts.
+The stopwatch runs from a ring of the bell to its answer (`inside/bell.py`): both processes watch for it, none is woken
+up. Who is held up by something else is late, never early, so of batches alike the shortest counts.
 
 All calls of a batch are given to the device while it is busy with pads, which also empty its caches; every call has
 inputs of its own, which nobody has read since. They are sealed until then, and the key comes with the ring that starts
@@ -27,16 +28,19 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from statistics import median
 from typing import Any
 
 from benchmarks.contract import TrialFailed
 from benchmarks.kernels.inside.bell import KEY_BITS, Bell, page
-from benchmarks.kernels.launch import AWAKE_AFTER, FETCH_WALL, Cell, Launch, Timed
+from benchmarks.kernels.launch import AWAKE_AFTER, FETCH_WALL, SURELY, Cell, Launch, Timed
 from benchmarks.kernels.pace import Pace, Taken
 
 ROUNDS = 1 << 8  # of watching, before it is asked whether the candidate lives
 LISTENING = 3e-4  # seconds that who was told of an order needs until it watches for it
+BLUR = (
+    1.5e-4  # seconds by which W - B of a batch may be longer than its calls: nine of ten are within 0.1 ms on an H200
+)
+APART = 0.25  # of its calls, by which a batch takes longer than its events say where these are not to be believed
 ENOUGH = 6e-3  # seconds of a batch's calls
 OF_MEMORY = 16  # parts of the device's memory, of which a batch takes one at most
 MOST_LAUNCHING = 1.2e-2  # seconds that the host may take to start a batch's calls
@@ -49,7 +53,7 @@ _LOTS = random.SystemRandom()
 
 
 class StopwatchLaunch(Launch):
-    rounds, most_sets, most_bytes, put_off = 3, 96, 4 << 30, 3e-4
+    rounds, most_sets, most_bytes, put_off = 3, 48, 4 << 30, 3e-4
     launching = 0.0  # seconds that the host took to start the calls of the last batch
     orders = 0  # given so far
     room = most_bytes  # of a batch, on this device
@@ -76,21 +80,18 @@ class StopwatchLaunch(Launch):
             self.ask_judge({"op": "refer", **request})  # what it compiles is not in the next
             referred = self.ask_judge({"op": "refer", **request})
             cell.bytes = drawn["stride"] + referred["stride"]
-            cell.once = 2 * self._reference(request)  # of the solution nothing is known yet
+            cell.once = 2 * float(referred["span"])  # of the solution nothing is known yet
             cell.launch = float(referred["launched"])
         cell.sets = sets = self.sets_in(cell)
-        found = []
-        for number in range(1 + self.rounds):
+        passes = passes_for(sets * max(cell.launch, SLOW_LAUNCH), self.passing)
+        for number in range(2):  # the first takes the memory that the second finds
             drawn = self.hand_inputs(cell, sets, self._key(), f"apart {number}")
-            if not number:
-                referred = self.ask_judge({"op": "refer", **self._request(PASSES[0], sets)})
-                passes = passes_for(max(float(referred["launched"]), sets * SLOW_LAUNCH), self.passing)
-                reference = median(self._reference(self._request(passes, sets)) for _ in range(self.rounds))
             request = self._request(passes, sets)
-            found.append(self._exchange({}, drawn["key"], request, FETCH_WALL, cell.name)[0])
+            spans = [float(self.ask_judge({"op": "refer", **request})["span"]) for _ in range(1 + number * self.rounds)]
+            without, _ = self._exchange({}, drawn["key"], request, FETCH_WALL, cell.name)
             self.ask_judge({"op": "passed", **request})
             self.ask({"op": "drop"}, (), FETCH_WALL, cell.name)
-        cell.paced = Pace(passes, Taken.least(found[1:]), reference)
+        cell.paced = Pace(passes, without, max(min(spans) / sets, LEAST))
 
     def sets_in(self, cell: Cell) -> int:
         """More of short ones: what a batch takes by chance is shared by its calls."""
@@ -101,13 +102,11 @@ class StopwatchLaunch(Launch):
         return int(max(1, min(self.most_sets, by_time, by_launch, by_memory)))
 
     def latency_of(self, cell: Cell) -> float:
-        return max((min(cell.called) + min(cell.beside)) / cell.sets, LEAST)
-
-    def _reference(self, request: dict[str, Any]) -> float:
-        """Seconds of one call, of the batch that was drawn last."""
-        whole = float(self.ask_judge({"op": "refer", **request})["seconds"])
-        without = float(self.ask_judge({"op": "pace", **request})["seconds"])
-        return float(max((whole - without) / request["sets"], LEAST))
+        told, seen = min(cell.spans) * cell.sets, min(cell.called) + min(cell.beside)
+        if seen - told > SURELY * BLUR + APART * told:
+            words = f"{cell.name}: {1e3 * seen:.2f} ms by the stopwatch, {1e3 * told:.2f} by its own events"
+            self.observe("clocks_apart", "structural", "its events tell of less than it takes", [words])
+        return counted(told, seen) / cell.sets
 
     def settle(self, cell: Cell) -> None:
         """Find out how long the device has to be busy while the host starts all calls."""
@@ -191,10 +190,9 @@ class StopwatchLaunch(Launch):
     def _timed(self, cell: Cell, sets: int, taken: Taken, span: float) -> Timed:
         paced = cell.paced or Pace(PASSES[0], Taken(0.0, 0.0, 0.0), LEAST)
         without = paced.without.whole + self.passing[cell.passes or PASSES[0]] - self.passing[paced.passes]
-        called, beside = taken.whole - without, taken.beside(paced.without)
+        called, beside = max(taken.whole - without, LEAST), taken.beside(paced.without)
         parts = vars(taken) | {"without": without, "span": span, "handing": paced.without.fetching}
-        solution = max((called + beside) / sets, LEAST)
-        return Timed(solution, paced.reference, max(called, LEAST), beside, (span / sets,), parts)
+        return Timed(counted(span, called + beside) / sets, paced.reference, called, beside, (span / sets,), parts)
 
     @staticmethod
     def _key() -> int:
@@ -218,6 +216,11 @@ def uncollected() -> Iterator[None]:
             gc.enable()
 
 
+def counted(told: float, seen: float) -> float:
+    """Seconds of a batch's calls, of those its own events tell and a stopwatch saw."""
+    return max(told, seen - BLUR, LEAST)
+
+
 def passes_for(launching: float, passing: Mapping[int, float]) -> int:
     """Over the pads, so that they take longer than the host needs to start all calls, and the caches are empty then.
 
@@ -230,7 +233,8 @@ def passes_for(launching: float, passing: Mapping[int, float]) -> int:
 def _told(answer: dict[str, Any], cell: Cell) -> tuple[float, float]:
     """What the candidate says: seconds of all calls by its own events, and of its host to start them.
 
-    Neither counts: with a wrong one its device is busy for too short or too long. Raises TrialFailed for no such words.
+    Nothing is gained by a wrong word on its host: its device is busy for too short or too long. Raises TrialFailed for
+    no such words.
     """
     span, launched = answer.get("span"), answer.get("launched")
     if not (isinstance(span, float) and isinstance(launched, float) and math.isfinite(span + launched)):

@@ -210,7 +210,7 @@ def play_hand(device: str, names: list[str]) -> dict[str, Any]:
                 in_line, alone = by_hand[uuid]
                 row = {"problem": name, "uuid": uuid, "launch_us": 1e3 * times.latency_ms, "hand_us": in_line,
                        "alone_us": alone, "reference_us": 1e3 * times.reference_ms,
-                       "span_us": 1e3 * (times.span_ms or 0)}  # fmt: skip
+                       "stopwatch_us": 1e3 * (times.stopwatch_ms or 0)}  # fmt: skip
                 rows.append(row | {"ratio": row["launch_us"] / in_line})
                 note(rows[-1])
             if outcome.failure:
@@ -317,9 +317,9 @@ class Watched(StopwatchLaunch):
         for cell in self.cells:
             paced, parts = cell.paced, [{key: round(1e6 * one[key], 1) for key in SECONDS} for one in cell.parts]
             first = paced and {"passes": paced.passes, "reference": round(1e6 * paced.reference, 2)}
-            self.told.append(
-                {"cell": cell.name, "first": first, "sets": cell.sets, "passes": cell.passes, "parts": parts}
-            )
+            row = {"cell": cell.name, "first": first, "sets": cell.sets, "passes": cell.passes, "parts": parts}
+            self.told.append(row)
+            print(json.dumps(row), file=sys.stderr, flush=True)  # a run that is cut off has shown that much
 
 
 def each_launch(row: Mapping[str, CellTimes]) -> dict[str, tuple[float, float]]:

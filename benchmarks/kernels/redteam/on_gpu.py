@@ -45,7 +45,7 @@ def run(x, gain):
     Planted(
         "patched_events",
         "lets every pair of events be a microsecond apart",
-        "neutralised",
+        ("neutralised", "clocks_apart"),
         """
 import torch
 
