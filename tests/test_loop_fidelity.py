@@ -10,7 +10,9 @@ from django.test import Client
 
 from research.loop import fidelity, noise, screens
 from research.loop.advance import advance_project_until_idle
-from research.loop.memory import noise_floor
+from research.loop.floors import noise_floor
+from research.loop.memory import view_of
+from research.loop.recall import lessons_text, recall
 from research.management.summary import summary
 from research.models import DataUse, Experiment, Machine, NoiseFloor, NotMergeable, Project, Role, Thread
 from research.models.pace import pair_seconds
@@ -98,6 +100,48 @@ def test_what_screening_stopped_can_be_measured_at_the_projects_preset(two: Worl
     (point,) = screens.points_of(project)
     assert (point.screened, point.confirmed) == pytest.approx((-0.05, 0.04), abs=0.01)
     assert point.label == "delta" and not point.was_confirmed and point.confirmed_pairs == 2
+
+
+def test_where_screening_is_not_shown_to_foretell_candidates_are_screened_at_the_projects_own(
+    two: World, thread: Thread, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ALPHA gains at both presets, BETA at the shorter one alone, DELTA at the longer one alone."""
+    project = thread.project
+    measure_noise(project, two)
+    for name in ("alpha", "beta", "delta"):
+        focus(thread, name)
+        two.until_verdict(thread)
+        assert step(thread) == "learn"
+    fidelity.measure(project, 5)
+    two.run()
+    advance_project_until_idle(project.pk)
+    assert len(screens.points_of(project)) == 3
+    assert screens.relation_of(project) is None and not screens.screens_at(project) and not screens.blind_stops(project)
+    monkeypatch.setattr("research.validation.fidelity.LEAST_TECHNIQUES", 3)
+    relation = screens.relation_of(project)
+    assert relation is not None and not relation.is_shown
+    stopped = Experiment.objects.get(candidate__idea__steps__0__technique="delta")
+    assert screens.screens_at(project) == "long" and screens.blind_stops(project) == {stopped.pk}
+    view = view_of(thread, 9)
+    over = [attempt for attempt in view.attempts if not attempt.running]
+    assert "delta" not in {step.technique for attempt in over for step in attempt.steps}
+    assert "delta" not in {step.technique for lesson in view.lessons for step in lesson.steps}
+    said = lessons_text(recall(project, "delta", thread.head), project)
+    assert said.count("may be tried again") == 1
+
+    focus(thread, "delta")
+    verdict = two.until_verdict(thread)
+    again = verdict.experiment
+    assert again.pk != stopped.pk and again.candidate and again.candidate.idea.techniques == ["delta"]
+    assert again.preset == "long" and set(again.trials.values_list("preset", flat=True)) == {""}
+    assert verdict.kind == "improved"
+    assert Evidence.from_json(verdict.evidence).screening is None, "all of its pairs are of one preset"
+    assert len(screens.points_of(project)) == 3, "it says nothing of the shorter preset"
+    advance_project_until_idle(project.pk)
+    assert not stopped.lesson.superseded_by
+    client.force_login(person("mira", Role.MEMBER))
+    assert "; screening at" not in client.get(f"/e/{again.public_id}/evidence/").content.decode()
+    assert "candidates are screened at long" in client.get("/p/question/worth/").content.decode()
 
 
 def test_a_project_that_screens_at_its_own_preset_has_nothing_to_compare(project: Project) -> None:

@@ -13,8 +13,8 @@ from research.loop.advance import advance_project_until_idle
 from research.loop.begin import spread
 from research.loop.beside import calibration_of
 from research.loop.champion import begin_audit, end_baselines
+from research.loop.floors import relative_sigma
 from research.loop.headline import headline_of
-from research.loop.memory import relative_sigma
 from research.management.summary import summary
 from research.models import Experiment, NoiseFloor, Project, Thread
 from research.views.frontier import frontier_of

@@ -24,7 +24,7 @@ from research.api.schemas import (
     ThreadLine,
 )
 from research.loop.account import of_thread
-from research.loop.memory import relative_sigma
+from research.loop.floors import relative_sigma
 from research.models import ApiToken, Experiment, Idea, MergeRequest, Project, Result, Thread
 from research.models.asked import lines_of
 from research.models.machine import SCREENING

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from django.db import transaction
 
 from research.loop.beside import begin, bring_to, calibration_of
-from research.loop.memory import noise_floor
+from research.loop.floors import noise_floor
 from research.loop.problems import differing, spread
 from research.models import Event, Experiment, MergeRequest, Project
 from research.validation.rules import Rule, Stage

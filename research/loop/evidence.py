@@ -31,7 +31,8 @@ def gather(experiment: Experiment) -> Evidence:
     )
     bar = (experiment.original or experiment).bar
     pairs = experiment.complete_pairs()
-    screening = screening_of(experiment.project) if experiment.purpose == Experiment.Purpose.COMPARE else None
+    is_apart = experiment.purpose == Experiment.Purpose.COMPARE and not experiment.preset
+    screening = screening_of(experiment.project) if is_apart else None
     return Evidence(pairs=pairs, noise=noise, findings=findings, bar=bar, screening=screening)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from research.loop.memory import machine_class_of, noise_floor
-from research.models import Experiment, NoiseFloor, Project, Result
+from django.db.models import Avg
+
+from research.models import Experiment, Machine, NoiseFloor, Project, Result
 from research.validation.records import Stage
+
+DEFAULT_SIGMA = 0.008  # relative noise of a pair until it has been measured
 
 
 def confirming(experiment: Experiment) -> NoiseFloor | None:
@@ -32,6 +35,42 @@ def screening(project: Project, preset: str) -> NoiseFloor | None:
 def of_all_classes(project: Project, preset: str) -> list[NoiseFloor]:
     """The floors of a preset, a class of machine each, oldest first."""
     return list(NoiseFloor.objects.filter(**project.noise_key_at(preset)).order_by("pk"))
+
+
+def relative_sigma(project: Project) -> float:
+    """Noise of one pair as a share of the score."""
+    floor = noise_floor(project)
+    if project.problems:  # scores of different problems have no mean; all of the floor's are near its level
+        return floor.sigma_pair / floor.level if floor and floor.level else DEFAULT_SIGMA
+    own = Result.objects.filter(trial__project=project, trial__preset="", score__isnull=False)
+    level = own.aggregate(mean=Avg("score"))["mean"]
+    return floor.sigma_pair / level if floor and level else DEFAULT_SIGMA
+
+
+def noise_floor(project: Project, preset: str = "") -> NoiseFloor | None:
+    """The stored floor of the class of machine that this project runs on, at its own preset or another one."""
+    key = project.noise_key_at(preset or project.preset)
+    latest = machine_class_of(project)
+    return NoiseFloor.objects.filter(machine_class=latest, **key).first() if latest else None
+
+
+def machine_class_of(project: Project) -> str:
+    """The class of machine that the project is on now: of its newest result; empty before the first.
+
+    Where no machine of that class is attached any more, it is on that of the machines which are there for its preset.
+    """
+    newest = _newest_class(project)
+    if not newest:
+        return ""
+    device = project.sizes.device
+    living = [row.machine_class for row in Machine.objects.living().order_by("pk") if device in row.devices]
+    return newest if newest in living or not living else living[0]
+
+
+def _newest_class(project: Project) -> str:
+    # By trial: the newest result of a project costs SQLite a walk through all of them, 100 ms of 40,000.
+    done = project.trials.filter(result__isnull=False).order_by("-pk")
+    return done.values_list("result__machine_class", flat=True).first() or ""
 
 
 def _relative(floor: NoiseFloor) -> float:

@@ -7,8 +7,10 @@ from typing import Any
 from django.db import transaction
 from django.db.models import Q
 
-from research.loop.memory import recipe_of, relative_sigma
+from research.loop.floors import relative_sigma
+from research.loop.memory import recipe_of
 from research.loop.repeats import tried_again
+from research.loop.screens import blind_stops
 from research.models import Event, Idea, Lesson, Session, Thread, Verdict
 from research.validation import rules
 from research.validation.effects import relative_gain
@@ -70,7 +72,7 @@ def compare(lesson: Lesson, idea: Idea) -> None:
     rows = lesson.project.lessons.current().exclude(pk=lesson.pk).filter(
         Q(labels__contains=f" {idea.techniques[0]} ") | Q(**code),
         superseded_by=None, experiment__candidate__isnull=False, imported_from="",
-    )  # fmt: skip
+    ).exclude(experiment__in=blind_stops(lesson.project))  # fmt: skip
     for old in rows.select_related("experiment__candidate__idea").order_by("pk"):
         before = old.experiment.candidate  # type: ignore[union-attr]  # by the filter
         assert before is not None

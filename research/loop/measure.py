@@ -6,6 +6,7 @@ from django.db import transaction
 
 from benchmarks.syntax import one_at_a_time
 from research.loop.problems import differing
+from research.loop.screens import screens_at
 from research.models import Candidate, Event, Experiment, Finding, Project, Thread
 from research.repository import Repository
 from research.validation import integrity
@@ -33,7 +34,7 @@ def open_experiment(candidate: Candidate, baseline: str) -> Experiment:
             experiment = Experiment.objects.create(
                 key=key, project=project, thread=candidate.thread, candidate=candidate,
                 number=project.next_experiment_number(), baseline_commit=baseline, candidate_commit=candidate.commit,
-                rule=project.rule, problems=problems,
+                rule=project.rule, problems=problems, preset=screens_at(project),
             )  # fmt: skip
             words = f"experiment {experiment.number} began: {candidate.idea.name}"
             Event.record(Event.Kind.EXPERIMENT, words, experiment=experiment)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import lru_cache
 from pathlib import Path
 
@@ -11,17 +11,17 @@ from django.db.models import Avg, Q
 from benchmarks.catalogue import CHANGE, Catalogue, Sources, Step, is_change
 from benchmarks.contract import load
 from benchmarks.found import with_found
+from research.loop.floors import machine_class_of, relative_sigma
 from research.loop.problems import is_alike
 from research.loop.room import room_of
+from research.loop.screens import blind_stops
 from research.models import (
     Candidate,
     Experiment,
     FoundTechnique,
     Idea,
     Lesson,
-    Machine,
     MergeRequest,
-    NoiseFloor,
     Project,
     Result,
     Thread,
@@ -29,8 +29,6 @@ from research.models import (
 from research.repository import Repository
 from research.researchers.base import Attempt, Directives, LessonView, View
 from research.validation.lessons import Standing, changed
-
-DEFAULT_SIGMA = 0.008  # relative noise of a pair until it has been measured
 
 
 def steps_of(rows: list[dict[str, object]]) -> tuple[Step, ...]:
@@ -80,15 +78,16 @@ def view_of(thread: Thread, number: int) -> View:
     project = thread.project
     project.list_techniques()
     problems = {name: frozenset(project.touched(about["files"])) for name, about in project.described.items()}
-    left = room_of(project, thread.head)
+    left, blind = room_of(project, thread.head), blind_stops(project)
+    attempts = [_attempt(idea, thread) for idea in _attempts(project, blind)]
     return View(
         head=thread.head,
         sources=_copy(sources_of(project.repository_path, thread.head)),
         start_sources=_copy(sources_of(project.repository_path, project.start_commit)),
         recipe=recipe_of(project, thread.head),
         catalogue=catalogue_of(project),
-        lessons=[_lesson_view(lesson) for lesson in _lessons(project)],
-        attempts=[attempt for idea in _attempts(project) if _is_seen(attempt := _attempt(idea, thread), project)],
+        lessons=[_lesson_view(lesson) for lesson in _lessons(project) if lesson.experiment_id not in blind],
+        attempts=[attempt for attempt in attempts if _is_seen(attempt, project)],
         sigma=relative_sigma(project),
         seed=project.seed(number, f"thread-{thread.number}", 0),
         seconds_a_pair=_seconds_a_pair(project),
@@ -106,42 +105,6 @@ def view_of(thread: Thread, number: int) -> View:
         if project.memory
         else [],
     )
-
-
-def relative_sigma(project: Project) -> float:
-    """Noise of one pair as a share of the score."""
-    floor = noise_floor(project)
-    if project.problems:  # scores of different problems have no mean; all of the floor's are near its level
-        return floor.sigma_pair / floor.level if floor and floor.level else DEFAULT_SIGMA
-    own = Result.objects.filter(trial__project=project, trial__preset="", score__isnull=False)
-    level = own.aggregate(mean=Avg("score"))["mean"]
-    return floor.sigma_pair / level if floor and level else DEFAULT_SIGMA
-
-
-def noise_floor(project: Project, preset: str = "") -> NoiseFloor | None:
-    """The stored floor of the class of machine that this project runs on, at its own preset or another one."""
-    key = project.noise_key_at(preset or project.preset)
-    latest = machine_class_of(project)
-    return NoiseFloor.objects.filter(machine_class=latest, **key).first() if latest else None
-
-
-def machine_class_of(project: Project) -> str:
-    """The class of machine that the project is on now: of its newest result; empty before the first.
-
-    Where no machine of that class is attached any more, it is on that of the machines which are there for its preset.
-    """
-    newest = _newest_class(project)
-    if not newest:
-        return ""
-    device = project.sizes.device
-    living = [row.machine_class for row in Machine.objects.living().order_by("pk") if device in row.devices]
-    return newest if newest in living or not living else living[0]
-
-
-def _newest_class(project: Project) -> str:
-    # By trial: the newest result of a project costs SQLite a walk through all of them, 100 ms of 40,000.
-    done = project.trials.filter(result__isnull=False).order_by("-pk")
-    return done.values_list("result__machine_class", flat=True).first() or ""
 
 
 def standing_of(project: Project, commit: str) -> Standing:
@@ -166,7 +129,8 @@ def tags_of(project: Project) -> dict[str, frozenset[str]]:
 def held_discards(project: Project, head: str) -> list[Lesson]:
     """What was settled against a change and still holds at this head: see `validation.lessons.changed`."""
     now, tags = standing_of(project, head), tags_of(project)
-    rows = project.lessons.discards().select_related("experiment").order_by("pk")
+    rows = project.lessons.discards().exclude(experiment__in=blind_stops(project))
+    rows = rows.select_related("experiment").order_by("pk")
     return [row for row in rows if (assumed := row.assumes) and not changed(assumed, now, tags)]
 
 
@@ -213,8 +177,9 @@ def _sent_back(project: Project) -> list[MergeRequest]:
     return list(returned.order_by("pk").select_related("candidate__idea"))
 
 
-def _attempts(project: Project) -> list[Idea]:
+def _attempts(project: Project, blind: Collection[int]) -> list[Idea]:
     ideas = Idea.objects.filter(thread__project=project).exclude(kind=Idea.Kind.COMBINATION)
+    ideas = ideas.exclude(candidate__experiment__in=blind)
     return list(ideas.select_related("thread__project", "candidate__experiment"))
 
 

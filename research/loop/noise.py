@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.db import transaction
 
-from research.loop.memory import machine_class_of, noise_floor
+from research.loop.floors import machine_class_of, noise_floor
 from research.loop.problems import spread
 from research.models import Event, Experiment, Machine, NoiseFloor, Project, Result, Trial
 from research.models.experiment import ExperimentQuerySet

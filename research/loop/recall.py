@@ -14,7 +14,9 @@ from dataclasses import dataclass
 
 from django.db.models import Q, QuerySet
 
-from research.loop.memory import machine_class_of, recipe_of
+from research.loop.floors import machine_class_of
+from research.loop.memory import recipe_of
+from research.loop.screens import blind_stops
 from research.models import Lesson, LessonQuerySet, Membership, Project
 from research.models.lesson_words import ranks
 
@@ -38,6 +40,7 @@ class Question:
     words: frozenset[str]
     recipe: frozenset[str]
     machine_class: str
+    blind: frozenset[int] = frozenset()  # experiments that a preset stopped which foretells nothing
 
     def weight(self, lesson: Lesson, fit: float) -> float:
         """`fit`: 0 to 1, by the index."""
@@ -57,6 +60,8 @@ class Question:
             scope *= 0.8
         if lesson.superseded_by_id is not None:
             scope *= 0.8 if lesson.superseded_why == Lesson.Superseded.CONTRARY else 0.5
+        if lesson.experiment_id in self.blind:
+            scope *= 0.2
         base = set(lesson.recipe)
         return scope * (0.6 + 0.4 * (len(base & self.recipe) / len(base | self.recipe) if base | self.recipe else 1.0))
 
@@ -72,7 +77,8 @@ def recall(project: Project, query: str, base: str, limit: int = ENOUGH) -> list
         return dead[:MOST_DEAD_ENDS]
     fits = ranks(query, LOOKED_AT)
     best = max(fits.values(), default=1.0)
-    asked = Question(project, _names(query), _recipe(project, base), machine_class_of(project))
+    recipe, blind = _recipe(project, base), blind_stops(project)
+    asked = Question(project, _names(query), recipe, machine_class_of(project), blind)
     rows = Lesson.objects.current().filter(project__in=_sharing(project)).exclude(pk__in=[each.pk for each in dead])
     newest = rows.filter(project=project).order_by("-pk").values_list("pk", flat=True)[: 2 * limit]
     wanted = Q(pk__in=list(fits)) | Q(pk__in=list(newest)) | Q(project=project, reopened__isnull=False)
@@ -88,8 +94,9 @@ def recall(project: Project, query: str, base: str, limit: int = ENOUGH) -> list
 def lessons_text(lessons: Sequence[Lesson], project: Project | None = None) -> str:
     """The lessons as bounded, delimited lines for a prompt; `project` marks those of other projects."""
     lines, length = [OPEN, PREAMBLE], 0
+    blind = blind_stops(project) if project else ()
     for at, lesson in enumerate(lessons):
-        line = line_of(lesson, project)
+        line = line_of(lesson, project, lesson.experiment_id in blind)
         length += len(line) + 1
         if length > LONGEST_TEXT:
             lines.append(f"({len(lessons) - at} more, left out)")
@@ -100,8 +107,11 @@ def lessons_text(lessons: Sequence[Lesson], project: Project | None = None) -> s
     return "\n".join([*lines, CLOSE])
 
 
-def line_of(lesson: Lesson, project: Project | None = None) -> str:
-    """One lesson on one line: number, outcome, size, confidence, scope, words."""
+def line_of(lesson: Lesson, project: Project | None = None, is_blind: bool = False) -> str:
+    """One lesson on one line: number, outcome, size, confidence, scope, words.
+
+    `is_blind`: a preset stopped it that is not shown to foretell anything.
+    """
     facts = [f"[{lesson.pk}] {'dead end' if lesson.is_dead_end else lesson.get_kind_display().lower()}"]
     if lesson.experiment:
         facts.append(f"experiment {lesson.experiment.number}")
@@ -110,6 +120,8 @@ def line_of(lesson: Lesson, project: Project | None = None) -> str:
         facts.append(f"{lesson.effect:+.2%}{error} over {lesson.pairs} pairs")
     facts.append(f"confidence {lesson.confidence:.2f}")
     facts += _marks(lesson, project)
+    if is_blind:
+        facts.append("only screened, at a preset that is not shown to foretell the project's own; may be tried again")
     names = ", ".join(lesson.names)
     return _plain(f"{'; '.join(facts)}; on {lesson.base[:8]}{f'; {names}' if names else ''}: {lesson.text}")
 

@@ -24,7 +24,9 @@ from research.loop.memory import (
     tags_of,
 )
 from research.loop.problems import is_alike
+from research.loop.screens import blind_stops
 from research.models import Candidate, Experiment, Idea, Lesson, Project, Thread
+from research.models.experiment import ExperimentQuerySet
 from research.models.lesson import FREE_FORM
 from research.repository import Change
 from research.researchers.catalogue import is_near
@@ -99,7 +101,7 @@ def refusal_of_code(idea: Idea, parent: str, tree: str, change: Change) -> Refus
     others = Candidate.objects.filter(project=project).exclude(idea=idea.pk)
     same = others.filter(diff__patch=patch) if project.problems else others.filter(tree=tree)
     own = idea.kind == Idea.Kind.CHANGE
-    settled = Experiment.objects.refusing_rewrites() if own else Experiment.objects.refusing_repeats()
+    settled = _settled(project, own)
     if twin := settled.filter(candidate__in=_on_this_ground(project, parent, same, touched)).first():
         return Refusal(f"exactly this code was measured on this head in {twin}", twin)
     if not own:
@@ -117,6 +119,12 @@ def refusal_of_code(idea: Idea, parent: str, tree: str, change: Change) -> Refus
             where = "on this head" if on_it else "on a head that differs in nothing it rests on"
             return Refusal(f"nearly this ({likeness:.0%} alike) was measured {where} in {earlier}", earlier)
     return None
+
+
+def _settled(project: Project, own: bool) -> ExperimentQuerySet:
+    """What answers a repetition; `own`: of code of a researcher's own. What a blind screen stopped answers nothing."""
+    found = Experiment.objects.refusing_rewrites() if own else Experiment.objects.refusing_repeats()
+    return found.exclude(pk__in=blind_stops(project))
 
 
 def _on_this_ground(
@@ -153,7 +161,7 @@ def _same_fingerprint(idea: Idea) -> Experiment | None:
     """
     twins = Idea.objects.filter(thread__project=idea.project, fingerprint=idea.fingerprint)
     twins = twins.exclude(pk=idea.pk).exclude(state=Idea.State.REFUSED)
-    found = Experiment.objects.refusing_repeats().filter(candidate__idea__in=twins)
+    found = _settled(idea.project, own=False).filter(candidate__idea__in=twins)
     if idea.kind == Idea.Kind.CHANGE and found:
         elsewhere = found.exclude(candidate__parent=idea.thread.head)
         discards = Lesson.objects.filter(experiment__in=elsewhere).exclude(assumption={})
@@ -211,7 +219,7 @@ def _changes_on(project: Project, head: str) -> Iterator[Idea]:
     changes = Idea.objects.filter(thread__project=project, kind=Idea.Kind.CHANGE).exclude(state=Idea.State.REFUSED)
     if not project.problems:
         changes = changes.filter(Q(candidate__parent=head) | Q(candidate=None, thread__head=head))
-    known = set(Experiment.objects.refusing_rewrites().filter(project=project).values_list("pk", flat=True))
+    known = set(_settled(project, own=True).filter(project=project).values_list("pk", flat=True))
     for idea in changes.select_related("thread__project", "candidate__experiment").order_by("pk"):
         experiment = _experiment(idea)
         if (experiment is None or experiment.pk in known) and base_of(idea, head) == head:

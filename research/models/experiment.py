@@ -153,7 +153,8 @@ class Experiment(models.Model):
     def preset_at(self, stage: str) -> str:
         """The preset of a stage's trials where it is not the project's, else empty. What screens may be cheaper."""
         screens = self.purpose == self.Purpose.COMPARE and stage in (Stage.SCREEN, Stage.EXTEND)
-        return self.preset or (self.project.screen_preset if screens else "")
+        named = self.preset or (self.project.screen_preset if screens else "")
+        return "" if named == self.project.preset else named
 
     def shares_baseline(self, stage: str) -> bool:
         """Whether the baseline arms of a stage may be those of other experiments of the same commit.

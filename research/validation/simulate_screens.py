@@ -17,7 +17,6 @@ from research.validation.simulate import (
     Bars,
     Draws,
     Flags,
-    Ints,
     Tally,
     World,
     confirm,
@@ -65,7 +64,7 @@ class ScreenTally:
 @dataclass
 class Play:
     passed: Flags
-    trials: Ints  # of screening
+    device: Array  # what screening each candidate cost
     hurdle: Array  # of every campaign, at its end
 
 
@@ -89,42 +88,46 @@ def play(
     shape = (*draws.gains.shape, rule.screen_pairs + rule.extend_pairs)
     early = gains[..., None] + draws.noise(shape, noise * draws.world.sigma_pair)
     pairs = draws.pairs(rule.looks[-1])
+    cost = world.cost if apart else 1.0
     if learned:
-        ways = [
-            _learned(early[at], pairs[at, :, :FIRST_PAIRS].mean(axis=-1), rule, there[at], sigma[at])
-            for at in range(len(early))
-        ]
-        passed, trials = np.stack([way.passed for way in ways]), np.stack([way.trials for way in ways])
+        own = draws.gains[..., None] + draws.noise(shape, draws.world.sigma_pair)
+        later = pairs[..., :FIRST_PAIRS].mean(axis=-1)
+        ways = [_learned(early[at], own[at], later[at], rule, there[at], sigma[at], cost) for at in range(len(early))]
+        passed, device = np.stack([way.passed for way in ways]), np.stack([way.device for way in ways])
         hurdle = np.array([float(way.hurdle) for way in ways])
     else:
         passed, trials = screened(early, rule, there[:, None], rule.extend_sigma * there[:, None])
-        hurdle = np.full(len(early), rule.extend_sigma)
-    done = confirm(draws, pairs, rule, bars, sigma, passed, np.zeros_like(trials))
+        device, hurdle = np.asarray(cost * trials, dtype=float), np.full(len(early), rule.extend_sigma)
+    done = confirm(draws, pairs, rule, bars, sigma, passed, np.zeros(passed.shape, np.int64))
     found: Tally = tally(draws, done)
-    cost = world.cost if apart else 1.0
     return ScreenTally(
         false_merges=found.false_merges, true_merges=found.true_merges,
-        device=found.trials + cost * float(trials.sum(axis=1).mean()),
+        device=found.trials + float(device.sum(axis=1).mean()),
         confirmed=float(passed.sum(axis=1).mean()), hurdle=float(hurdle.mean()),
     )  # fmt: skip
 
 
-def _learned(early: Array, later: Array, rule: Rule, there: float, sigma: float) -> Play:
-    """One campaign, one candidate after the other: the hurdle follows the techniques measured at both presets."""
+def _learned(early: Array, own: Array, later: Array, rule: Rule, there: float, sigma: float, cost: float) -> Play:
+    """One campaign, one candidate after the other: the hurdle follows the techniques measured at both presets.
+
+    Where these do not show that the cheaper preset foretells anything, the project's own screens from then on.
+    """
     target, low, high = rule.futility_sigma * sigma, *(share * there for share in rule.hurdle_range)
-    hurdle, points, read = rule.extend_sigma * there, list[Point](), 0
-    passed, trials = np.zeros(len(early), dtype=bool), np.zeros(len(early), np.int64)
+    hurdle, points, read, blind = rule.extend_sigma * there, list[Point](), 0, False
+    passed, device = np.zeros(len(early), dtype=bool), np.zeros(len(early))
     for at in range(len(early)):
-        one, spent = screened(early[at : at + 1], rule, np.array([there]), np.array([hurdle]))
-        passed[at], trials[at] = one[0], spent[0]
-        if not one[0]:
+        gains, noise, least = (own, sigma, rule.extend_sigma * sigma) if blind else (early, there, hurdle)
+        one, spent = screened(gains[at : at + 1], rule, np.array([noise]), np.array([least]))
+        passed[at], device[at] = one[0], (1.0 if blind else cost) * spent[0]
+        if blind or not one[0]:
             continue
         points.append(Point("", float(early[at].mean()), float(later[at]), early.shape[1], FIRST_PAIRS, True))
         if len(points) >= LEAST_TECHNIQUES and len(points) >= read + REFIT:
             read, relation = len(points), relate(points, target, DRAWS)
-            least = relation.least if relation is not None and relation.is_shown else None
-            hurdle = rule.extend_sigma * there if least is None else min(max(least, low), high)
-    return Play(passed, trials, np.array(hurdle / there))
+            blind = relation is not None and not relation.is_shown
+            crossing = None if relation is None or blind else relation.least
+            hurdle = rule.extend_sigma * there if crossing is None else min(max(crossing, low), high)
+    return Play(passed, device, np.array(hurdle / there))
 
 
 def compare(

@@ -220,7 +220,7 @@ class EvidenceBoard:
         sizes = self.project.sizes
         what = "CPU seconds of all its processes" if sizes.clock == "cpu" else "seconds of a stopwatch"
         cap = f"at most {sizes.wall_cap_seconds:g} s"
-        screens = self.project.screen_preset
+        screens = self.experiment.preset_at("screen") if not self.experiment.preset else ""
         apart = f"; screening at {screens}: {self.project.contract.preset(screens).budget_seconds:g}" if screens else ""
         return f"{sizes.budget_seconds:g} {what} from the moment the text can be read, {cap}{apart}"
 

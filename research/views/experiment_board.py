@@ -14,7 +14,7 @@ from django.utils.safestring import SafeString, mark_safe
 from research.drawing.strip import Effect, strip
 from research.drawing.strip import Pair as Dot
 from research.logtext import tail
-from research.loop.memory import noise_floor
+from research.loop.floors import noise_floor
 from research.models import Experiment, Finding, Idea, Lease, NoiseFloor, Result, Trial, Verdict
 from research.validation.outcomes import Pooled
 from research.validation.records import Direction, Rule

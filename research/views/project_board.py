@@ -14,8 +14,9 @@ from django.http import QueryDict
 from django.urls import reverse
 from django.utils.safestring import SafeString
 
-from research.loop import memory, noise
+from research.loop import noise
 from research.loop.account import paid
+from research.loop.floors import noise_floor
 from research.loop.headline import Headline, headline_of
 from research.models import (
     Call,
@@ -283,7 +284,7 @@ class ProjectBoard:
 
     @cached_property
     def noise(self) -> Noise:
-        floor = memory.noise_floor(self.project)
+        floor = noise_floor(self.project)
         apart = bool(self.project.screen_preset)  # then another floor is measured, too
         done, wanted = noise.progress(self.project) if floor is None or apart else (floor.trials, floor.trials)
         level = floor and self._results(self.project.start_commit).aggregate(mean=Avg("score"))["mean"]
