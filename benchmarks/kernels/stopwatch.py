@@ -37,9 +37,7 @@ from benchmarks.kernels.pace import Pace, Taken
 
 ROUNDS = 1 << 8  # of watching, before it is asked whether the candidate lives
 LISTENING = 3e-4  # seconds that who was told of an order needs until it watches for it
-BLUR = (
-    1.5e-4  # seconds by which W - B of a batch may be longer than its calls: nine of ten are within 0.1 ms on an H200
-)
+BLUR = 1.5e-4  # seconds by which W - B of a batch may be longer than its calls: nine of ten lay within 0.1 ms
 APART = 0.25  # of its calls, by which a batch takes longer than its events say where these are not to be believed
 ENOUGH = 6e-3  # seconds of a batch's calls
 OF_MEMORY = 16  # parts of the device's memory, of which a batch takes one at most
