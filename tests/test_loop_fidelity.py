@@ -103,7 +103,7 @@ def test_what_screening_stopped_can_be_measured_at_the_projects_preset(two: Worl
 
 
 def test_where_screening_is_not_shown_to_foretell_candidates_are_screened_at_the_projects_own(
-    two: World, thread: Thread, client: Client, monkeypatch: pytest.MonkeyPatch
+    two: World, thread: Thread, client: Client, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """ALPHA gains at both presets, BETA at the shorter one alone, DELTA at the longer one alone."""
     project = thread.project
@@ -141,6 +141,8 @@ def test_where_screening_is_not_shown_to_foretell_candidates_are_screened_at_the
     assert not stopped.lesson.superseded_by
     client.force_login(person("mira", Role.MEMBER))
     assert "; screening at" not in client.get(f"/e/{again.public_id}/evidence/").content.decode()
+    call_command("fidelity", "question")
+    assert "new candidates are screened at long\n" in capsys.readouterr().out
     assert "candidates are screened at long" in client.get("/p/question/worth/").content.decode()
 
 

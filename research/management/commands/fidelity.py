@@ -9,7 +9,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from research import tasks
 from research.loop.fidelity import MEASURED_PAIRS, measure
-from research.loop.screens import points_of, relation_of
+from research.loop.screens import points_of, relation_of, screens_at
 from research.management.named import project_named
 from research.management.record.words import relation_words
 from research.models import Experiment, NotMergeable, Project
@@ -54,6 +54,7 @@ class Command(BaseCommand):
             self.stdout.write(f"{len(found['points'])} techniques; a relation is read from {LEAST_TECHNIQUES} on")
         else:
             self.stdout.write(relation_words(Relation.from_json(read)))
+            self.stdout.write(f"new candidates are screened at {found['screens_at']}")
 
 
 def fidelity_of(project: Project) -> dict[str, Any]:
@@ -67,5 +68,6 @@ def fidelity_of(project: Project) -> dict[str, Any]:
         "unit": project.contract.metric.unit,
         "points": [point.to_json() for point in points_of(project)],
         "relation": relation.to_json() if relation else None,
+        "screens_at": screens_at(project) or project.screen_preset,
         "being_measured": waiting,
     }
