@@ -55,8 +55,8 @@ def _stopwatch() -> str:
         "shortest counts, and events only as far as the time from outside bears them out. "
         "The calls of a batch are given to the device while it passes over memory larger than the L2 cache, so "
         "launches are hidden and caches are cold; they follow each other without a gap. Outputs must be there when the "
-        "next call begins on the current stream: "
-        "work on other streams has to be joined. The reference is timed in the same way before a solution is imported."
+        "next call begins on the current stream: work on other streams has to be joined. The reference is timed by "
+        "events in the judge before a solution is imported."
     )
 
 

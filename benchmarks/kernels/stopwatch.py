@@ -85,7 +85,7 @@ class StopwatchLaunch(Launch):
         for number in range(2):  # the first takes the memory that the second finds
             drawn = self.hand_inputs(cell, sets, self._key(), f"apart {number}")
             request = self._request(passes, sets)
-            spans = [float(self.ask_judge({"op": "refer", **request})["span"]) for _ in range(1 + number * self.rounds)]
+            spans = [float(self.ask_judge({"op": "refer", **request})["span"]) for _ in range(self.rounds)]
             without, _ = self._exchange({}, drawn["key"], request, FETCH_WALL, cell.name)
             self.ask_judge({"op": "passed", **request})
             self.ask({"op": "drop"}, (), FETCH_WALL, cell.name)

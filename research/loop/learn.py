@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from django.db import transaction
@@ -42,7 +43,7 @@ def learn(verdict: Verdict) -> Lesson:
     base = [step.technique for step in recipe_of(experiment.project, experiment.baseline_commit)]
     latest = experiment.trials.filter(result__isnull=False).select_related("result").last()
     machine_class = latest.result.machine_class if latest else ""
-    kind = kind_of(verdict)
+    kind, blind = kind_of(verdict), blind_stops(experiment.project)
     with transaction.atomic():
         lesson, new = Lesson.objects.get_or_create(
             experiment=experiment,
@@ -60,19 +61,23 @@ def learn(verdict: Verdict) -> Lesson:
                 f"lesson of experiment {experiment.number}: {Lesson.Kind(kind).label.lower()}, {candidate.idea.name}"
             )
             Event.record(Event.Kind.LESSON, words, experiment=experiment)
-            compare(lesson, candidate.idea)
+            if experiment.pk not in blind:
+                compare(lesson, candidate.idea, blind)
     return lesson
 
 
-def compare(lesson: Lesson, idea: Idea) -> None:
-    """Hold a new lesson against earlier ones of the same change: pool, supersede, or tell that they disagree."""
+def compare(lesson: Lesson, idea: Idea, blind: Collection[int]) -> None:
+    """Hold a new lesson against earlier ones of the same change: pool, supersede, or tell that they disagree.
+
+    `blind`: experiments that taught nothing, see `screens.blind_stops`.
+    """
     if not idea.steps:
         return
     code = {"base": lesson.base, "experiment__candidate__tree": idea.candidate.tree}
     rows = lesson.project.lessons.current().exclude(pk=lesson.pk).filter(
         Q(labels__contains=f" {idea.techniques[0]} ") | Q(**code),
         superseded_by=None, experiment__candidate__isnull=False, imported_from="",
-    ).exclude(experiment__in=blind_stops(lesson.project))  # fmt: skip
+    ).exclude(experiment__in=blind)  # fmt: skip
     for old in rows.select_related("experiment__candidate__idea").order_by("pk"):
         before = old.experiment.candidate  # type: ignore[union-attr]  # by the filter
         assert before is not None

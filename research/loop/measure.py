@@ -27,14 +27,14 @@ def open_experiment(candidate: Candidate, baseline: str) -> Experiment:
     """The comparison of a candidate with a baseline; its first trials wait afterwards."""
     project, key = candidate.project, f"candidate-{candidate.public_id}"
     problems = differing(project, baseline, candidate.commit)
-    findings = static_findings(candidate)
+    findings, preset = static_findings(candidate), screens_at(project)
     with transaction.atomic():
         experiment = Experiment.objects.filter(key=key).first()
         if experiment is None:
             experiment = Experiment.objects.create(
                 key=key, project=project, thread=candidate.thread, candidate=candidate,
                 number=project.next_experiment_number(), baseline_commit=baseline, candidate_commit=candidate.commit,
-                rule=project.rule, problems=problems, preset=screens_at(project),
+                rule=project.rule, problems=problems, preset=preset,
             )  # fmt: skip
             words = f"experiment {experiment.number} began: {candidate.idea.name}"
             Event.record(Event.Kind.EXPERIMENT, words, experiment=experiment)

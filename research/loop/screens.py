@@ -48,7 +48,7 @@ def blind_stops(project: Project) -> frozenset[int]:
 
 
 def _is_blind(project: Project) -> bool:
-    relation = relation_of(project)
+    relation = relation_of(project) if project.screen_preset else None
     return relation is not None and not relation.is_shown
 
 
