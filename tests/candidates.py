@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from benchmarks.contract import load
-from benchmarks.edits import after, before, replace
+from benchmarks.edits import after, before, constant, replace
 
 Files = dict[str, str]
 
 
 def honest() -> Files:
     return load("nanochat").start_sources("vanilla", "cpu")
+
+
+def early(share: float) -> Files:
+    """The honest tree that stops at a share of its budget: on a busy machine one step takes many times as long."""
+    files = honest()
+    return files | {"train.py": constant(files["train.py"], "STOP_AT", share)}
 
 
 def peeker(share: float) -> Files:
