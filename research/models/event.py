@@ -7,13 +7,15 @@ id is drawn before the commit; a tail by it skips rows on PostgreSQL.)
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from django.conf import settings
 from django.db import connection, models, transaction
 from django.utils import timezone
 
 if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+
     from research.models.experiment import Experiment
     from research.models.project import Project
     from research.models.thread import Thread
@@ -110,7 +112,7 @@ class Event(models.Model):
         with transaction.atomic(savepoint=False):
             return cls.objects.create(
                 seq=next_seq(), kind=kind, text=text, project_id=project_id, thread_id=thread_id,
-                experiment=experiment, actor=actor,
+                experiment=experiment, actor=cast("User | None", actor),
             )  # fmt: skip
 
     @property

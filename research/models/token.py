@@ -9,9 +9,10 @@ import hashlib
 import hmac
 import secrets
 from datetime import timedelta
+from typing import cast
 
 from django.conf import settings
-from django.contrib.auth.models import AbstractUser
+from django.contrib.auth.models import AbstractUser, User
 from django.db import models, transaction
 from django.db.models import Q
 from django.utils import timezone
@@ -69,7 +70,7 @@ class ApiToken(models.Model):
         secret = secrets.token_urlsafe(32)
         with transaction.atomic():
             token = cls.objects.create(
-                name=name, owner=by, project=project, may_propose=may_propose, secret_hash=_digest(secret),
+                name=name, owner=cast(User, by), project=project, may_propose=may_propose, secret_hash=_digest(secret),
                 expires=timezone.now() + life if life else None,
             )  # fmt: skip
             AuditEntry.record(by, "make a token", project, token=token.public_id, name=name, may_propose=may_propose)
