@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks.nanochat import overlap
 from benchmarks.nanochat import prepare as nanochat
+from benchmarks.nanochat.prepare import Manifest
 
 NAMES = ["train.bin", "val_screen.bin", "val_confirm.bin", "val_final.bin"]
 
@@ -36,6 +37,20 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
     return tmp_path / "data" / "nanochat"
+
+
+@pytest.fixture(scope="module")
+def made(pages: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
+    """The pages, prepared once."""
+    folder = tmp_path_factory.mktemp("made") / "nanochat"
+    return folder, nanochat.prepare(folder, pages, silent)
+
+
+@pytest.fixture
+def prepared(made: tuple[Path, Manifest], out: Path) -> Manifest:
+    """A copy of them in `out`, for a test to damage."""
+    shutil.copytree(made[0], out)
+    return made[1]
 
 
 def test_every_text_is_in_exactly_one_set_whole(pages: Path, out: Path) -> None:
@@ -65,17 +80,15 @@ def test_the_split_depends_on_the_text_alone(pages: Path, out: Path, tmp_path: P
     assert third.data_id != first.data_id
 
 
-def test_a_second_prepare_checks_and_writes_nothing(pages: Path, out: Path) -> None:
-    first = nanochat.prepare(out, pages, silent)
+def test_a_second_prepare_checks_and_writes_nothing(pages: Path, out: Path, prepared: Manifest) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
     lines: list[str] = []
-    assert nanochat.prepare(out, pages, lines.append) == first
+    assert nanochat.prepare(out, pages, lines.append) == prepared
     assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == before
     assert "already prepared" in lines[0]
 
 
-def test_a_prepared_folder_is_refused_for_other_text(pages: Path, out: Path, tmp_path: Path) -> None:
-    nanochat.prepare(out, pages, silent)
+def test_a_prepared_folder_is_refused_for_other_text(prepared: Manifest, out: Path, tmp_path: Path) -> None:
     with pytest.raises(nanochat.PrepareError, match="prepared from other text"):
         nanochat.prepare(out, None, silent)
     other = write_pages(tmp_path / "other", pages=3)
@@ -84,8 +97,7 @@ def test_a_prepared_folder_is_refused_for_other_text(pages: Path, out: Path, tmp
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_damaged_file_is_one_error_that_names_it(pages: Path, out: Path, name: str) -> None:
-    nanochat.prepare(out, pages, silent)
+def test_a_damaged_file_is_one_error_that_names_it(pages: Path, out: Path, prepared: Manifest, name: str) -> None:
     content = bytearray((out / name).read_bytes())
     content[1000] ^= 1
     (out / name).write_bytes(content)
@@ -105,23 +117,20 @@ def test_a_damaged_file_is_one_error_that_names_it(pages: Path, out: Path, name:
         '{"format": 1, "files": {"train.bin": 3}}',
     ],
 )
-def test_an_unreadable_manifest_is_one_error(pages: Path, out: Path, manifest: str) -> None:
-    nanochat.prepare(out, pages, silent)
+def test_an_unreadable_manifest_is_one_error(prepared: Manifest, out: Path, manifest: str) -> None:
     (out / "manifest.json").write_text(manifest)
     with pytest.raises(nanochat.PrepareError, match="cannot be read"):
         nanochat.verify(out)
 
 
-def test_a_forged_data_id_is_found(pages: Path, out: Path) -> None:
-    nanochat.prepare(out, pages, silent)
+def test_a_forged_data_id_is_found(prepared: Manifest, out: Path) -> None:
     row = json.loads((out / "manifest.json").read_text())
     (out / "manifest.json").write_text(json.dumps({**row, "data_id": "0" * 64}))
     with pytest.raises(nanochat.PrepareError, match="data id does not fit"):
         nanochat.verify(out)
 
 
-def test_missing_pieces_are_named(pages: Path, out: Path) -> None:
-    nanochat.prepare(out, pages, silent)
+def test_missing_pieces_are_named(pages: Path, out: Path, prepared: Manifest) -> None:
     (out / "val_final.bin").unlink()
     with pytest.raises(nanochat.PrepareError, match="val_final.bin is missing"):
         nanochat.prepare(out, pages, silent)
@@ -145,14 +154,14 @@ def test_what_a_killed_prepare_left_does_not_stand_in_the_way(pages: Path, out: 
     assert young.exists()  # it may belong to a process at work
 
 
-def test_copies_of_a_file_are_dropped(pages: Path, out: Path, tmp_path: Path) -> None:
+def test_copies_of_a_file_are_dropped(pages: Path, made: tuple[Path, Manifest], out: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(pages, tmp_path / "with copies")
     shutil.copy(folder / "part0" / "page000.txt", folder / "zz copy.txt")
     (folder / "empty.txt").touch()
     (folder / ".hidden").write_bytes(b"\xff\xfe")
     manifest = nanochat.prepare(out, folder, silent)
     assert manifest.duplicates == ["zz copy.txt"]
-    assert manifest.data_id == nanochat.prepare(tmp_path / "plain", pages, silent).data_id
+    assert manifest.data_id == made[1].data_id
 
 
 def test_files_that_are_not_utf8_are_named_in_one_error(pages: Path, out: Path, tmp_path: Path) -> None:
