@@ -13,8 +13,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 
 import torch
 from torch import Tensor, nn
@@ -76,6 +77,12 @@ class Run:
     names: set[tuple[str, torch.Size]] = field(default_factory=set)
 
 
+@cache
+def program(name: str, text: str) -> CodeType:
+    """A module's code, compiled once."""
+    return compile(text, f"{name}.py", "exec")
+
+
 @contextmanager
 def loaded(sources: Sources) -> Iterator[Tree]:
     """The tree as modules. Its short names stand in sys.modules while it is in use."""
@@ -86,7 +93,7 @@ def loaded(sources: Sources) -> Iterator[Tree]:
         sys.modules["harness"] = harness
         for name in ("model", "optim", "train"):
             modules[name] = sys.modules[name] = ModuleType(name)
-            exec(compile(sources[f"{name}.py"], f"{name}.py", "exec"), modules[name].__dict__)
+            exec(program(name, sources[f"{name}.py"]), modules[name].__dict__)
         yield Tree(modules["model"], modules["optim"], modules["train"], harness)
     finally:
         torch.set_flush_denormal(False)  # a mode of the whole process, which a technique may have set
@@ -122,6 +129,7 @@ def run(sources: Sources, weights: dict[str, Tensor] | None = None) -> Run:
         return Run(first, tree.harness.losses, scores, names)
 
 
+@cache
 def changed(technique: Technique) -> Sources:
     """The start with one technique at its defaults."""
     return CATALOGUE[technique.name].apply(dict(START), technique.defaults())
