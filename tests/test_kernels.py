@@ -52,7 +52,7 @@ def test_a_kernel_file_imports_torch_and_triton_only(path: Path) -> None:
 def test_kernels_do_in_the_interpreter_what_the_naive_ways_do(alone: dict[str, str], chosen: str) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "--noconftest", "-p", "no:django", "-p", "no:cacheprovider"]
     command += ["-c", f"{alone['PYTHONPATH']}/pytest.ini", str(ROOT / "tests/interpreted/kernels.py"), "-k", chosen]
-    environment = alone | {"TRITON_INTERPRET": "1"}
+    environment = alone | {"TRITON_INTERPRET": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     done = subprocess.run(command, env=environment, cwd=alone["PYTHONPATH"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
 
