@@ -67,12 +67,18 @@ def prepared_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def box() -> Iterator[Sandbox]:
-    """A sandbox for trials of small models, for all files that need no more of it: it imports torch once."""
+    """A sandbox for trials of small models, for all files that need no more of it: it imports torch once.
+
+    It has half of the usual memory: what fills it is over sooner.
+    """
     from benchmarks.nanochat import evaluate
-    from runners.sandbox import Sandbox
+    from runners.sandbox import Limits, Sandbox
 
     slot = 20 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    with Sandbox.start(slot, inside=evaluate.INSIDE, preload=evaluate.PRELOAD, setup_statement=evaluate.SETUP) as box:
+    with Sandbox.start(
+        slot, inside=evaluate.INSIDE, preload=evaluate.PRELOAD, setup_statement=evaluate.SETUP,
+        limits=Limits(memory_bytes=2 << 30),
+    ) as box:  # fmt: skip
         yield box
 
 
