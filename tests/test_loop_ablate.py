@@ -21,16 +21,28 @@ from research.models import (
     Thread,
 )
 from tests.cast import World, constants, repository_of
+from tests.stage import Stage
 from tests.test_loop_again import assert_idempotent
 from tests.test_loop_champion import land, measure
 
 pytestmark = pytest.mark.django_db
 
 
+@pytest.fixture(scope="module")
+def played(stage: Stage) -> Stage:
+    stage.world.gains["ALPHA"] = 0.08
+    return stage.gain("alpha")
+
+
+@pytest.fixture(autouse=True)
+def worth(world: World) -> None:
+    """ALPHA is worth more than others."""
+    world.gains["ALPHA"] = 0.08
+
+
 @pytest.fixture
 def merged(thread: Thread, world: World, reviewer: User) -> Thread:
-    """ALPHA and BETA have landed on main; ALPHA is worth more."""
-    world.gains["ALPHA"] = 0.08
+    """ALPHA and BETA have landed on main."""
     land(world, thread, reviewer, "alpha", "beta")
     return thread
 

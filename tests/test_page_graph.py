@@ -16,6 +16,7 @@ from research.drawing.lanes import Node, lay_out
 from research.models import Idea, MergeRequest, Project, Thread
 from research.views.graph_board import WORDS
 from tests.cast import World, begin, go
+from tests.stage import Stage
 
 PART = {"part": "graph", "view": "graph"}
 
@@ -72,6 +73,11 @@ def address(project: Project) -> str:
     return f"/p/{project.name}/graph/"
 
 
+@pytest.fixture(scope="module")
+def played(stage: Stage) -> Stage:
+    return stage.gain("alpha", "beta")
+
+
 @pytest.fixture
 def stacked(world: World, thread: Thread) -> MergeRequest:
     """Two gains, one on top of the other, and an idea that is being measured."""
@@ -93,8 +99,8 @@ def node(page: str, key: str) -> str:
     return found.group()
 
 
-def test_before_the_first_idea_the_page_says_what_comes(seen: Client, address: str) -> None:
-    assert "No idea yet" in text(seen, address)
+def test_before_the_first_idea_the_page_says_what_comes(seen: Client, toy: None) -> None:
+    assert "No idea yet" in text(seen, f"/p/{begin('fresh').name}/graph/")
 
 
 def test_gains_stack_from_the_start_and_land_on_main(
@@ -166,8 +172,10 @@ def test_the_table_says_the_same(seen: Client, address: str, stacked: MergeReque
 
 
 def test_a_window_of_a_long_search_has_ways_to_older_and_newer(
-    seen: Client, address: str, thread: Thread, django_assert_max_num_queries: DjangoAssertNumQueries
+    seen: Client, toy: None, django_assert_max_num_queries: DjangoAssertNumQueries
 ) -> None:
+    thread = begin("long").threads.get()
+    address = "/p/long/graph/"
     Idea.objects.bulk_create(
         Idea(thread=thread, number=n, kind="technique", researcher="catalogue", hypothesis=f"<b>idea {n}</b>", steps=[],
              expected_effect=0, fingerprint=str(n), public_id=f"idea{n}")
