@@ -11,24 +11,19 @@ import numpy as np
 import pytest
 
 from benchmarks.contract import Assignment, Outcome, load
-from benchmarks.nanochat import bounds, prepare, sizes
+from benchmarks.nanochat import bounds, sizes
 from benchmarks.nanochat.judge import validation_rows
 from benchmarks.tar import pack
 from tests import candidates
-from tests.text import write_corpus
 
 pytestmark = pytest.mark.torch
 
 TINY = replace(load("nanochat").preset("smoke"), budget_seconds=0.8, score_rows=64, wall_cap_seconds=10.0)
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("text")
-    write_corpus(folder)
-    out = tmp_path_factory.mktemp("data") / "prepared"
-    prepare.prepare(out, folder, lambda line: None)
-    return out
+@pytest.fixture
+def data(prepared_text: Path) -> Path:
+    return prepared_text
 
 
 @pytest.fixture
