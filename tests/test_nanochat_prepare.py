@@ -68,9 +68,9 @@ def test_every_text_is_in_exactly_one_set_whole(pages: Path, out: Path) -> None:
     assert [path.name for path in out.parent.iterdir()] == ["nanochat"]  # no temporary folder stays
 
 
-def test_the_split_depends_on_the_text_alone(pages: Path, out: Path, tmp_path: Path) -> None:
+def test_the_split_depends_on_the_text_alone(pages: Path, made: tuple[Path, Manifest], tmp_path: Path) -> None:
     copy = shutil.copytree(pages, tmp_path / "another name")
-    first = nanochat.prepare(out, pages, silent)
+    first = made[1]
     second = nanochat.prepare(tmp_path / "second", copy, silent)
     assert first.data_id == second.data_id
 
@@ -203,10 +203,12 @@ def test_a_small_text_has_fewer_parts_to_confirm_on(tmp_path: Path) -> None:
     assert [name for name in manifest.files if "confirm" in name] == ["val_confirm.bin"]
 
 
-def test_a_near_copy_never_leaves_train_and_the_overlap_is_reported(pages: Path, tmp_path: Path) -> None:
+def test_a_near_copy_never_leaves_train_and_the_overlap_is_reported(
+    pages: Path, made: tuple[Path, Manifest], tmp_path: Path
+) -> None:
     """Every validation page gets a twin that differs in one word: by bytes they are no copies."""
     folder = shutil.copytree(pages, tmp_path / "twins")
-    first = nanochat.prepare(tmp_path / "first", folder, silent)
+    first = made[1]
     assert set(first.overlap.values()) == {0.0}
     held_out = {path for name, part in first.files.items() if name != "train.bin" for path in part.texts}
     for path in sorted(held_out)[::4]:
@@ -235,13 +237,13 @@ def test_what_two_files_share_is_counted_by_windows() -> None:
 
 
 def test_data_of_an_older_format_keep_working_and_are_made_anew_without_a_download(
-    pages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pages: Path, made: tuple[Path, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One val_confirm, no figure of overlap: what the first format had. Its texts are in its own files."""
-    whole = nanochat.prepare(tmp_path / "whole", pages, silent)
+    folder, whole = made
     parts = {"train": [], "val_screen": [], "val_confirm": [], "val_final": []}  # type: dict[str, list[nanochat.Text]]
     for name, part in whole.files.items():
-        contents = (tmp_path / "whole" / name).read_bytes().split(nanochat.SEPARATOR)
+        contents = (folder / name).read_bytes().split(nanochat.SEPARATOR)
         into = name.removesuffix(".bin").rstrip("_234")
         parts[into] += [nanochat.Text(path, text) for path, text in zip(part.texts, contents, strict=True)]
     monkeypatch.setattr(nanochat, "MANIFEST_FORMAT", 1)
