@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import signal
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,14 +14,11 @@ import pytest
 
 # Two files are tested at a time: torch's threads, which wait for each other busily, would take turns on a core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Compiled modules are kept, as the Makefile says: tests start hundreds of processes, and each would compile them again.
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 from benchmarks.data import data_folder
 from benchmarks.nanochat import prepare
 from tests.text import write_corpus
 
-sys.dont_write_bytecode = False
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # begun in the background of a script
     signal.signal(signal.SIGINT, signal.default_int_handler)  # or what tests start would never hear a Ctrl-C
 

@@ -15,6 +15,7 @@ from research.views.frontier import compound, drawing, frontier_of, key_of
 from research.views.gain import gain_of
 from research.views.spent import spent_of
 from tests.stage import Stage
+from tests.test_page_project import text_of
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -34,12 +35,6 @@ def played(stage: Stage) -> Stage:
 def mia(client: Client, member: User) -> Client:
     client.force_login(member)
     return client
-
-
-def text_of(client: Client, url: str) -> str:
-    response = client.get(url)
-    assert response.status_code == 200, response.status_code
-    return response.content.decode()
 
 
 def test_the_page_tells_the_gain_of_the_champion_and_of_what_waits(

@@ -40,6 +40,8 @@ from research.loop.begin import add_thread  # noqa: E402
 from research.loop.submit import EXTERNAL, Handed, NotAccepted, submit  # noqa: E402
 from research.models import ApiToken, Experiment, Idea, NotMergeable, Project, Verdict  # noqa: E402
 from research.repository import Repository  # noqa: E402
+from research.validation.effects import relative_gain  # noqa: E402
+from research.validation.records import Evidence, Rule  # noqa: E402
 
 LEAST = 0.0008  # relative gain in one pair, below which a single is left out
 STARTS = Path("benchmarks/nanochat/starts/gpu")
@@ -110,8 +112,9 @@ def hand(project: Project, singles: Sequence[Mapping[str, Any]]) -> None:
 
 
 def gain(experiment: Experiment) -> float | None:
-    pairs = experiment.scores()
-    return sum((one - two) / one for one, two in pairs) / len(pairs) if pairs else None
+    """Relative, of the pairs that there are; None without any."""
+    evidence = Evidence(pairs=experiment.complete_pairs(), noise=None)
+    return relative_gain(evidence, Rule.from_json(experiment.rule)).mean
 
 
 def stop(experiment: Experiment, why: str) -> None:
@@ -133,13 +136,14 @@ def first_pairs(project: Project, main: str, until: float) -> list[tuple[Experim
     found: dict[int, float] = {}
     while time.time() < until:
         experiments = list(project.experiments.filter(number__in=numbers))
+        over = all(map(is_over, experiments))  # before their gains are read: the last one may end in between
         for experiment in experiments:
             if experiment.number not in found and (measured := gain(experiment)) is not None:
                 found[experiment.number] = measured
                 say(experiment.number, f"{100 * measured:+.3f} %", _idea(experiment).title, experiment.by_seed())
             if experiment.number in found and not is_over(experiment):
                 stop(experiment, "measured once; what gained is brought together in one change")
-        if all(map(is_over, experiments)):
+        if over:
             break
         time.sleep(2)
     return [(project.experiments.get(number=number), one) for number, one in found.items()]

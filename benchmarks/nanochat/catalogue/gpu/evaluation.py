@@ -6,7 +6,6 @@ from benchmarks import edits
 from benchmarks.catalogue import Sources, Technique, Tunable, Tunables
 from benchmarks.nanochat.catalogue.gpu.places import SUBMIT, WARM_UP, model_parts, with_file
 
-FORWARD = "Transformer.forward"
 SCORES = "scores = softcap(scores)"
 
 
@@ -15,7 +14,7 @@ def online_head(sources: Sources, tunables: Tunables) -> Sources:
         sources["model.py"], SCORES, """
         rate, sharpness = self.online
         scores = scores + rate * correction(final_output, scores, tokens, sharpness)
-        """, FORWARD,
+        """, "Transformer.forward",
     )  # fmt: skip
     model = edits.new_import(model, "from online_head import correction")
     model = model_parts(
