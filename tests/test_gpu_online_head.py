@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from types import ModuleType
 
 import pytest
@@ -68,3 +69,10 @@ def test_rows_that_repeat_themselves_are_fitted_a_high_rate_and_noise_the_lowest
         assert float(model.online[1]) in online.SHARPNESSES
     assert rates["same"] == pytest.approx(max(online.RATES))
     assert rates["noise"] == pytest.approx(min(online.RATES))
+
+
+@pytest.mark.parametrize("last", [24, 86_069_063])
+def test_rows_are_taken_from_the_whole_text_and_none_beyond_it(tree: dict[str, ModuleType], last: int):
+    places = tree["online_head"].evenly(last)
+    assert places[0] == 0 and places[-1] == last and len(places) == tree["online_head"].FITTED_ON
+    assert all(abs(there - here - last / 15) <= 1 for here, there in pairwise(places))

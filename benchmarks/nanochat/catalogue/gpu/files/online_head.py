@@ -29,6 +29,11 @@ def correction(features, scores, tokens, sharpness):
     return (likeness.to(features.dtype) @ missed.to(features.dtype)).float()
 
 
+def evenly(last):
+    """FITTED_ON places from 0 to `last`, in whole numbers: those of float32 are off by some in a text of millions."""
+    return [number * last // (FITTED_ON - 1) for number in range(FITTED_ON)]
+
+
 @torch.no_grad()
 def fit_online(model, tokens, length):
     """Set the rate and the sharpness of a trained model to those of RATES and SHARPNESSES that suit rows of `tokens`.
@@ -37,8 +42,8 @@ def fit_online(model, tokens, length):
     """
     model.eval()
     text = tokens.view(torch.int16)  # ids are below 32,768
-    starts = torch.linspace(0, len(text) - length - 1, FITTED_ON).long().tolist()
-    rows = torch.stack([text[at : at + length + 1] for at in starts]).long().to(model.online.device)
+    rows = torch.stack([text[at : at + length + 1] for at in evenly(len(text) - length - 1)])
+    rows = rows.long().to(model.online.device)
     model.online.zero_()
     losses = torch.zeros(len(SHARPNESSES), len(RATES), device=rows.device)
     for some in rows.split(AT_A_TIME):
