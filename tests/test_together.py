@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from research.loop.advance import advance_until_idle
 from research.models import Experiment, Project
 from tests.cast import World, constants
 from tests.gpu import together
@@ -57,3 +58,28 @@ def test_nothing_is_handed_in_where_nothing_gained(project: Project, world: Worl
     found = together.first_pairs(project, project.champion, time.time() + SECONDS)
     assert [gain < 0 for _, gain in found] == [True]
     assert together.brought_together(project, project.champion, found) is None
+
+
+def test_what_has_no_pair_in_time_is_stopped(project: Project, world: World) -> None:
+    together.hand(project, SINGLES[:1])
+    assert together.first_pairs(project, project.champion, time.time()) == []
+    (experiment,) = project.experiments.filter(purpose="compare")
+    assert experiment.state == Experiment.State.CANCELLED
+
+
+def test_what_a_sitting_left_half_confirmed_is_waited_for(project: Project, world: World) -> None:
+    together.hand(project, SINGLES[1:])
+    (experiment,) = project.experiments.filter(candidate__idea__title="beta")
+
+    def play(pairs: int) -> None:
+        world.run(pairs)
+        for thread in project.threads.all():
+            advance_until_idle(thread.pk)
+
+    play(2)  # of each the first pair
+    assert together.under_way(project, project.champion) is None
+    play(1)
+    idea = together.under_way(project, project.champion)
+    assert idea == together.idea_of(experiment) and not together.is_over(experiment)
+    play(100)
+    assert together.is_over(experiment) and together.under_way(project, project.champion) is None

@@ -6,8 +6,10 @@
 A single is `{"title", "hypothesis", "expected", "steps": [[name, {tunable: value}], ...]}`. A name is that of a
 technique of the catalogue, or `FILE:CONSTANT` with its `{"value": ...}`. In the place of steps stands `"folder"` for a
 whole tree. `steer` waits for the first pair of each and stops it, takes the best folder, applies the steps of every
-single that gained, and hands that in. Its verdict is the rule's alone, on fresh seeds. When it is on `main`, `--rivals`
-ends the campaign and measures the start, the start at 2^17 tokens a step and the other start against the champion.
+single that gained, and hands that in; where a sitting before left such a change half confirmed, it waits for that one
+instead. Verdicts are the rule's alone, on fresh seeds. When it is on `main`, the singles of a file are handed in one
+after another until one gains; then `--rivals` ends the campaign and measures the start, the start at 2^17 tokens a step
+and the other start against the champion.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ from research.loop.submit import EXTERNAL, Handed, NotAccepted, submit  # noqa: 
 from research.models import ApiToken, Experiment, Idea, NotMergeable, Project, Verdict  # noqa: E402
 from research.repository import Repository  # noqa: E402
 from research.validation.effects import relative_gain  # noqa: E402
-from research.validation.records import Evidence, Rule  # noqa: E402
+from research.validation.records import Evidence, Rule, Stage  # noqa: E402
 
 LEAST = 0.0008  # relative gain in one pair, below which a single is left out
 STARTS = Path("benchmarks/nanochat/starts/gpu")
@@ -140,24 +142,26 @@ def first_pairs(project: Project, main: str, until: float) -> list[tuple[Experim
         for experiment in experiments:
             if experiment.number not in found and (measured := gain(experiment)) is not None:
                 found[experiment.number] = measured
-                say(experiment.number, f"{100 * measured:+.3f} %", _idea(experiment).title, experiment.by_seed())
+                say(experiment.number, f"{100 * measured:+.3f} %", idea_of(experiment).title, experiment.by_seed())
             if experiment.number in found and not is_over(experiment):
                 stop(experiment, "measured once; what gained is brought together in one change")
         if over:
             break
         time.sleep(2)
+    for experiment in project.experiments.filter(number__in=set(numbers) - set(found)).running():
+        stop(experiment, "no pair of it ended in time; what gained is brought together without it")
     return [(project.experiments.get(number=number), one) for number, one in found.items()]
 
 
 def brought_together(project: Project, main: str, found: Sequence[tuple[Experiment, float]]) -> Idea | None:
     """The best whole tree with the steps of all singles that gained; None where nothing did or it is not taken."""
     ranked = sorted((pair for pair in found if pair[1] > LEAST), key=lambda pair: -pair[1])
-    whole = [(one, value) for one, value in ranked if not _idea(one).plan]
+    whole = [(one, value) for one, value in ranked if not idea_of(one).plan]
     files, parts = sources_of(project, main), [*whole[:1]]
     if whole:
         files = sources_of(project, whole[0][0].candidate_commit)
     for experiment, value in ranked:
-        if plan := _idea(experiment).plan:
+        if plan := idea_of(experiment).plan:
             try:
                 files = with_steps(project, files, json.loads(plan))
             except DoesNotApply as error:
@@ -166,7 +170,7 @@ def brought_together(project: Project, main: str, found: Sequence[tuple[Experime
             parts.append((experiment, value))
     if not parts:
         return None
-    names = ", ".join(_idea(one).title for one, _ in parts)
+    names = ", ".join(idea_of(one).title for one, _ in parts)
     words = f"What gained alone in one pair gains together: {names}."
     single = {"title": f"together: {names}", "hypothesis": words, "expected": sum(value for _, value in parts)}
     try:
@@ -179,7 +183,7 @@ def brought_together(project: Project, main: str, found: Sequence[tuple[Experime
     return idea
 
 
-def _idea(experiment: Experiment) -> Idea:
+def idea_of(experiment: Experiment) -> Idea:
     assert experiment.candidate is not None
     idea: Idea = experiment.candidate.idea
     return idea
@@ -217,30 +221,44 @@ def rivals(project: Project, pid: int, until: float) -> None:
         say(name, done.returncode, done.stdout[-3000:], done.stderr[-600:])
 
 
-def steer(project: Project, pid: int, first_by: float, until: float, with_rivals: bool) -> None:
+def under_way(project: Project, main: str) -> Idea | None:
+    """The change of an engineer that gains and has pairs on fresh seeds already, as a sitting before left it."""
+    waiting = project.experiments.filter(baseline_commit=main, candidate__idea__model="engineer").running()
+    half = [one for one in waiting if any(pair.stage == Stage.CONFIRM for pair in one.complete_pairs())]
+    best = max(half, key=lambda one: gain(one) or 0.0, default=None)
+    return idea_of(best) if best is not None and (gain(best) or 0.0) > LEAST else None
+
+
+def merged(project: Project, idea: Idea, until: float) -> bool:
+    """Wait for the verdict of a change, and for `main` to be what it improved."""
     main = project.champion
-    found = first_pairs(project, main, BEGAN + first_by)
-    idea = brought_together(project, main, found)
-    if idea is None:
-        resume(project)
-        return
 
     def verdict() -> Verdict | None:
         return Verdict.objects.filter(experiment__candidate__idea=idea).first()
-
-    seen = wait(BEGAN + until, verdict)
-    if seen is None or str(seen.kind) != "improved":
-        say("verdict", seen)
-        resume(project)
-        return
-    say("verdict", seen, seen.experiment.by_seed())
 
     def moved() -> bool:
         project.refresh_from_db()
         return project.champion != main
 
-    if wait(time.time() + 60, moved) and with_rivals:
-        rivals(project, pid, BEGAN + until)
+    seen = wait(until, verdict)
+    say("verdict", seen, seen.experiment.by_seed() if seen else "")
+    return seen is not None and str(seen.kind) == "improved" and bool(wait(time.time() + 60, moved))
+
+
+def steer(project: Project, pid: int, first_by: float, until: float, with_rivals: bool, then: Sequence[Any]) -> None:
+    main, until = project.champion, BEGAN + until
+    idea = under_way(project, main)
+    if idea is None:
+        idea = brought_together(project, main, first_pairs(project, main, BEGAN + first_by))
+    has_gained = idea is not None and merged(project, idea, until)
+    for single in then if has_gained else ():  # one after another, until one of them gains, too
+        idea = hand_in(project, with_steps(project, sources_of(project, project.champion), single["steps"]), single)
+        say("handed in", single["title"], "on thread", idea.thread.number)
+        tasks.advance_thread(idea.thread_id)
+        if merged(project, idea, until):
+            break
+    if has_gained and with_rivals:
+        rivals(project, pid, until)
     else:
         resume(project)
 
@@ -249,7 +267,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.gpu.together", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("act", choices=("hand", "steer"))
     parser.add_argument("project")
-    parser.add_argument("singles", nargs="?", type=Path, help="of hand: the file of the singles")
+    parser.add_argument("singles", nargs="?", type=Path, help="of hand: singles; of steer: what comes after a gain")
     parser.add_argument("--pid", type=int, help="of steer: of the running campaign")
     parser.add_argument("--first-by", type=float, default=700, help="seconds until what has no first pair is left out")
     parser.add_argument("--until", type=float, default=1500, help="seconds until the sitting ends")
@@ -259,7 +277,8 @@ def main() -> None:
     if options.act == "hand":
         hand(project, json.loads(options.singles.read_text()))
     else:
-        steer(project, options.pid, options.first_by, options.until, options.rivals)
+        then = json.loads(options.singles.read_text()) if options.singles else ()
+        steer(project, options.pid, options.first_by, options.until, options.rivals, then)
         say("done")
 
 
