@@ -12,13 +12,12 @@ SCORES = "scores = softcap(scores)"
 def online_head(sources: Sources, tunables: Tunables) -> Sources:
     model = edits.after(
         sources["model.py"], SCORES, """
-        rate, sharpness = self.online
-        scores = scores + rate * correction(final_output, scores, tokens, sharpness)
+        scores = scores + correction(final_output, scores, tokens, self.online)
         """, "Transformer.forward",
     )  # fmt: skip
-    model = edits.new_import(model, "from online_head import correction")
+    model = edits.new_import(model, "from online_head import KERNELS, correction")
     model = model_parts(
-        model, 'self.register_buffer("online", torch.zeros(2))  # rate and sharpness, fitted behind the training'
+        model, 'self.register_buffer("online", torch.zeros(KERNELS))  # rates, fitted behind the training'
     )
     train = edits.new_import(sources["train.py"], "from online_head import FITTED_ON, fit_online")
     noise = """
