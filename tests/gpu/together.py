@@ -7,9 +7,9 @@ A single is `{"title", "hypothesis", "expected", "steps": [[name, {tunable: valu
 technique of the catalogue, or `FILE:CONSTANT` with its `{"value": ...}`. In the place of steps stands `"folder"` for a
 whole tree. `steer` waits for the first pair of each and stops it, takes the best folder, applies the steps of every
 single that gained, and hands that in; where a sitting before left such a change half confirmed, it waits for that one
-instead. Verdicts are the rule's alone, on fresh seeds. When it is on `main`, the singles of a file are handed in one
-after another until one gains; then `--rivals` ends the campaign and measures the start, the start at 2^17 tokens a step
-and the other start against the champion.
+instead. Verdicts are the rule's alone, on fresh seeds. When it is on `main`, the singles of a file, if there is one, go
+the same way from there; then `--rivals` ends the campaign and measures the start, the start at 2^17 tokens a step and
+the other start against the champion.
 """
 
 from __future__ import annotations
@@ -111,6 +111,7 @@ def hand(project: Project, singles: Sequence[Mapping[str, Any]]) -> None:
         advance_until_idle(idea.thread_id)
         idea.refresh_from_db()
         say(idea.thread.number, idea.state, single["title"], idea.refusal)
+    tasks.ring_machines()
 
 
 def gain(experiment: Experiment) -> float | None:
@@ -247,16 +248,16 @@ def merged(project: Project, idea: Idea, until: float) -> bool:
 
 def steer(project: Project, pid: int, first_by: float, until: float, with_rivals: bool, then: Sequence[Any]) -> None:
     main, until = project.champion, BEGAN + until
-    idea = under_way(project, main)
-    if idea is None:
-        idea = brought_together(project, main, first_pairs(project, main, BEGAN + first_by))
+
+    def best_of_singles() -> Idea | None:
+        return brought_together(project, project.champion, first_pairs(project, project.champion, BEGAN + first_by))
+
+    idea = under_way(project, main) or best_of_singles()
     has_gained = idea is not None and merged(project, idea, until)
-    for single in then if has_gained else ():  # one after another, until one of them gains, too
-        idea = hand_in(project, with_steps(project, sources_of(project, project.champion), single["steps"]), single)
-        say("handed in", single["title"], "on thread", idea.thread.number)
-        tasks.advance_thread(idea.thread_id)
-        if merged(project, idea, until):
-            break
+    if has_gained and then:
+        hand(project, then)
+        idea = best_of_singles()
+        has_gained = idea is not None and merged(project, idea, until)
     if has_gained and with_rivals:
         rivals(project, pid, until)
     else:
