@@ -42,9 +42,11 @@ def relative_sigma(project: Project) -> float:
     floor = noise_floor(project)
     if project.problems:  # scores of different problems have no mean; all of the floor's are near its level
         return floor.sigma_pair / floor.level if floor and floor.level else DEFAULT_SIGMA
+    if floor is None:
+        return DEFAULT_SIGMA
     own = Result.objects.filter(trial__project=project, trial__preset="", score__isnull=False)
     level = own.aggregate(mean=Avg("score"))["mean"]
-    return floor.sigma_pair / level if floor and level else DEFAULT_SIGMA
+    return floor.sigma_pair / level if level else DEFAULT_SIGMA
 
 
 def noise_floor(project: Project, preset: str = "") -> NoiseFloor | None:
@@ -63,7 +65,8 @@ def machine_class_of(project: Project) -> str:
     if not newest:
         return ""
     device = project.sizes.device
-    living = [row.machine_class for row in Machine.objects.living().order_by("pk") if device in row.devices]
+    machines = Machine.objects.living().order_by("pk").only("machine_class", "description")
+    living = [row.machine_class for row in machines if device in row.devices]
     return newest if newest in living or not living else living[0]
 
 

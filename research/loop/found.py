@@ -9,7 +9,8 @@ from research.models import FoundTechnique, Project
 
 def step(project: Project) -> bool:
     """Try one that waits for a person and was not tried on this champion. It parses, so no page does it."""
-    for row in FoundTechnique.objects.waiting().filter(project=project).select_related("experiment__candidate__idea"):
+    waiting = FoundTechnique.objects.waiting().filter(project=project)
+    for row in waiting.prefetch_related("experiment__candidate__idea"):  # mostly there is none, and nothing to join
         if row.fit.get("at") != project.champion:
             start, champion = (
                 dict(sources_of(project.repository_path, commit)) for commit in (project.start_commit, project.champion)

@@ -37,8 +37,8 @@ def steps_of(rows: list[dict[str, object]]) -> tuple[Step, ...]:
 
 def recipe_of(project: Project, commit: str) -> tuple[Step, ...]:
     """The techniques between the start and a commit of the lab's own making."""
-    candidate = Candidate.objects.filter(project=project, commit=commit).first()
-    return steps_of(candidate.recipe) if candidate else ()
+    recipes = Candidate.objects.filter(project=project, commit=commit).order_by("pk").values_list("recipe", flat=True)
+    return steps_of(recipes.first() or [])
 
 
 def change_of(idea: Idea) -> Step:
@@ -63,7 +63,7 @@ def labels_of(project: Project, names: Iterable[str]) -> list[frozenset[str]]:
 def catalogue_of(project: Project) -> Catalogue:
     """What ships with the lab, and what was found in it and approved."""
     shipped = load(project.benchmark).catalogue(project.preset, project.data_path)
-    rows = FoundTechnique.objects.in_catalogue(project).select_related("experiment__candidate__idea")
+    rows = FoundTechnique.objects.in_catalogue(project).prefetch_related("experiment__candidate__idea")
     return with_found(shipped, [row.technique for row in rows])
 
 
@@ -86,7 +86,7 @@ def view_of(thread: Thread, number: int) -> View:
         start_sources=_copy(sources_of(project.repository_path, project.start_commit)),
         recipe=recipe_of(project, thread.head),
         catalogue=catalogue_of(project),
-        lessons=[_lesson_view(lesson) for lesson in _lessons(project) if lesson.experiment_id not in blind],
+        lessons=_lesson_views(project, blind),
         attempts=[attempt for attempt in attempts if _is_seen(attempt, project)],
         sigma=relative_sigma(project),
         seed=project.seed(number, f"thread-{thread.number}", 0),
@@ -128,10 +128,12 @@ def tags_of(project: Project) -> dict[str, frozenset[str]]:
 
 def held_discards(project: Project, head: str) -> list[Lesson]:
     """What was settled against a change and still holds at this head: see `validation.lessons.changed`."""
-    now, tags = standing_of(project, head), tags_of(project)
     rows = project.lessons.discards().exclude(experiment__in=blind_stops(project))
-    rows = rows.select_related("experiment").order_by("pk")
-    return [row for row in rows if (assumed := row.assumes) and not changed(assumed, now, tags)]
+    found = [(row, assumed) for row in rows.order_by("pk") if (assumed := row.assumes)]
+    if not found:  # mostly so: what the head is like now need not be looked up
+        return []
+    now, tags = standing_of(project, head), tags_of(project)
+    return [row for row, assumed in found if not changed(assumed, now, tags)]
 
 
 def _copy(sources: dict[str, str]) -> Sources:
@@ -142,7 +144,7 @@ def _lessons(project: Project) -> list[Lesson]:
     """What counts, imported lessons aside: another lab's effects are no measurements of this one."""
     rows = project.lessons.current() if project.memory else project.lessons.dead_ends()
     rows = rows.filter(Q(imported_from="") | Q(kind=Lesson.Kind.REJECTED, binding=True))
-    return list(rows.order_by("pk").select_related("experiment__candidate__idea"))
+    return list(rows.order_by("pk"))
 
 
 def _is_seen(attempt: Attempt, project: Project) -> bool:
@@ -150,8 +152,17 @@ def _is_seen(attempt: Attempt, project: Project) -> bool:
     return project.memory or attempt.running
 
 
-def _lesson_view(lesson: Lesson) -> LessonView:
-    idea = lesson.experiment.candidate.idea if lesson.experiment and lesson.experiment.candidate else None
+def _lesson_views(project: Project, blind: Collection[int]) -> list[LessonView]:
+    of_retunes = Experiment.objects.filter(project=project, candidate__idea__kind=Idea.Kind.RETUNE)
+    retunes = set(of_retunes.values_list("pk", flat=True))
+    return [
+        _lesson_view(project, lesson, lesson.experiment_id in retunes)
+        for lesson in _lessons(project)
+        if lesson.experiment_id not in blind
+    ]
+
+
+def _lesson_view(project: Project, lesson: Lesson, retune: bool) -> LessonView:
     return LessonView(
         kind=lesson.kind,
         steps=steps_of(lesson.techniques),
@@ -161,15 +172,15 @@ def _lesson_view(lesson: Lesson) -> LessonView:
         error=lesson.error,
         pairs=lesson.pairs,
         text=lesson.text,
-        retune=bool(idea and idea.kind == Idea.Kind.RETUNE),
-        replaced=_replaced(lesson) if idea and idea.kind == Idea.Kind.RETUNE else None,
+        retune=retune,
+        replaced=_replaced(project, lesson) if retune else None,
     )
 
 
-def _replaced(lesson: Lesson) -> Step | None:
+def _replaced(project: Project, lesson: Lesson) -> Step | None:
     """The setting that a retune was measured against: the base's own."""
     wanted = {step.technique for step in steps_of(lesson.techniques)}
-    return next((step for step in recipe_of(lesson.project, lesson.base) if step.technique in wanted), None)
+    return next((step for step in recipe_of(project, lesson.base) if step.technique in wanted), None)
 
 
 def _sent_back(project: Project) -> list[MergeRequest]:
@@ -180,7 +191,10 @@ def _sent_back(project: Project) -> list[MergeRequest]:
 def _attempts(project: Project, blind: Collection[int]) -> list[Idea]:
     ideas = Idea.objects.filter(thread__project=project).exclude(kind=Idea.Kind.COMBINATION)
     ideas = ideas.exclude(candidate__experiment__in=blind)
-    return list(ideas.select_related("thread__project", "candidate__experiment"))
+    found = list(ideas.select_related("thread", "candidate__experiment"))
+    for idea in found:
+        idea.thread.project = project  # its columns, once an idea, would be most of what is read
+    return found
 
 
 def _attempt(idea: Idea, thread: Thread) -> Attempt:
