@@ -357,6 +357,9 @@ class Migration(migrations.Migration):
                 ('asked_by', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
                 ('project', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='ablations', to='research.project')),
             ],
+            options={
+                'constraints': [models.UniqueConstraint(fields=('project', 'champion', 'pairs'), name='one_ablation')],
+            },
         ),
         migrations.CreateModel(
             name='ProjectPrompt',
@@ -369,6 +372,9 @@ class Migration(migrations.Migration):
                 ('by', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
                 ('project', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='prompts', to='research.project')),
             ],
+            options={
+                'constraints': [models.UniqueConstraint(fields=('project', 'name', 'version'), name='prompt_version')],
+            },
         ),
         migrations.CreateModel(
             name='Chunk',
@@ -380,6 +386,9 @@ class Migration(migrations.Migration):
                 ('values', models.BinaryField()),
                 ('series', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='chunks', to='research.series')),
             ],
+            options={
+                'constraints': [models.UniqueConstraint(fields=('series', 'first_seq'), name='one_chunk')],
+            },
         ),
         migrations.CreateModel(
             name='Session',
@@ -424,6 +433,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 'ordering': ['number'],
+                'constraints': [models.UniqueConstraint(fields=('session', 'number'), name='message_number')],
             },
         ),
         migrations.CreateModel(
@@ -451,6 +461,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 'ordering': ['number'],
+                'constraints': [models.UniqueConstraint(fields=('session', 'number'), name='call_number')],
             },
         ),
         migrations.CreateModel(
@@ -474,6 +485,9 @@ class Migration(migrations.Migration):
                 ('idea', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, related_name='submission', to='research.idea')),
                 ('token', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='submissions', to='research.apitoken')),
             ],
+            options={
+                'constraints': [models.UniqueConstraint(fields=('token', 'key'), name='submitted_once')],
+            },
         ),
         migrations.CreateModel(
             name='Thread',
@@ -496,6 +510,9 @@ class Migration(migrations.Migration):
                 ('project', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='threads', to='research.project')),
                 ('steered_by', models.ForeignKey(blank=True, help_text='who started it or gave the newest steering: may not approve its requests', null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
             ],
+            options={
+                'constraints': [models.UniqueConstraint(fields=('project', 'number'), name='thread_number')],
+            },
         ),
         migrations.AddField(
             model_name='session',
@@ -545,6 +562,9 @@ class Migration(migrations.Migration):
                 ('session', models.ForeignKey(blank=True, help_text='the conversation that proposed the change', null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='lessons', to='research.session')),
                 ('thread', models.ForeignKey(blank=True, help_text='none: imported', null=True, on_delete=django.db.models.deletion.CASCADE, related_name='lessons', to='research.thread')),
             ],
+            options={
+                'constraints': [models.UniqueConstraint(condition=models.Q(('origin', ''), _negated=True), fields=('project', 'origin'), name='imported_once')],
+            },
         ),
         migrations.AddField(
             model_name='idea',
@@ -608,6 +628,10 @@ class Migration(migrations.Migration):
                 ('experiment', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='trials', to='research.experiment')),
                 ('project', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='trials', to='research.project')),
             ],
+            options={
+                'indexes': [models.Index(fields=['commit'], name='research_tr_commit_2a851e_idx')],
+                'constraints': [models.UniqueConstraint(fields=('experiment', 'stage', 'pair', 'arm'), name='one_trial_an_arm')],
+            },
         ),
         migrations.AddField(
             model_name='series',
@@ -637,6 +661,9 @@ class Migration(migrations.Migration):
                 ('machine', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='results', to='research.machine')),
                 ('trial', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, related_name='result', to='research.trial')),
             ],
+            options={
+                'constraints': [models.CheckConstraint(condition=models.Q(models.Q(('failure', ''), ('score__isnull', False)), models.Q(('score__isnull', True), models.Q(('failure', ''), _negated=True)), _connector='OR'), name='scored_or_failed')],
+            },
         ),
         migrations.CreateModel(
             name='Lease',
@@ -650,6 +677,9 @@ class Migration(migrations.Migration):
                 ('machine', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='leases', to='research.machine')),
                 ('trial', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='leases', to='research.trial')),
             ],
+            options={
+                'constraints': [models.UniqueConstraint(condition=models.Q(('released__isnull', True)), fields=('trial',), name='one_open_lease'), models.UniqueConstraint(fields=('trial', 'generation'), name='lease_generation')],
+            },
         ),
         migrations.CreateModel(
             name='Finding',
@@ -666,6 +696,9 @@ class Migration(migrations.Migration):
                 ('overridden_by', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
                 ('trial', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.CASCADE, related_name='findings', to='research.trial')),
             ],
+            options={
+                'constraints': [models.UniqueConstraint(fields=('experiment', 'trial', 'kind', 'message'), name='one_finding')],
+            },
         ),
         migrations.CreateModel(
             name='Verdict',
@@ -708,6 +741,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 'verbose_name_plural': 'viewed',
+                'constraints': [models.UniqueConstraint(fields=('user', 'project', 'path', 'content'), name='viewed_once')],
             },
         ),
         migrations.CreateModel(
@@ -784,41 +818,9 @@ class Migration(migrations.Migration):
                 'constraints': [models.UniqueConstraint(fields=('data_id', 'split'), name='one_data_use_a_split')],
             },
         ),
-        migrations.AddConstraint(
-            model_name='ablation',
-            constraint=models.UniqueConstraint(fields=('project', 'champion', 'pairs'), name='one_ablation'),
-        ),
-        migrations.AddConstraint(
-            model_name='projectprompt',
-            constraint=models.UniqueConstraint(fields=('project', 'name', 'version'), name='prompt_version'),
-        ),
-        migrations.AddConstraint(
-            model_name='chunk',
-            constraint=models.UniqueConstraint(fields=('series', 'first_seq'), name='one_chunk'),
-        ),
-        migrations.AddConstraint(
-            model_name='message',
-            constraint=models.UniqueConstraint(fields=('session', 'number'), name='message_number'),
-        ),
-        migrations.AddConstraint(
-            model_name='call',
-            constraint=models.UniqueConstraint(fields=('session', 'number'), name='call_number'),
-        ),
-        migrations.AddConstraint(
-            model_name='submission',
-            constraint=models.UniqueConstraint(fields=('token', 'key'), name='submitted_once'),
-        ),
-        migrations.AddConstraint(
-            model_name='thread',
-            constraint=models.UniqueConstraint(fields=('project', 'number'), name='thread_number'),
-        ),
         migrations.AddIndex(
             model_name='session',
             index=models.Index(condition=models.Q(('state', 'open')), fields=['thread'], name='open_session'),
-        ),
-        migrations.AddConstraint(
-            model_name='lesson',
-            constraint=models.UniqueConstraint(condition=models.Q(('origin', ''), _negated=True), fields=('project', 'origin'), name='imported_once'),
         ),
         migrations.AddIndex(
             model_name='idea',
@@ -836,37 +838,9 @@ class Migration(migrations.Migration):
             model_name='experiment',
             constraint=models.UniqueConstraint(condition=models.Q(('purpose', 'check'), _negated=True), fields=('project', 'number'), name='experiment_number'),
         ),
-        migrations.AddIndex(
-            model_name='trial',
-            index=models.Index(fields=['commit'], name='research_tr_commit_2a851e_idx'),
-        ),
-        migrations.AddConstraint(
-            model_name='trial',
-            constraint=models.UniqueConstraint(fields=('experiment', 'stage', 'pair', 'arm'), name='one_trial_an_arm'),
-        ),
         migrations.AddConstraint(
             model_name='series',
             constraint=models.UniqueConstraint(fields=('trial', 'generation', 'metric'), name='one_series'),
-        ),
-        migrations.AddConstraint(
-            model_name='result',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('failure', ''), ('score__isnull', False)), models.Q(('score__isnull', True), models.Q(('failure', ''), _negated=True)), _connector='OR'), name='scored_or_failed'),
-        ),
-        migrations.AddConstraint(
-            model_name='lease',
-            constraint=models.UniqueConstraint(condition=models.Q(('released__isnull', True)), fields=('trial',), name='one_open_lease'),
-        ),
-        migrations.AddConstraint(
-            model_name='lease',
-            constraint=models.UniqueConstraint(fields=('trial', 'generation'), name='lease_generation'),
-        ),
-        migrations.AddConstraint(
-            model_name='finding',
-            constraint=models.UniqueConstraint(fields=('experiment', 'trial', 'kind', 'message'), name='one_finding'),
-        ),
-        migrations.AddConstraint(
-            model_name='viewed',
-            constraint=models.UniqueConstraint(fields=('user', 'project', 'path', 'content'), name='viewed_once'),
         ),
         migrations.RunPython(index, unindex),
     ]
