@@ -71,6 +71,7 @@ class SittingOver(Exception):
 
 class Command(BaseCommand):
     help = "Run a whole campaign on this machine; the same command resumes a stopped one."
+    requires_system_checks = []  # they would load every page into this process
 
     def add_arguments(self, parser: Any) -> None:
         parser.add_argument("--benchmark", default="nanochat")

@@ -32,6 +32,7 @@ INTERRUPTED = 130
 
 class Command(BaseCommand):
     help = "Play the corpus of exploits, and honest candidates, against sandbox, judge and static checks."
+    requires_system_checks = []  # they would load every page into this process
 
     def add_arguments(self, parser: Any) -> None:
         parser.add_argument("--benchmark", default="nanochat", help="whose exploits: nanochat (default) or kernels")
