@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from functools import cache
 from pathlib import Path
 
@@ -28,13 +27,23 @@ def lab_folder(data: Path, *, text: bool = True, database: bool = True) -> Path:
 
 @cache
 def _made() -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="lab-made-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    (folder / "text").mkdir()
-    write_corpus(folder / "text")
-    data = folder / "data"
-    prepare = ["-m", "benchmarks.nanochat", "prepare", "--data", str(folder / "text")]
+    """By the first worker of the runner that wants it; another one that wants it meanwhile waits."""
+    folder = Path(os.environ["TESTS_SHARED"])
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "made").exists():
+            _make(folder)
+            (folder / "made").touch()
+    return folder / "data"
+
+
+def _make(folder: Path) -> None:
+    text, data = folder / "text", folder / "data"
+    for leftover in (text, data):  # of a worker that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
+    text.mkdir()
+    write_corpus(text)
+    prepare = ["-m", "benchmarks.nanochat", "prepare", "--data", str(text)]
     for words in (prepare, ["manage.py", "migrate", "--verbosity", "0"]):
         command = [sys.executable, *words]
         subprocess.run(command, check=True, cwd=ROOT, env=environment(data), capture_output=True, timeout=180)
-    return data

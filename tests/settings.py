@@ -12,6 +12,9 @@ PREFIX = (
 if not Path(os.environ.get("LAB_DATA", "")).name.startswith(PREFIX):  # a child process keeps its parent's folder
     os.environ["LAB_DATA"] = tempfile.mkdtemp(prefix=PREFIX)
     atexit.register(shutil.rmtree, os.environ["LAB_DATA"], ignore_errors=True)
+if "TESTS_SHARED" not in os.environ:  # of the runner and all its workers; see tests/lab_play.py
+    os.environ["TESTS_SHARED"] = tempfile.mkdtemp(prefix="lab-shared-")
+    atexit.register(shutil.rmtree, os.environ["TESTS_SHARED"], ignore_errors=True)
 
 from recursive_web.settings import *  # noqa: E402, F403
 
