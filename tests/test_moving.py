@@ -32,22 +32,24 @@ from research.models import (
     NoiseFloor,
     Project,
     Result,
+    Role,
     Series,
-    Thread,
     Trial,
     Verdict,
 )
-from tests.cast import World, focus, go, repository_of, step
+from tests.cast import World, focus, go, person, repository_of, step
+from tests.stage import Stage
 
 pytestmark = pytest.mark.django_db
 MIB = 1 << 20
 
 
-@pytest.fixture
-def lived(world: World, project: Project, thread: Thread, reviewer: User) -> Project:
+@pytest.fixture(scope="module")
+def played(stage: Stage) -> Stage:
     """One merge, one candidate that lost, one pair on a machine, and curves of every finished trial."""
+    world, project, thread = stage.world, stage.project, stage.thread
     request = world.gain(thread, "alpha")
-    request.approve(request.commit, reviewer)
+    request.approve(request.commit, person("rosa", Role.REVIEWER))
     focus(thread, "delta")
     world.until_verdict(thread)
     focus(thread, "beta")
@@ -59,8 +61,17 @@ def lived(world: World, project: Project, thread: Thread, reviewer: User) -> Pro
         values = np.linspace(3, trial.result.value, 1_000).astype("<f8")
         Chunk.objects.create(series=series, first_seq=0, count=1_000, steps=steps.tobytes(), values=values.tobytes())
     advance_project_until_idle(project.pk)
-    project.refresh_from_db()
+    return stage.kept()
+
+
+@pytest.fixture
+def lived(project: Project) -> Project:
     return project
+
+
+@pytest.fixture
+def reviewer(db: None) -> User:
+    return User.objects.get(username="rosa")
 
 
 def elsewhere(project: Project, file: Path, most: int = 16 * MIB) -> dict[str, Any]:
