@@ -135,7 +135,8 @@ def test_the_command_ends_with_one_json_object(lab: Path) -> None:
 
 def test_ctrl_c_ends_it_with_one_line_and_leaves_no_sandbox(lab: Path) -> None:
     need_full_sandbox()
-    command = [sys.executable, "manage.py", "redteam", "--json", "--jobs", "1"]
+    two = ["--only", "print_metric", "--only", "edit_contract"]  # so that no honest candidates are looked for first
+    command = [sys.executable, "manage.py", "redteam", "--json", "--jobs", "1", *two]
     run = subprocess.Popen(command, cwd=ROOT, env=environment(lab), stdout=-1, stderr=-1, text=True)  # -1: a pipe
     assert run.stderr is not None and "caught" in run.stderr.readline()
     below = process_tree.descendants(run.pid)[1:]
