@@ -35,9 +35,11 @@ if TYPE_CHECKING:
 
 
 LONG = {
-    "test_ahead", "test_api_mcp", "test_api_web", "test_bad_machine", "test_every_page", "test_gpu_worker",
-    "test_kernel_suite", "test_kernel_sweep", "test_kernels", "test_kill", "test_live_parts", "test_nanochat_cli",
-    "test_redteam", "test_redteam_kernels", "test_run_demo", "test_story", "test_two_people",
+    "test_ahead", "test_api_fuzz", "test_api_mcp", "test_api_web", "test_bad_machine", "test_every_page",
+    "test_evidence", "test_found", "test_gpu_start_trials", "test_gpu_worker", "test_kernel_suite", "test_kernel_sweep",
+    "test_kernels", "test_kill", "test_live_parts", "test_loop_near_misses", "test_nanochat_cli",
+    "test_page_kernels_large", "test_redteam", "test_redteam_kernels", "test_review_talk", "test_run_demo",
+    "test_session_changes", "test_session_kill", "test_session_loop", "test_story", "test_two_people",
 }  # fmt: skip
 
 
