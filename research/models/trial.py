@@ -93,7 +93,7 @@ class TrialQuerySet(models.QuerySet["Trial"]):
 
     def _looked_at(self, machine: Machine) -> Iterator[Trial]:
         """What waits for a machine, some at a time: mostly the first may begin."""
-        if not self.waiting().exists():  # of a machine that asks again and again: a twentieth of the cost of an order
+        if not self.waiting().exists():  # of a machine that asks again and again: it costs far less than their order
             return
         following = self.next_for(machine).prefetch_related("experiment", "project")
         few = list(following[:FEW])
@@ -113,9 +113,7 @@ class TrialQuerySet(models.QuerySet["Trial"]):
             return []
         place = {"experiment_id": first.experiment_id, "stage": first.stage, "pair": first.pair}
         with transaction.atomic():
-            trials = list(Trial.objects.waiting().filter(**place).order_by("pk"))
-            for trial in trials:
-                trial.experiment, trial.project = first.experiment, first.project
+            trials = list(Trial.objects.waiting().filter(**place).select_related("experiment").order_by("pk"))
             if len(trials) == 1 and first.stage != CHECK:
                 # Measured alone, on a quieter machine, it would have an advantage.
                 trials[0].lose("the other arm of its pair ended without it; a new pair takes its place")
